@@ -1,0 +1,1 @@
+"""How a mixer, an ffn and norms make a layer."""

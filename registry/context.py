@@ -1,0 +1,165 @@
+"""What one forward pass carries beside the activations: where the tokens stand, what they see, what is remembered.
+
+Tokens have an *index*, their place in the row, and a *position*, their place in their own text. The two differ
+when a row holds several documents or padding on the left. Both cases are one description, `segments`: tokens see
+each other only within a segment, and positions count from its first token. Padding is segment -1.
+
+B batch, T query tokens, S key tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+PADDING = -1
+"""The segment of tokens that are nobody's."""
+
+T = TypeVar("T")
+
+
+class State:
+    """What decoding remembers of a batch of rows: each layer's own state, and the segments of the past.
+
+    Made by `Model.state(batch, capacity)`, advanced in place by each `Model.forward`.
+    """
+
+    def __init__(self, layers: list[Any], batch: int, capacity: int) -> None:
+        self.layers = layers
+        self.batch = batch
+        self.capacity = capacity
+        self.seen = 0
+        self.segments: Tensor | None = None  # (B, capacity), once any row is divided
+        self.start: Tensor | None = None  # (B, 1) index at which each row's current segment began
+
+    def advance(self, segments: Tensor | None, length: int, device: torch.device) -> tuple[Tensor | None, Tensor]:
+        """Take in `length` tokens; their segments (B, T) or None, and positions (B, T) or (T,)."""
+        begin, end = self.seen, self.seen + length
+        if end > self.capacity:
+            raise ValueError(f"decode state holds {self.capacity} tokens, got {end}")
+        self.seen = end
+        index = torch.arange(begin, end, device=device)
+        if segments is None and self.segments is None:
+            return None, index
+        if self.segments is None:
+            self.segments = torch.zeros(self.batch, self.capacity, dtype=torch.long, device=device)
+        last = self.segments[:, max(begin - 1, 0), None]
+        current = last.expand(-1, length) if segments is None else segments
+        self.segments[:, begin:end] = current
+        origin = begun(current, last if begin else None, self.start, index)
+        self.start = origin[:, -1:]
+        return self.segments[:, begin:end], index - origin
+
+
+def begun(segments: Tensor, last: Tensor | None, start: Tensor | None, index: Tensor) -> Tensor:
+    """Index (B, T) at which each token's segment began. `last`, `start` (B, 1): segment and beginning of the past."""
+    previous = torch.cat([segments[:, :1] if last is None else last, segments[:, :-1]], dim=1)
+    origin = torch.where(segments != previous, index, torch.zeros_like(index))
+    if start is not None:
+        origin = torch.cat([start, origin], dim=1).cummax(dim=1).values
+        return origin[:, 1:]
+    return origin.cummax(dim=1).values
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a query sees: described here, built only by a kernel that has no faster way.
+
+    A key is seen when it lies in the query's segment, not ahead of it if `causal`, and fewer than `window` tokens
+    away if there is a window (the token itself counts).
+    """
+
+    start: int
+    """Index of the first query."""
+    length: int
+    """Number of queries T; they stand in a row."""
+    keys: int | Tensor
+    """Number of keys S, when they are the first S tokens of the row; else the index of each, (S,)."""
+    causal: bool
+    window: int | None
+    device: torch.device
+    query_segments: Tensor | None = None
+    key_segments: Tensor | None = None
+
+    @property
+    def is_causal(self) -> bool:
+        """Queries are the keys, and each sees itself and all before: the square causal case."""
+        square = self.start == 0 and isinstance(self.keys, int) and self.keys == self.length
+        return self.causal and square and not self._limited
+
+    @property
+    def is_full(self) -> bool:
+        """Every query sees every key."""
+        if not isinstance(self.keys, int):
+            return self.causal and self.length == 1 and self.query_segments is None  # a ring: never outside the window
+        return (not self.causal or self.length == 1) and not self._limited
+
+    @property
+    def _limited(self) -> bool:
+        reach = self.keys if isinstance(self.keys, int) else self.start + self.length
+        return self.query_segments is not None or (self.window is not None and self.window < reach)
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """True where a query sees a key: (T, S), or (B, 1, T, S) with segments."""
+        queries = torch.arange(self.start, self.start + self.length, device=self.device)[:, None]
+        keys = torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys
+        distance = queries - keys
+        seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
+        if self.window is not None:
+            seen = seen & (distance.abs() < self.window)
+        if self.query_segments is None or self.key_segments is None:
+            return seen
+        return seen & (self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :])
+
+
+@dataclass
+class Context:
+    """One forward pass: where its tokens stand and what they may see. `of` makes it."""
+
+    start: int
+    """Index of the first token in its row: how many were seen before."""
+    length: int
+    """Number of tokens T."""
+    positions: Tensor
+    """Place of each token in its own text: (T,), or (B, T) with segments."""
+    segments: Tensor | None
+    """Segment of each token (B, T); None when each row is one text."""
+    past: Tensor | None
+    """Segment of each key so far (B, S); None when each row is one text."""
+    memo: dict[Any, Any] = field(default_factory=dict)
+    """What several layers need and one computes."""
+
+    @staticmethod
+    def of(tokens: Tensor, segments: Tensor | None = None, state: State | None = None) -> "Context":
+        """The context of `tokens` (B, T, ...), which follow whatever `state` has seen."""
+        length = tokens.shape[1]
+        if state is not None:
+            start = state.seen
+            here, positions = state.advance(segments, length, tokens.device)
+            past = None if state.segments is None else state.segments[:, : start + length]
+            return Context(start, length, positions, here, past)
+        index = torch.arange(length, device=tokens.device)
+        if segments is None:
+            return Context(0, length, index, None, None)
+        return Context(0, length, index - begun(segments, None, None, index), segments, segments)
+
+    def once(self, key: Any, compute: Callable[[], T]) -> T:
+        """What `compute` returned the first time it was asked for under `key` in this pass."""
+        if key not in self.memo:
+            self.memo[key] = compute()
+        return self.memo[key]
+
+    def mask(self, *, causal: bool, window: int | None, keys: int | Tensor) -> Mask:
+        """Describe what this pass's tokens see of `keys` (a count, or the index of each, the same in all layers)."""
+        key = ("mask", causal, window, keys if isinstance(keys, int) else "ring")
+        return self.once(key, lambda: self._mask(causal, window, keys))
+
+    def _mask(self, causal: bool, window: int | None, keys: int | Tensor) -> Mask:
+        seen = self.past
+        if seen is not None:
+            seen = seen[:, :keys] if isinstance(keys, int) else seen[:, keys]
+        return Mask(self.start, self.length, keys, causal, window, self.positions.device, self.segments, seen)

@@ -1,0 +1,380 @@
+"""What a part of each family promises. One base class per family; a part derives from one of them, and no other.
+
+Letters of shapes, the same in every file: B batch, T query tokens, S key tokens, D d_model, H heads, G kv heads,
+K head_dim, F d_ff, V vocab.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+from torch.optim import Optimizer as TorchOptimizer
+
+from registry import options as _options
+from registry.context import Context, Mask
+from registry.options import Slot
+
+P = TypeVar("P", bound="Part")
+
+PositionSlot = Annotated[_options.Options, Slot("position")]
+ActivationSlot = Annotated[_options.Options, Slot("activation")]
+NormSlot = Annotated[_options.Options, Slot("norm")]
+MixerSlot = Annotated[_options.Options, Slot("mixer")]
+FFNSlot = Annotated[_options.Options, Slot("ffn")]
+BlockSlot = Annotated[_options.Options, Slot("block")]
+EmbeddingSlot = Annotated[_options.Options, Slot("embedding")]
+HeadSlot = Annotated[_options.Options, Slot("head")]
+InitSlot = Annotated[_options.Options, Slot("init")]
+KernelSlot = Annotated[_options.Options, Slot("kernel")]
+TokenizerSlot = Annotated[_options.Options, Slot("tokenizer")]
+DatasetSlot = Annotated[_options.Options, Slot("dataset")]
+ObjectiveSlot = Annotated[_options.Options, Slot("objective")]
+OptimizerSlot = Annotated[_options.Options, Slot("optimizer")]
+ScheduleSlot = Annotated[_options.Options, Slot("schedule")]
+SamplerSlot = Annotated[_options.Options, Slot("sampler")]
+TrackerSlot = Annotated[_options.Options, Slot("tracker")]
+
+
+class Part:
+    """What the catalogue holds: a class with `Options`, known in YAML by the name of its file."""
+
+    family: ClassVar[str]
+    name: ClassVar[str] = ""
+    """The registered name; set by `register`."""
+
+    class Options(_options.Options):
+        """No options."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "Options" not in cls.__dict__:
+            cls.Options = type("Options", (cls.Options,), {"__module__": cls.__module__, "__doc__": cls.Options.__doc__})
+        cls.Options.part = cls
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a part of a model stands: the sizes around it, the model's defaults, and the builder of its children.
+
+    A part raises ValueError from `__init__` when its options cannot work here; the builder adds where.
+    """
+
+    d_model: int
+    """Width of the features that come in (inside a mixer, of one head: head_dim)."""
+    vocab_size: int = 0
+    max_seq_len: int = 0
+    n_layers: int = 1
+    layer: int = 0
+    """Index of this layer, from 0."""
+    n_heads: int | None = None
+    """Number of query heads, inside a mixer."""
+    dropout: float = 0.0
+    """The model's dropout rate."""
+    make: Callable[[_options.Options, "Site"], "Part"] | None = None
+    defaults: dict[str, _options.Options] = field(default_factory=dict)
+    """The model's own part of a family, used where a slot is left open."""
+
+    def build(self, options: _options.Options | None, kind: type[P], **changes: int) -> P:
+        """The part that `options` describe, or the model's own of that family when None, at this site (changed so)."""
+        chosen = self.defaults[kind.family] if options is None else options
+        make = self.make if self.make is not None else _construct
+        return make(chosen, replace(self, **changes) if changes else self)  # type: ignore[return-value]
+
+
+def _construct(options: _options.Options, site: Site) -> Part:
+    return options.part(options, site)
+
+
+# ------------------------------------------------------------------ the model
+
+
+class ModelPart(Part, nn.Module):
+    """A part of a model: a module made from its options and its site."""
+
+    residual: ClassVar[tuple[str, ...]] = ()
+    """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
+
+    def __init__(self, options: Any, site: Site) -> None:
+        nn.Module.__init__(self)
+
+    def reset_parameters(self) -> None:
+        """Fill the parameters that this module itself owns. Linear and embedding children belong to the init part."""
+
+
+class Activation(ModelPart):
+    """x (..., F) -> (..., F), element by element."""
+
+    family = "activation"
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Norm(ModelPart):
+    """x (..., D) -> (..., D): rescales the last dimension, of width `site.d_model`."""
+
+    family = "norm"
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Position(ModelPart):
+    """Tells tokens where they stand, at one of three places, named by `acts`; the other two do nothing."""
+
+    family = "position"
+    acts: ClassVar[str] = "nowhere"
+    """`embedding` (added to it), `rotation` (of queries and keys), `bias` (on scores) or `nowhere`."""
+    shift_invariant: ClassVar[bool] = True
+    """Logits do not change when all positions grow by the same amount."""
+
+    def embed(self, x: Tensor, context: Context) -> Tensor:
+        """x (B, T, D) with positions added."""
+        return x
+
+    def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """q (B, H, T, K) and k (B, G, T, K), turned by position."""
+        return q, k
+
+    def bias(self, mask: Mask) -> Tensor | None:
+        """What is added to the scores: (H, T, S), or None."""
+        return None
+
+
+class Kernel(ModelPart):
+    """Computes attention. A matter of the run, not of the architecture: every kernel equals `eager`.
+
+    q (B, H, T, K), k and v (B, G, S, K) with H a multiple of G; bias (H, T, S); returns (B, H, T, K).
+    """
+
+    family = "kernel"
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Mask,
+        *,
+        scale: float,
+        softcap: float | None,
+        bias: Tensor | None,
+        dropout: float,
+    ) -> Tensor:
+        raise NotImplementedError
+
+
+class Mixer(ModelPart):
+    """Mixes tokens: x (B, T, D) -> (B, T, D). The same forward trains, prefills in chunks and decodes."""
+
+    family = "mixer"
+    accepts: ClassVar[frozenset[str]] = frozenset()
+    """Places where a position scheme may act in this mixer: `rotation`, `bias`."""
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+        raise NotImplementedError
+
+    def state(self, batch: int, capacity: int, like: Tensor) -> Any:
+        """Empty decode state for `batch` rows of up to `capacity` tokens, with `like`'s dtype and device."""
+        raise NotImplementedError
+
+
+class FFN(ModelPart):
+    """Transforms each token by itself: x (B, T, D) -> (B, T, D)."""
+
+    family = "ffn"
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Block(ModelPart):
+    """One layer: a mixer, an ffn, norms and residual paths. x (B, T, D) -> (B, T, D)."""
+
+    family = "block"
+
+    class Options(_options.Options):
+        """What every block chooses."""
+
+        mixer: MixerSlot
+        """What mixes tokens."""
+        ffn: FFNSlot
+        """What transforms each token."""
+        norm: NormSlot | None = None
+        """The norm of this block; the model's when not given."""
+
+    mixer: Mixer
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+        raise NotImplementedError
+
+    def state(self, batch: int, capacity: int, like: Tensor) -> Any:
+        """Empty decode state of this layer: its mixer's."""
+        return self.mixer.state(batch, capacity, like)
+
+
+class Embedding(ModelPart):
+    """Token ids (B, T) -> vectors (B, T, D). `weight` (V, D) is what a tied head reads."""
+
+    family = "embedding"
+    weight: Tensor
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Head(ModelPart):
+    """Last activations x (B, T, D) -> logits (B, T, V); `table` (V, D) is the embedding's weight."""
+
+    family = "head"
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Init(Part, ABC):
+    """Draws the first weights of linear and embedding layers."""
+
+    family = "init"
+
+    def __init__(self, options: Any, site: Site) -> None:
+        self.options = options
+        self.site = site
+
+    @abstractmethod
+    def fill(self, weight: Tensor, *, residual: bool, generator: Any) -> None:
+        """Fill `weight` (out, in) in place; `residual` when it writes into the residual stream."""
+
+
+# ------------------------------------------------------- training and generation
+
+
+class Tokenizer(Part, ABC):
+    """Text <-> token ids. Saved as a Hugging Face `tokenizer.json`, whatever it is made of."""
+
+    family = "tokenizer"
+    vocab_size: int
+    end_of_text: int | None
+    """Id that ends a document; None when there is none."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def train(self, texts: Iterator[str]) -> None:
+        """Learn from a corpus what is to be learnt; ready at once when there is nothing."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`. Special tokens spelt out in the text stay text."""
+
+    @abstractmethod
+    def decode(self, tokens: list[int]) -> str:
+        """Text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` into `folder`."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what `encode` returns; keys the token cache."""
+
+
+class Dataset(Part, ABC):
+    """A corpus: a source of documents. What turns them into batches is the engine's, the same for all."""
+
+    family = "dataset"
+
+    def __init__(self, options: Any, base: Path) -> None:
+        """`base` is the folder that relative paths start from."""
+        self.options = options
+        self.base = base
+
+    @abstractmethod
+    def documents(self) -> Iterator[str]:
+        """Every document, one at a time, in an order that does not change. ValueError names a bad file and line."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the content, cheap to compute (paths, sizes and times will do); keys the token cache."""
+
+
+class Objective(Part, ABC):
+    """What training minimises."""
+
+    family = "objective"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sum of the losses over the valid targets in `tokens` (B, T+1), and how many there are."""
+
+
+class Optimizer(Part, ABC):
+    """Makes a torch optimizer."""
+
+    family = "optimizer"
+
+    class Options(_options.Options):
+        """What every optimizer chooses."""
+
+        lr: _options.Positive
+        """Peak learning rate; the schedule scales it."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def make(self, model: nn.Module) -> TorchOptimizer:
+        """A torch optimizer over the model's parameters that require a gradient."""
+
+
+class Schedule(Part, ABC):
+    """Scales the learning rate over the run."""
+
+    family = "schedule"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def scale(self, step: int, steps: int) -> float:
+        """Factor in [0, 1] for `step` (from 0) of a run of `steps`."""
+
+
+class Sampler(Part, ABC):
+    """Turns logits into other logits, or chooses. Samplers compose: each narrows what the one before left."""
+
+    family = "sampler"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def apply(self, logits: Tensor) -> Tensor:
+        """logits (B, V) -> logits (B, V), with -inf where a token may not be chosen."""
+
+
+class Tracker(Part, ABC):
+    """Writes down what a run measures."""
+
+    family = "tracker"
+
+    def __init__(self, options: Any, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+
+    @abstractmethod
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Record `values` of `step`."""
+
+    def close(self) -> None:
+        """Flush and let go."""

@@ -1,0 +1,1 @@
+"""What transforms each token by itself."""

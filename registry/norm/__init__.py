@@ -1,0 +1,1 @@
+"""Rescaling of features."""

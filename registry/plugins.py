@@ -1,0 +1,75 @@
+"""Installed plugins, read from the entry points of installed distributions without importing them.
+
+A plugin is a namespace. Its distribution announces, for each of its parts, an entry point in the group
+`transformer_kit.<family>` named `namespace.part`.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+GROUP = "transformer_kit."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One part announced by one distribution."""
+
+    family: str
+    name: str
+    distribution: str
+    point: EntryPoint
+
+    @property
+    def namespace(self) -> str:
+        """The plugin's name; empty when the distribution claims a bare name."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def source(self) -> str:
+        """Where the part comes from, for messages."""
+        return f"distribution '{self.distribution}' ({self.point.value})"
+
+    def load(self) -> Any:
+        """Import the part; whatever its module raises passes through."""
+        return self.point.load()
+
+
+@cache
+def all_entries() -> tuple[Entry, ...]:
+    """Every entry point of every family, as found when first asked (`all_entries.cache_clear()` looks again)."""
+    return tuple(
+        Entry(p.group.removeprefix(GROUP), p.name, p.dist.name if p.dist else "unknown", p)
+        for p in entry_points()
+        if p.group.startswith(GROUP)
+    )
+
+
+def entries(family: str) -> list[Entry]:
+    """The entry points of one family."""
+    return [e for e in all_entries() if e.family == family]
+
+
+def namespaces() -> list[str]:
+    """Names of all installed plugins."""
+    return sorted({e.namespace for e in all_entries() if e.namespace})
+
+
+def check(namespace: str, error: type[Exception]) -> None:
+    """Raise `error` unless exactly one distribution brings this plugin and keeps to its own namespace."""
+    own = [e for e in all_entries() if e.namespace == namespace]
+    bare = [e for e in all_entries() if not e.namespace]
+    if not own:
+        known = ", ".join(namespaces()) or "none"
+        strays = "".join(f"; {e.source} claims the bare name '{e.name}', which is the core's" for e in bare)
+        raise error(f"plugin '{namespace}' is not installed (installed: {known}){strays}")
+    owners = sorted({e.distribution for e in own})
+    if len(owners) > 1:
+        raise error(f"plugin namespace '{namespace}' is claimed by two distributions: {', '.join(owners)}")
+    for entry in bare:
+        if entry.distribution == owners[0]:
+            raise error(
+                f"plugin '{namespace}': {entry.source} claims the bare name '{entry.name}' in {entry.family}; "
+                f"names without a namespace are the core's"
+            )

@@ -1,0 +1,208 @@
+"""The spec as objects: what a page of YAML says, checked and frozen.
+
+`ModelSpec` is the architecture, `Spec` a page that holds one, `RunSpec` a page that also says how to train it.
+Python users write the same objects, or the same mappings: `Spec.of({...})`.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Le, MaxLen
+from pydantic import Field, PrivateAttr, model_validator
+
+from registry import core
+from registry.contracts import (
+    BlockSlot,
+    DatasetSlot,
+    EmbeddingSlot,
+    HeadSlot,
+    InitSlot,
+    NormSlot,
+    ObjectiveSlot,
+    OptimizerSlot,
+    PositionSlot,
+    SamplerSlot,
+    ScheduleSlot,
+    TokenizerSlot,
+    TrackerSlot,
+)
+from registry.options import AsTuple, Count, Group, Natural, NonNegative, Positive, Rate, Width, named, plain
+from transformer_kit.spec.layers import MAX_LAYERS, expand, fold
+
+VERSION = 1
+"""Version of the spec language."""
+
+
+class Layers(Group):
+    """The stack: every layer's block, in order. YAML writes it as `count`, `block`, `kinds`, `pattern`, `at`."""
+
+    blocks: Annotated[tuple[BlockSlot, ...], AsTuple, MaxLen(MAX_LAYERS)] = Field(min_length=1)
+    """One block for each layer."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        return expand(value)
+
+
+class ModelSpec(Group):
+    """An architecture."""
+
+    vocab_size: Annotated[int, Ge(1), Le(16_777_216)]
+    """Number of token ids."""
+    d_model: Width
+    """Width of the residual stream."""
+    max_seq_len: Count
+    """Longest sequence, in tokens."""
+    dropout: Rate = 0.0
+    """Dropout of embeddings, attention weights and residual branches, in training."""
+    embedding: EmbeddingSlot = named("token")
+    """Token ids to vectors."""
+    position: PositionSlot = named("none")
+    """How tokens know where they stand; mixers may choose their own."""
+    norm: NormSlot = named("layer_norm")
+    """The norm of the blocks and after the last layer."""
+    layers: Layers
+    """The stack."""
+    final_norm: NormSlot | None = None
+    """The norm after the last layer, when it is not `norm`."""
+    head: HeadSlot = named("lm")
+    """Activations to logits."""
+    init: InitSlot = named("normal")
+    """The first weights."""
+
+
+class Spec(Group):
+    """A page that describes a model."""
+
+    kit: Literal[1] = 1
+    """Version of the spec language."""
+    plugins: Annotated[tuple[str, ...], AsTuple] = ()
+    """Installed plugins whose parts this page may name."""
+    model: ModelSpec
+    """The architecture."""
+
+    _source: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_plugins(cls, value: Any, handler: Any) -> Any:
+        listed = value.get("plugins", ()) if isinstance(value, dict) else ()
+        names = listed if isinstance(listed, (list, tuple)) else ()
+        with core.activate(frozenset(n for n in names if isinstance(n, str))):
+            return handler(value)
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Self:
+        """The spec that a mapping describes, as YAML would. Raises `SpecError` with everything that is wrong."""
+        from transformer_kit.spec.read import from_mapping
+
+        return from_mapping(value, cls)
+
+    def resolved(self) -> dict[str, Any]:
+        """The canonical form: every choice written out, the layers folded. Reads back as an equal spec."""
+        page = plain(self)
+        page["model"]["layers"] = fold(page["model"]["layers"]["blocks"])
+        return page
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical form; equal for pages that mean the same."""
+        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
+
+
+class Train(Group):
+    """How long, how much at a time."""
+
+    steps: Count
+    """Optimizer steps of the whole run."""
+    batch_size: Count = 8
+    """Sequences in one forward pass."""
+    accumulate: Count = 1
+    """Forward passes in one step."""
+    seq_len: Count | None = None
+    """Tokens of a sequence; the model's max_seq_len when not given."""
+    clip: Positive | None = 1.0
+    """Largest norm of the gradient; null does not clip."""
+    seed: Natural = 0
+    """Seed of weights, data order and dropout."""
+    validation: Rate = 0.05
+    """Share of the corpus kept for evaluation."""
+    documents: Literal["joined", "apart"] = "joined"
+    """Whether the documents packed into one sequence see each other."""
+    freeze: Annotated[tuple[str, ...], AsTuple] = ()
+    """Patterns (`layers.0.*`) of parameter names that do not learn."""
+
+
+class Evaluate(Group):
+    """When the loss on the validation share is measured."""
+
+    every: Count = 250
+    """Steps between evaluations."""
+    batches: Count = 16
+    """Batches of an evaluation."""
+
+
+class Checkpoint(Group):
+    """When the run is saved so that it can go on."""
+
+    every: Count = 500
+    """Steps between checkpoints."""
+    keep: Count = 2
+    """How many are kept."""
+
+
+class Sample(Group):
+    """When the model shows what it can write."""
+
+    every: Count = 500
+    """Steps between samples."""
+    prompt: str = "\n"
+    """What it continues."""
+    max_new_tokens: Count = 128
+    """How far."""
+    samplers: Annotated[tuple[SamplerSlot, ...], AsTuple] = Field(
+        default=({"type": "temperature", "value": 0.8},), validate_default=True
+    )
+    """How it chooses."""
+
+
+class Hardware(Group):
+    """Where and in what precision."""
+
+    device: str = "auto"
+    """`auto`, or a torch device such as `cpu` or `cuda:0`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` is bfloat16 where the hardware multiplies it fast, else float32."""
+    compile: bool = False
+    """Whether torch.compile builds the training step."""
+    peak_tflops: NonNegative | None = None
+    """Arithmetic peak that MFU is measured against; measured at the start when not given."""
+
+
+class RunSpec(Spec):
+    """A page that describes a model and how it learns."""
+
+    tokenizer: TokenizerSlot = named("bytes")
+    """Text to token ids."""
+    data: DatasetSlot = named("python_stdlib")
+    """The corpus."""
+    objective: ObjectiveSlot = named("causal_lm")
+    """What is minimised."""
+    optimizer: OptimizerSlot
+    """What takes the steps."""
+    schedule: ScheduleSlot = named("constant")
+    """The learning rate over the run."""
+    trackers: Annotated[tuple[TrackerSlot, ...], AsTuple] = Field(default=("jsonl",), validate_default=True)
+    """Who writes the metrics down; `jsonl` always does."""
+    train: Train
+    """How long, how much at a time."""
+    evaluate: Evaluate = Evaluate()
+    """When validation loss is measured."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When the run is saved."""
+    sample: Sample | None = None
+    """When the model writes a sample; never when not given."""
+    hardware: Hardware = Hardware()
+    """Where and in what precision."""
