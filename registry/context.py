@@ -103,11 +103,15 @@ class Mask:
         return self.query_segments is not None or (self.window is not None and self.window < reach)
 
     @cached_property
+    def distance(self) -> Tensor:
+        """How far each query stands behind each key: (T, S)."""
+        queries = torch.arange(self.start, self.start + self.length, device=self.device)[:, None]
+        return queries - (torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys)
+
+    @cached_property
     def dense(self) -> Tensor:
         """True where a query sees a key: (T, S), or (B, 1, T, S) with segments."""
-        queries = torch.arange(self.start, self.start + self.length, device=self.device)[:, None]
-        keys = torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys
-        distance = queries - keys
+        distance = self.distance
         seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
         if self.window is not None:
             seen = seen & (distance.abs() < self.window)

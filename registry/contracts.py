@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
+from registry import core
 from registry import options as _options
 from registry.context import Context, Mask
 from registry.options import Slot
@@ -73,19 +74,20 @@ class Site:
     """Number of query heads, inside a mixer."""
     dropout: float = 0.0
     """The model's dropout rate."""
-    make: Callable[[_options.Options, "Site"], "Part"] | None = None
+    make: Callable[[_options.Options, "Site"], Any] | None = None
+    """Builds a child; constructs it directly when not given."""
     defaults: dict[str, _options.Options] = field(default_factory=dict)
     """The model's own part of a family, used where a slot is left open."""
 
-    def build(self, options: _options.Options | None, kind: type[P], **changes: int) -> P:
-        """The part that `options` describe, or the model's own of that family when None, at this site (changed so)."""
+    def build(self, options: _options.Options | None, kind: type[P]) -> P:
+        """The part that `options` describe, or the model's own of that family when None, standing here."""
         chosen = self.defaults[kind.family] if options is None else options
-        make = self.make if self.make is not None else _construct
-        return make(chosen, replace(self, **changes) if changes else self)  # type: ignore[return-value]
+        part: P = chosen.part(chosen, self) if self.make is None else self.make(chosen, self)
+        return part
 
-
-def _construct(options: _options.Options, site: Site) -> Part:
-    return options.part(options, site)
+    def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
+        """The site of a child that sees other features than its parent: of one head, or of the inner width."""
+        return replace(self, d_model=d_model, n_heads=n_heads)
 
 
 # ------------------------------------------------------------------ the model
@@ -180,6 +182,21 @@ class Mixer(ModelPart):
     def state(self, batch: int, capacity: int, like: Tensor) -> Any:
         """Empty decode state for `batch` rows of up to `capacity` tokens, with `like`'s dtype and device."""
         raise NotImplementedError
+
+    def position_at(self, options: _options.Options | None, site: Site) -> Position:
+        """The scheme that acts inside this mixer: `options`, or the model's own where that acts in mixers at all.
+
+        Raises ValueError when the scheme acts where this mixer lets none act.
+        """
+        chosen = site.defaults.get("position") if options is None else options
+        acts = "nowhere" if chosen is None else chosen.part.acts
+        if acts in self.accepts:
+            return site.build(options, Position)
+        if acts == "nowhere" or (acts == "embedding" and options is None):
+            return Position(None, site)
+        able = [n for n in core.names("mixer") if acts in core.get("mixer", n).accepts] if acts != "embedding" else []
+        who = f"; mixers that take it: {', '.join(able)}" if able else "; choose it as the model's `position`"
+        raise ValueError(f"position '{chosen.part.name if chosen else ''}' acts on the {acts}, not in mixer '{self.name}'{who}")
 
 
 class FFN(ModelPart):

@@ -1,0 +1,31 @@
+"""Parallel block (Wang & Komatsuzaki 2021, GPT-J; two norms: Black et al. 2022, GPT-NeoX, arXiv:2204.06745)."""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from registry.context import Context
+from registry.contracts import FFN, Block, Mixer, Norm, Site
+from registry.core import register
+
+
+@register
+class Parallel(Block):
+    """x += mixer(norm(x)) + ffn(norm(x)), with one norm for both branches or one for each."""
+
+    class Options(Block.Options):
+        norms: Literal[1, 2] = 1
+        """1: both branches read one norm (GPT-J, Falcon); 2: each has its own (GPT-NeoX, Pythia)."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.mixer_norm = site.build(options.norm, Norm)
+        self.mixer = site.build(options.mixer, Mixer)
+        self.ffn_norm = site.build(options.norm, Norm) if options.norms == 2 else None
+        self.ffn = site.build(options.ffn, FFN)
+        self.dropout = nn.Dropout(site.dropout)
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+        h = self.mixer_norm(x)
+        g = h if self.ffn_norm is None else self.ffn_norm(x)
+        return x + self.dropout(self.mixer(h, context, state)) + self.dropout(self.ffn(g))

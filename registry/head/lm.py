@@ -1,0 +1,39 @@
+"""Language-model head (tying: Press & Wolf 2016, arXiv:1608.05859; softcap: Gemma 2, arXiv:2408.00118)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from registry.contracts import Head, Site
+from registry.core import register
+from registry.options import Positive
+
+
+@register
+class LM(Head):
+    """softcap(x W^T + b), with the embedding's own table as W when tied."""
+
+    class Options(Head.Options):
+        tied: bool = False
+        """Whether the embedding's table is the projection."""
+        bias: bool = False
+        """Whether a bias is added for each token id."""
+        softcap: Positive | None = None
+        """Bounds logits smoothly to plus or minus this; not bounded when not given."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.softcap = options.softcap
+        self.out = None if options.tied else nn.Linear(site.d_model, site.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.empty(site.vocab_size)) if options.bias else None
+        self.reset_parameters()
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        logits = F.linear(x, table if self.out is None else self.out.weight, self.bias)
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    def reset_parameters(self) -> None:
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)

@@ -1,0 +1,27 @@
+"""Attention as it is written (Vaswani et al. 2017, arXiv:1706.03762, equation 1): the reference for every kernel."""
+
+from torch import Tensor
+
+from registry.context import Mask
+from registry.contracts import Kernel
+from registry.core import register
+from registry.kernel._shared import softmax_attention
+
+
+@register
+class Eager(Kernel):
+    """softmax(softcap(scale q k^T) + bias, where seen) v, with all scores in memory."""
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Mask,
+        *,
+        scale: float,
+        softcap: float | None,
+        bias: Tensor | None,
+        dropout: float,
+    ) -> Tensor:
+        return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, dropout=dropout)

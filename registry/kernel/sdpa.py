@@ -1,0 +1,43 @@
+"""Fused attention of torch (Dao et al. 2022, FlashAttention, arXiv:2205.14135; Rabe & Staats 2021, arXiv:2112.05682)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from registry.context import Mask
+from registry.contracts import Kernel
+from registry.core import register
+from registry.kernel._shared import softmax_attention
+
+
+@register
+class SDPA(Kernel):
+    """The formula of `eager`, through `scaled_dot_product_attention`; scores with a softcap go the plain way."""
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Mask,
+        *,
+        scale: float,
+        softcap: float | None,
+        bias: Tensor | None,
+        dropout: float,
+    ) -> Tensor:
+        if softcap is not None:
+            return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, dropout=dropout)
+        causal = mask.is_causal and bias is None
+        seen = None if causal else _described(mask, bias, q)
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, is_causal=causal, dropout_p=dropout, scale=scale, enable_gqa=grouped
+        )
+
+
+def _described(mask: Mask, bias: Tensor | None, like: Tensor) -> Tensor | None:
+    """The mask as SDPA takes it: None, true where seen, or a bias of -inf where not."""
+    if bias is None:
+        return None if mask.is_full else mask.dense
+    bias = bias if mask.is_full else bias.masked_fill(~mask.dense, float("-inf"))
+    return bias.type_as(like)

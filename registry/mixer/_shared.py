@@ -1,0 +1,60 @@
+"""Decode state of attention: the keys and values of the past, in tensors allocated once."""
+
+import torch
+from torch import Tensor
+
+from registry.context import Context
+
+
+class KeyValues:
+    """Every key and value since the start: k and v (B, G, capacity, K)."""
+
+    def __init__(self, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor) -> None:
+        self.k = like.new_zeros(batch, heads, capacity, head_dim)
+        self.v = like.new_zeros(batch, heads, capacity, head_dim)
+
+    def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
+        """Take in k and v (B, G, T, K); all keys and values so far, and how many there are."""
+        end = context.start + context.length
+        self.k[:, :, context.start : end] = k
+        self.v[:, :, context.start : end] = v
+        return self.k[:, :, :end], self.v[:, :, :end], end
+
+
+class Ring:
+    """The keys and values of the last `window` tokens: token i lies in slot i mod window."""
+
+    def __init__(self, batch: int, heads: int, window: int, head_dim: int, like: Tensor) -> None:
+        self.window = window
+        self.k = like.new_zeros(batch, heads, window, head_dim)
+        self.v = like.new_zeros(batch, heads, window, head_dim)
+
+    def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
+        """Take in k and v (B, G, T, K); the keys and values within reach, and the index of each key."""
+        begin, end = context.start, context.start + context.length
+        past = context.once(("ring", self.window), lambda: held(begin, self.window, k.device))
+        if context.length > 1:  # the first queries of a chunk still reach keys which its last tokens overwrite
+            slots = past % self.window
+            k, v = torch.cat([self.k[:, :, slots], k], 2), torch.cat([self.v[:, :, slots], v], 2)
+            index = torch.cat([past, torch.arange(begin, end, device=k.device)])
+            self._write(k[:, :, -self.window :], v[:, :, -self.window :], index[-self.window :])
+            return k, v, index
+        self._write(k, v, torch.arange(begin, end, device=k.device))
+        filled = min(end, self.window)
+        return self.k[:, :, :filled], self.v[:, :, :filled], slot_index(end, self.window, k.device)
+
+    def _write(self, k: Tensor, v: Tensor, index: Tensor) -> None:
+        slots = index % self.window
+        self.k[:, :, slots] = k
+        self.v[:, :, slots] = v
+
+
+def held(end: int, window: int, device: torch.device) -> Tensor:
+    """Indices, in order, of the tokens that a ring holds after `end` tokens."""
+    return torch.arange(max(0, end - window), end, device=device)
+
+
+def slot_index(end: int, window: int, device: torch.device) -> Tensor:
+    """Index of the token in each filled slot of a ring after `end` tokens: (min(end, window),)."""
+    slots = torch.arange(min(end, window), device=device)
+    return slots + window * ((end - 1 - slots) // window)

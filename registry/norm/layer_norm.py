@@ -1,0 +1,39 @@
+"""Layer normalisation (Ba, Kiros & Hinton 2016, arXiv:1607.06450)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from registry.contracts import Norm, Site
+from registry.core import register
+from registry.options import Positive
+
+
+@register
+class LayerNorm(Norm):
+    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias, over the last dimension."""
+
+    class Options(Norm.Options):
+        eps: Positive = 1e-5
+        """Added to the variance."""
+        weight: bool = True
+        """Whether a learned scale follows."""
+        bias: bool = True
+        """Whether a learned shift follows."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.shape = (site.d_model,)
+        self.eps = options.eps
+        self.weight = nn.Parameter(torch.empty(self.shape)) if options.weight else None
+        self.bias = nn.Parameter(torch.empty(self.shape)) if options.bias else None
+        self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)

@@ -1,0 +1,40 @@
+"""Root mean square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from registry.contracts import Norm, Site
+from registry.core import register
+from registry.options import Positive
+
+
+@register
+class RMSNorm(Norm):
+    """x / sqrt(mean(x^2) + eps) * (offset + weight), over the last dimension, in float32."""
+
+    class Options(Norm.Options):
+        eps: Positive = 1e-6
+        """Added to the mean square."""
+        weight: bool = True
+        """Whether a learned scale follows."""
+        offset: float = 0.0
+        """Constant added to the scale; 1 when weights are stored as differences from one, as in Gemma."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.shape = (site.d_model,)
+        self.eps = options.eps
+        self.offset = options.offset
+        self.weight = nn.Parameter(torch.empty(self.shape)) if options.weight else None
+        self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        if weight is not None and self.offset:
+            weight = weight.float() + self.offset
+        return F.rms_norm(x.float(), self.shape, None if weight is None else weight.float(), self.eps).type_as(x)
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            nn.init.constant_(self.weight, 1.0 - self.offset)
