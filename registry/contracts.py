@@ -393,5 +393,8 @@ class Tracker(Part, ABC):
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record `values` of `step`."""
 
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after `step`: the run goes on from there."""
+
     def close(self) -> None:
         """Flush and let go."""
