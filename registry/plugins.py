@@ -6,7 +6,7 @@ A plugin is a namespace. Its distribution announces, for each of its parts, an e
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
 GROUP = "transformer_kit."
@@ -39,11 +39,13 @@ class Entry:
 @cache
 def all_entries() -> tuple[Entry, ...]:
     """Every entry point of every family, as found when first asked (`all_entries.cache_clear()` looks again)."""
-    return tuple(
-        Entry(p.group.removeprefix(GROUP), p.name, p.dist.name if p.dist else "unknown", p)
-        for p in entry_points()
-        if p.group.startswith(GROUP)
-    )
+    found: dict[str, list[Entry]] = {}
+    for distribution in distributions():
+        name = distribution.name or "unknown"
+        if name not in found:  # the first on the path hides later copies, as it does for imports
+            points = (p for p in distribution.entry_points if p.group.startswith(GROUP))
+            found[name] = [Entry(p.group.removeprefix(GROUP), p.name, name, p) for p in points]
+    return tuple(entry for entries_of_one in found.values() for entry in entries_of_one)
 
 
 def entries(family: str) -> list[Entry]:
