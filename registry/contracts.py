@@ -85,6 +85,10 @@ class Site:
         part: P = chosen.part(chosen, self) if self.make is None else self.make(chosen, self)
         return part
 
+    def layer_at(self, layer: int) -> "Site":
+        """The site of one layer."""
+        return replace(self, layer=layer)
+
     def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
         """The site of a child that sees other features than its parent: of one head, or of the inner width."""
         return replace(self, d_model=d_model, n_heads=n_heads)

@@ -1,1 +1,52 @@
-"""The engine: turns a spec into a model, trains it, generates with it. Knows contracts, never a part by name."""
+"""The engine: turns a spec into a model, trains it, generates with it. Knows contracts, never a part by its name.
+
+    from transformer_kit import build
+    model = build("tutorial")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformer_kit.model.build import build
+    from transformer_kit.model.folder import load, save
+    from transformer_kit.model.model import Model
+    from transformer_kit.spec.errors import SpecError
+    from transformer_kit.spec.read import read
+    from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
+
+__version__ = "0.1.0"
+__all__ = ["Model", "ModelSpec", "RunSpec", "Spec", "SpecError", "build", "load", "read", "save"]
+
+_HOME = {
+    "build": "model.build",
+    "load": "model.folder",
+    "save": "model.folder",
+    "Model": "model.model",
+    "SpecError": "spec.errors",
+    "read": "spec.read",
+    "ModelSpec": "spec.schema",
+    "RunSpec": "spec.schema",
+    "Spec": "spec.schema",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `kit --help` need not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'transformer_kit' has no attribute '{name}'")
+    return getattr(import_module(f"transformer_kit.{_HOME[name]}"), name)
+
+
+def _check_registry() -> None:
+    """Say so plainly when another package called `registry` hides ours."""
+    import importlib.util
+
+    found = importlib.util.find_spec("registry.core")
+    if found is None:
+        other = importlib.util.find_spec("registry")
+        where = other.origin or next(iter(other.submodule_search_locations or ["?"])) if other else "nowhere"
+        raise ImportError(f"transformer_kit needs its own package `registry`, but Python finds another one: {where}")
+
+
+_check_registry()

@@ -37,7 +37,7 @@ VERSION = 1
 class Layers(Group):
     """The stack: every layer's block, in order. YAML writes it as `count`, `block`, `kinds`, `pattern`, `at`."""
 
-    blocks: Annotated[tuple[BlockSlot, ...], AsTuple, MaxLen(MAX_LAYERS)] = Field(min_length=1)
+    blocks: Annotated[tuple[BlockSlot, ...], AsTuple, MaxLen(MAX_LAYERS)]
     """One block for each layer."""
 
     @model_validator(mode="before")

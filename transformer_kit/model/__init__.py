@@ -1,0 +1,1 @@
+"""Builds a model from a spec, runs it, saves it and loads it."""

@@ -1,0 +1,160 @@
+"""Assembles a model: hands each part its options, its site and its children, then fills the weights.
+
+Everything is built on the meta device first, so that what is wrong is found, all at once, before memory is taken.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from registry import core
+from registry.contracts import Init, ModelPart, Part, Site
+from registry.options import Options
+from transformer_kit.model.model import Model, spec_of
+from transformer_kit.spec.errors import Mark, Problem, SpecError
+from transformer_kit.spec.read import Source, read
+from transformer_kit.spec.schema import ModelSpec, Spec
+
+KERNEL = "sdpa"
+
+
+def build(
+    spec: str | Path | Spec | ModelSpec,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    kernel: str | Options = KERNEL,
+) -> Model:
+    """The model that `spec` describes (a file, a shipped name or a spec object), with fresh weights, in training mode.
+
+    `kernel` computes attention and is no part of the architecture. On device "meta" nothing is allocated. The same
+    seed gives the same weights on every device. Raises SpecError with everything that is wrong.
+    """
+    page = read(spec) if isinstance(spec, (str, Path)) else spec_of(spec)
+    model = assemble(page, kernel).to(dtype)
+    if torch.device(device).type == "meta":
+        return model
+    model.to_empty(device=device)
+    fill(model, seed)
+    return model
+
+
+def assemble(spec: Spec, kernel: str | Options = KERNEL) -> Model:
+    """The model on the meta device. Raises SpecError with everything that is wrong."""
+    assembler = _Assembler(spec, kernel)
+    with torch.device("meta"), core.activate(frozenset(spec.plugins)):
+        model = assembler.model()
+    if assembler.problems:
+        raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
+    assert model is not None
+    return model
+
+
+def fill(model: Model, seed: int) -> None:
+    """Draw all weights. Each depends on the seed and its own name, so order, device and sharding do not matter."""
+    site = _site(model.spec)
+    init = model.spec.model.init.part(model.spec.model.init, site)
+    residual = {p for m in model.modules() if isinstance(m, ModelPart) for p in _residual(m)}
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                _fill_matrix(module, name, init, module in residual, seed)
+            elif isinstance(module, ModelPart):
+                module.reset_parameters()
+
+
+def _residual(part: ModelPart) -> Iterator[nn.Module]:
+    for name in part.residual:
+        yield part.get_submodule(name)
+
+
+def _fill_matrix(module: nn.Linear | nn.Embedding, name: str, init: Init, residual: bool, seed: int) -> None:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    weight = torch.empty(module.weight.shape)  # float32 on the CPU, whatever the model has, so that seeds carry over
+    init.fill(weight, residual=residual, generator=generator)
+    module.weight.copy_(weight)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        module.bias.zero_()
+
+
+def _site(spec: Spec) -> Site:
+    model = spec.model
+    return Site(
+        d_model=model.d_model,
+        vocab_size=model.vocab_size,
+        max_seq_len=model.max_seq_len,
+        n_layers=len(model.layers.blocks),
+        dropout=model.dropout,
+        defaults={"norm": model.norm, "position": model.position},
+    )
+
+
+class _Assembler:
+    """Builds parts depth first, noting what is wrong with each and where, instead of stopping at the first."""
+
+    def __init__(self, spec: Spec, kernel: str | Options) -> None:
+        self.spec = spec
+        self.problems: list[Problem] = []
+        self.above: list[tuple[Options, tuple[Any, ...]]] = []
+        chosen = core.get("kernel", kernel).Options() if isinstance(kernel, str) else kernel
+        site = _site(spec)
+        self.site = replace(site, make=self.make, defaults={**site.defaults, "kernel": chosen})
+        source = spec._source
+        self.source = source if isinstance(source, Source) else Source(None, Mark("spec"))
+        self.roots = [(o, p) for o, p in _slots(spec.model, ("model",))]
+
+    def model(self) -> Model | None:
+        try:
+            return Model(self.spec, self.site)
+        except ValueError as error:
+            self._note((), error)
+        except Exception:
+            if not self.problems:  # else a parent stumbled over a child that could not be built
+                raise
+        return None
+
+    def make(self, options: Options, site: Site) -> Part | nn.Module:
+        with self._inside(options, site):
+            try:
+                return options.part(options, site)  # type: ignore[no-any-return]
+            except ValueError as error:
+                self._note(self.above[-1][1], error)
+            except Exception:
+                if not self.problems:
+                    raise
+        return nn.Module()
+
+    @contextmanager
+    def _inside(self, options: Options, site: Site) -> Iterator[None]:
+        self.above.append((options, self._path(options, site)))
+        try:
+            yield
+        finally:
+            self.above.pop()
+
+    def _path(self, options: Options, site: Site) -> tuple[Any, ...]:
+        """Where in the spec these options stand: below what is being built, or among the model's own."""
+        below = _slots(*self.above[-1]) if self.above else []
+        if options.part.family == "block":
+            return ("model", "layers", "blocks", site.layer)
+        return next((p for o, p in [*below, *self.roots] if o is options), ("model",))
+
+    def _note(self, path: tuple[Any, ...], error: ValueError) -> None:
+        mark = self.source.mark(path)
+        if not mark.path:
+            mark = replace(mark, path=".".join(map(str, path)))
+        self.problems.append(Problem(mark, str(error)))
+
+
+def _slots(group: Any, path: tuple[Any, ...]) -> list[tuple[Options, tuple[Any, ...]]]:
+    """The parts that a group of options holds directly, with their paths."""
+    values = [(getattr(group, name), (*path, name)) for name in type(group).model_fields]
+    return [(value, where) for value, where in values if isinstance(value, Options)]

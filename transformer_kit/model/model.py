@@ -1,0 +1,152 @@
+"""The model: token ids to logits, assembled from parts. Read order is execution order.
+
+Letters: B batch, T query tokens, D d_model, V vocab.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from registry.context import Context, State
+from registry.contracts import Block, Embedding, Head, Norm, Position, Site
+from registry.options import Options
+from transformer_kit.spec.schema import ModelSpec, Spec
+
+IGNORE = -100
+"""A target that does not count."""
+
+
+class Output(NamedTuple):
+    """What a forward pass returns."""
+
+    logits: Tensor
+    """(B, T, V)."""
+    loss: Tensor | None
+    """Mean cross-entropy over the targets that count; None without targets."""
+
+
+class Model(nn.Module):
+    """logits = head(norm(layers(position(embedding(tokens))))). Made by `build`."""
+
+    def __init__(self, spec: Spec, site: Site) -> None:
+        super().__init__()
+        self.spec = spec
+        model = spec.model
+        self.embedding = site.build(model.embedding, Embedding)
+        self.position = _added(model.position, site)
+        self.dropout = nn.Dropout(model.dropout)
+        self.layers = nn.ModuleList(
+            site.layer_at(i).build(block, Block) for i, block in enumerate(model.layers.blocks)
+        )
+        self.norm = site.build(model.final_norm, Norm)
+        self.head = site.build(model.head, Head)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        segments: Tensor | None = None,
+        state: State | None = None,
+        last: bool = False,
+    ) -> Output:
+        """Logits and loss of `tokens` (B, T).
+
+        targets   (B, T) ids that should come next; -100 does not count
+        segments  (B, T) which document each token belongs to: tokens see their own only; -1 is padding
+        state     what came before, from `self.state`; taken in and advanced in place
+        last      logits of the last token alone, (B, 1, V)
+
+        Raises ValueError for ids outside the vocabulary and for more tokens than max_seq_len.
+        """
+        self._check(tokens, state)
+        context = Context.of(tokens, segments, state)
+        x = self.dropout(self.position.embed(self.embedding(tokens), context))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, context, None if state is None else state.layers[i])
+        x = self.norm(x[:, -1:] if last else x)
+        logits = self.head(x, self.embedding.weight)
+        return Output(logits, None if targets is None else cross_entropy(logits, targets))
+
+    def state(self, batch: int, capacity: int | None = None) -> State:
+        """Empty decode state for `batch` rows of up to `capacity` tokens (max_seq_len when not given)."""
+        capacity = self.spec.model.max_seq_len if capacity is None else capacity
+        like = self.embedding.weight
+        layers = [layer.state(batch, capacity, like) for layer in self._blocks()]
+        return State(layers, batch, capacity)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        samplers: Sequence[Options] = (),
+        seed: int | None = None,
+        stop: Sequence[int] = (),
+    ) -> list[list[int]]:
+        """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.
+
+        Without `samplers` the likeliest token is taken each time. See `transformer_kit.generate`.
+        """
+        from transformer_kit.generate import generate
+
+        return generate(self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop)
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        samplers: Sequence[Options] = (),
+        seed: int | None = None,
+        stop: Sequence[int] = (),
+    ) -> Iterator[list[int | None]]:
+        """As `generate`, one step at a time: the next id of each row, None for rows that have ended."""
+        from transformer_kit.generate import stream
+
+        return stream(self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop)
+
+    def describe(self) -> str:
+        """The card: parts, shapes, parameters, cost; what `kit build` prints."""
+        from transformer_kit.cost.card import card
+
+        return card(self.spec).text()
+
+    def _repr_html_(self) -> str:
+        from transformer_kit.cost.card import card
+
+        return card(self.spec).html()
+
+    def _blocks(self) -> list[Any]:
+        return list(self.layers)
+
+    def _check(self, tokens: Tensor, state: State | None) -> None:
+        model = self.spec.model
+        length = tokens.shape[1] + (0 if state is None else state.seen)
+        if length > model.max_seq_len:
+            raise ValueError(f"a sequence has at most max_seq_len ({model.max_seq_len}) tokens, got {length}")
+        if tokens.device.type != "cpu" or torch.compiler.is_compiling() or not tokens.numel():
+            return  # looking at values elsewhere would stall the device
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= model.vocab_size:
+            wrong = low if low < 0 else high
+            raise ValueError(f"token ids must be from 0 to {model.vocab_size - 1} (vocab_size - 1), got {wrong}")
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the targets that count of -ln p(target): logits (B, T, V), targets (B, T) -> ()."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
+
+
+def _added(options: Options, site: Site) -> Position:
+    """The position scheme where it is added to the embedding; one that does nothing when it acts in the mixers."""
+    acts: str = options.part.acts
+    return site.build(options, Position) if acts == "embedding" else Position(None, site)
+
+
+def spec_of(model: ModelSpec | Spec) -> Spec:
+    """A page for a bare architecture."""
+    return model if isinstance(model, Spec) else Spec(model=model)
