@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
@@ -280,9 +282,13 @@ class Tokenizer(Part, ABC):
     vocab_size: int
     end_of_text: int | None
     """Id that ends a document; None when there is none."""
+    needs_training: bool = False
+    """True as long as `train` has something to learn and was not called."""
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: Any, base: Path = Path()) -> None:
+        """`base` is the folder that relative paths start from."""
         self.options = options
+        self.base = base
 
     @abstractmethod
     def train(self, texts: Iterator[str]) -> None:
@@ -290,11 +296,15 @@ class Tokenizer(Part, ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`. Special tokens spelt out in the text stay text."""
+        """Ids of `text`. Special tokens spelt out in the text stay text. ValueError for lone surrogates."""
+
+    def encode_batch(self, texts: list[str]) -> list[NDArray[Any]]:
+        """Ids of each text as an array of unsigned integers: `encode` for a corpus, overridden where that is faster."""
+        return [np.asarray(self.encode(text), dtype=np.uint32) for text in texts]
 
     @abstractmethod
     def decode(self, tokens: list[int]) -> str:
-        """Text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
+        """Text of `tokens`; bytes that are not UTF-8 become U+FFFD, special and unknown ids have no text."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -319,6 +329,10 @@ class Dataset(Part, ABC):
     @abstractmethod
     def documents(self) -> Iterator[str]:
         """Every document, one at a time, in an order that does not change. ValueError names a bad file and line."""
+
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """The documents as (text, whether the document ends here): overridden where one may not fit into memory."""
+        return ((document, True) for document in self.documents())
 
     @property
     @abstractmethod
