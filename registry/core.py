@@ -20,6 +20,7 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,7 +31,6 @@ from registry import plugins as installed
 
 ROOT = Path(__file__).parent
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-QUALIFIED = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 _registered: dict[tuple[str, str], type] = {}
 _active: ContextVar[frozenset[str]] = ContextVar("active plugins", default=frozenset())
@@ -69,18 +69,26 @@ def families() -> list[str]:
 
 def names(family: str) -> list[str]:
     """Names of one family's parts: the core's files, active plugins' parts, parts registered in this process."""
-    return sorted({*_core_names(family), *_plugin_parts(family), *(n for f, n in _registered if f == family)})
+    here = (n for f, n in _registered if f == family and not _needs_listing(n))
+    return sorted({*_core_names(family), *_plugin_parts(family), *here})
 
 
 def get(family: str, name: str) -> Any:
     """The class registered as `name`; imports its file and no other."""
+    part = _registered.get((family, name))
+    if part is not None and not _needs_listing(name):
+        return part
     _check_family(family)
-    if (family, name) in _registered and not _needs_listing(family, name):
-        return _registered[family, name]
-    if name in _core_names(family):
+    if _is_core(family, name):
         return _import_core(family, name)
-    if "." in name:
+    if name in _plugin_parts(family):
         return _import_plugin(family, name)
+    if _needs_listing(name):
+        namespace = name.partition(".")[0]
+        raise PluginError(
+            f"{family} '{name}' belongs to plugin '{namespace}', which is installed and not listed; "
+            f"add '{namespace}' under `plugins:`"
+        )
     raise UnknownPart(_unknown(family, name))
 
 
@@ -92,10 +100,11 @@ def register(target: Any) -> Any:
     """Announce a part: bare in a file of the registry, with a `namespace.name` everywhere else."""
     if isinstance(target, str):
         return lambda cls: _register(cls, target)
-    family, _, stem = target.__module__.removeprefix("registry.").partition(".")
-    if target.__module__ != f"registry.{family}.{stem}" or family != target.family:
+    family = _family_of(target)
+    home, _, stem = target.__module__.rpartition(".")
+    if home != f"registry.{family}":
         raise RegistryError(
-            f"{target.__qualname__}: a bare @register belongs in a file of registry/{target.family}/; "
+            f"{target.__qualname__}: a bare @register belongs in a file of registry/{family}/; "
             f"elsewhere give a name with a namespace: @register('my.{target.__name__.lower()}')"
         )
     return _register(target, stem)
@@ -103,22 +112,23 @@ def register(target: Any) -> Any:
 
 @contextmanager
 def scope() -> Iterator[None]:
-    """Undo, on leaving, every registration made inside."""
+    """Undo, on leaving, every registration made inside. The core's parts stay: their files are imported once."""
     before = dict(_registered)
     try:
         yield
     finally:
-        gone = set(_registered) - set(before)
-        for key in gone:
-            if "." in key[1]:
-                del _registered[key]
+        for key in [k for k in _registered if "." in k[1]]:
+            del _registered[key]
+        _registered.update(before)
 
 
 @contextmanager
 def activate(namespaces: frozenset[str]) -> Iterator[None]:
     """Make the parts of these plugins available inside, and of no others; PluginError if one is not installed."""
     for namespace in sorted(namespaces):
-        installed.check(namespace, PluginError)
+        problem = installed.problem(namespace)
+        if problem is not None:
+            raise PluginError(problem)
     token = _active.set(namespaces)
     try:
         yield
@@ -141,23 +151,23 @@ def suggest(word: str, choices: list[str]) -> str:
 
 def elsewhere(family: str, name: str) -> list[str]:
     """Other families which have a part of this name."""
-    return [f for f in families() if f != family and name in _core_names(f)]
+    announced = (e.family for e in installed.all_entries() if e.name == name and e.namespace in _active.get())
+    return sorted({*(f for f in families() if _is_core(f, name)), *announced} - {family})
 
 
 def origin(family: str, name: str) -> str:
     """Where a part comes from: its file, or the distribution that brings it."""
-    if name in _core_names(family):
-        return str(ROOT / family / f"{name}.py")
-    if (family, name) in _registered:
-        return _source(_registered[family, name])
-    return _plugin_parts(family)[name].source
+    if _is_core(family, name):
+        return str(_path(family, name))
+    plugin = _plugin_parts(family).get(name)
+    return _source(get(family, name)) if plugin is None else plugin.source
 
 
 def summary(family: str, name: str) -> str:
     """First line of a core part's documentation, read without importing it; the origin of other parts."""
-    if name not in _core_names(family):
+    if not _is_core(family, name):
         return f"from {origin(family, name)}"
-    return _first_line(ROOT / family / f"{name}.py")
+    return _first_line(_path(family, name))
 
 
 def family_summary(family: str) -> str:
@@ -179,31 +189,54 @@ def _core_names(family: str) -> list[str]:
     return sorted(p.stem for p in (ROOT / family).glob("*.py") if NAME.fullmatch(p.stem))
 
 
+def _is_core(family: str, name: str) -> bool:
+    return NAME.fullmatch(name) is not None and _path(family, name).is_file()
+
+
+def _path(family: str, name: str) -> Path:
+    return ROOT / family / f"{name}.py"
+
+
 def _plugin_parts(family: str) -> dict[str, installed.Entry]:
-    return {e.name: e for e in installed.entries(family) if e.namespace in _active.get()}
+    listed = _active.get()
+    return {e.name: e for e in installed.entries(family) if e.namespace in listed} if listed else {}
+
+
+def _is_family(family: str) -> bool:
+    return NAME.fullmatch(family) is not None and (ROOT / family / "__init__.py").is_file()
 
 
 def _check_family(family: str) -> None:
-    if family not in families():
+    if not _is_family(family):
         raise UnknownFamily(f"no family '{family}'{suggest(family, families())}")
 
 
-def _needs_listing(family: str, name: str) -> bool:
-    """True for a plugin's part that was imported earlier, in a spec that does list its plugin."""
-    namespace = name.partition(".")[0]
-    return namespace not in _active.get() and any(e.name == name for e in installed.entries(family))
+def _needs_listing(name: str) -> bool:
+    """Whether `name` lies in the namespace of a plugin that is installed and not active here."""
+    namespace, dot, _ = name.partition(".")
+    return bool(dot) and namespace not in _active.get() and namespace in installed.namespaces()
+
+
+def _family_of(cls: type) -> str:
+    family = getattr(cls, "family", None)
+    if not isinstance(family, str) or not _is_family(family):
+        raise RegistryError(f"{cls.__qualname__} belongs to no family: derive it from a class of registry.contracts")
+    return family
 
 
 def _register(cls: T, name: str) -> T:
-    family = getattr(cls, "family", None)
-    if family not in families():
-        raise RegistryError(f"{cls.__qualname__} belongs to no family: derive it from a class of registry.contracts")
+    family = _family_of(cls)
     core = cls.__module__ == f"registry.{family}.{name}"
-    if not core and not QUALIFIED.fullmatch(name):
-        raise RegistryError(f"'{name}': names without a namespace are the core's; use 'namespace.name', as in 'my.{name}'")
+    if not core and not installed.NAME.fullmatch(name):
+        raise RegistryError(
+            f"'{name}': a name without a namespace is the core's; choose 'namespace.name', as in 'my.part'"
+        )
     previous = _registered.get((family, name))
     if previous is not None and _source(previous) != _source(cls):
         raise DuplicatePart(f"{family} '{name}' is registered twice: by {_source(previous)} and by {_source(cls)}")
+    other = cls.__dict__.get("name")
+    if other not in (None, name) and _registered.get((family, str(other))) is cls:
+        raise DuplicatePart(f"{_source(cls)} is {family} '{other}' already; '{name}' needs a class of its own")
     cls.name = name  # type: ignore[attr-defined]
     _registered[family, name] = cls
     return cls
@@ -217,34 +250,35 @@ def _source(cls: type) -> str:
 
 
 def _import_core(family: str, name: str) -> Any:
-    try:
-        importlib.import_module(f"registry.{family}.{name}")
-    except Exception as error:
-        raise BrokenPart(f"{family} '{name}' cannot be imported: {type(error).__name__}: {error}") from error
+    _load(lambda: importlib.import_module(f"registry.{family}.{name}"), f"{family} '{name}'")
     if (family, name) not in _registered:
-        raise BrokenPart(f"{ROOT / family / name}.py registers no part: @register is missing")
+        raise BrokenPart(f"{_path(family, name)} registers no part: @register is missing")
     return _registered[family, name]
 
 
 def _import_plugin(family: str, name: str) -> Any:
-    namespace = name.partition(".")[0]
-    if namespace not in _active.get():
-        hint = "add it under `plugins:`" if namespace in installed.namespaces() else "no such plugin is installed"
-        raise PluginError(f"{family} '{name}' belongs to plugin '{namespace}', which the spec does not list; {hint}")
-    parts = _plugin_parts(family)
-    if name not in parts:
-        raise UnknownPart(_unknown(family, name))
-    entry = parts[name]
-    try:
-        cls = entry.load()
-    except Exception as error:
-        raise BrokenPart(f"{family} '{name}' of {entry.source} cannot be imported: {type(error).__name__}: {error}") from error
-    if getattr(cls, "family", None) != family:
+    entry = _plugin_parts(family)[name]
+    cls = _load(entry.load, f"{family} '{name}' of {entry.source}")
+    if not isinstance(cls, type) or getattr(cls, "family", None) != family:
         raise PluginError(f"{entry.source} offers {family} '{name}', which is not a part of that family")
     return _register(cls, name)
 
 
+def _load(load: Callable[[], Any], what: str) -> Any:
+    before = set(_registered)
+    try:
+        return load()
+    except (Exception, SystemExit) as error:
+        for key in set(_registered) - before:  # a module that fails after @register must not leave its part behind
+            if _registered[key].__module__ not in sys.modules:
+                del _registered[key]
+        raise BrokenPart(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
+
+
 def _unknown(family: str, name: str) -> str:
+    namespace, dot, _ = name.partition(".")
+    known = {*_active.get(), *(n.partition(".")[0] for _, n in _registered)}
+    missing = f"; no plugin '{namespace}' is installed" if dot and namespace not in known else ""
     others = elsewhere(family, name)
-    where = f"; '{name}' is a part of {', '.join(others)}" if others else ""
-    return f"no {family} '{name}'{where or suggest(name, names(family))}"
+    where = f"; '{name}' is a part of {', '.join(others)}" if others else suggest(name, names(family))
+    return f"no {family} '{name}'{missing}{where}"

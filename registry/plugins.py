@@ -4,12 +4,14 @@ A plugin is a namespace. Its distribution announces, for each of its parts, an e
 `transformer_kit.<family>` named `namespace.part`.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
 GROUP = "transformer_kit."
+NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Entry:
     @property
     def namespace(self) -> str:
         """The plugin's name; empty when the distribution claims a bare name."""
-        return self.name.rpartition(".")[0]
+        namespace, dot, _ = self.name.partition(".")
+        return namespace if dot else ""
 
     @property
     def source(self) -> str:
@@ -58,20 +61,23 @@ def namespaces() -> list[str]:
     return sorted({e.namespace for e in all_entries() if e.namespace})
 
 
-def check(namespace: str, error: type[Exception]) -> None:
-    """Raise `error` unless exactly one distribution brings this plugin and keeps to its own namespace."""
-    own = [e for e in all_entries() if e.namespace == namespace]
-    bare = [e for e in all_entries() if not e.namespace]
-    if not own:
-        known = ", ".join(namespaces()) or "none"
-        strays = "".join(f"; {e.source} claims the bare name '{e.name}', which is the core's" for e in bare)
-        raise error(f"plugin '{namespace}' is not installed (installed: {known}){strays}")
+def problem(namespace: str) -> str | None:
+    """Why this plugin cannot be used; None when one distribution brings it and keeps to its own namespace."""
+    own = [e for e in all_entries() if namespace and e.namespace == namespace]
     owners = sorted({e.distribution for e in own})
+    if not own:
+        return f"plugin '{namespace}' is not installed (installed: {', '.join(namespaces()) or 'none'}){_strays()}"
     if len(owners) > 1:
-        raise error(f"plugin namespace '{namespace}' is claimed by two distributions: {', '.join(owners)}")
-    for entry in bare:
-        if entry.distribution == owners[0]:
-            raise error(
-                f"plugin '{namespace}': {entry.source} claims the bare name '{entry.name}' in {entry.family}; "
-                f"names without a namespace are the core's"
+        return f"plugin namespace '{namespace}' is claimed by two distributions: {', '.join(owners)}; uninstall one"
+    for entry in all_entries():
+        if entry.distribution == owners[0] and not NAME.fullmatch(entry.name):
+            return (
+                f"plugin '{namespace}': {entry.source} claims the name '{entry.name}' in {entry.family}; "
+                f"a plugin's names are 'namespace.name', names without a namespace are the core's"
             )
+    return None
+
+
+def _strays() -> str:
+    bare = [e for e in all_entries() if not e.namespace]
+    return "".join(f"; {e.source} claims the bare name '{e.name}', which is the core's" for e in bare)
