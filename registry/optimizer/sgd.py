@@ -1,0 +1,34 @@
+"""Stochastic gradient descent with momentum (Robbins and Monro 1951; Sutskever et al. 2013, ICML)."""
+
+import torch
+from torch import nn
+
+from registry.contracts import Optimizer
+from registry.core import register
+from registry.optimizer import _shared
+from registry.options import NonNegative, Rate
+
+
+@register
+class SGD(Optimizer):
+    """m = momentum m + g,  w -= lr (m + decay w); with `nesterov`, w -= lr (g + momentum m + decay w)."""
+
+    class Options(Optimizer.Options):
+        momentum: Rate = 0.0
+        """How much of the previous step goes on."""
+        nesterov: bool = False
+        """Look ahead along the momentum before stepping."""
+        weight_decay: NonNegative = 0.0
+        """Pull of matrices and tables towards zero; vectors and scalars never decay."""
+
+    def __init__(self, options: Options) -> None:
+        if options.nesterov and options.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0, got 0; give one, or leave nesterov out")
+        super().__init__(options)
+
+    def make(self, model: nn.Module) -> torch.optim.SGD:
+        """SGD over what requires a gradient, in one fused kernel where torch has it."""
+        options = self.options
+        groups = _shared.groups(model, options.weight_decay)
+        fused = _shared.fused(model)
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=fused)

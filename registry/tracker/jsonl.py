@@ -1,0 +1,55 @@
+"""Metrics as JSON lines: one object for each step, in `metrics.jsonl`."""
+
+import json
+import os
+from pathlib import Path
+from typing import TextIO
+
+from registry.contracts import Tracker
+from registry.core import register
+from registry.options import Options
+
+
+@register
+class Jsonl(Tracker):
+    """Appends `{"step": 1, "loss": 5.54, ...}` to `metrics.jsonl`, a line at a time."""
+
+    def __init__(self, options: Options, folder: Path) -> None:
+        super().__init__(options, folder)
+        self.path = folder / "metrics.jsonl"
+        self._file: TextIO | None = None
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Append one line, and hand it to the operating system. Raises OSError when it cannot be written."""
+        if self._file is None:
+            self._file = self.path.open("a", encoding="utf-8")
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def rewind(self, step: int) -> None:
+        """Keep the lines up to `step`; what came later, and a line that a crash cut short, go."""
+        self.close()
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text("utf-8", errors="replace").splitlines() if _step(line) <= step]
+        draft = self.path.with_name(f".{self.path.name}.draft")
+        with draft.open("w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _step(line: str) -> float:
+    """The step that a line is about; infinity for what is no line of ours."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return float("inf")
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else float("inf")
