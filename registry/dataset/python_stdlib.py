@@ -1,0 +1,61 @@
+"""The source code of the running interpreter's standard library: real text that is on every machine."""
+
+import hashlib
+import json
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from registry.contracts import Dataset
+from registry.core import register
+from registry.dataset._shared import readable
+from registry.options import Positive
+
+LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+
+
+@register
+class PythonStdlib(Dataset):
+    """A module is a document, in the order of the modules' paths; without tests and installed packages."""
+
+    class Options(Dataset.Options):
+        """How much of it."""
+
+        max_mb: Positive | None = None
+        """Megabytes, in whole files from the first on; all when not given."""
+
+    def documents(self) -> Iterator[str]:
+        for file in self._files:
+            with readable(file), tokenize.open(file) as source:  # heeds the coding declaration
+                yield source.read()
+
+    @property
+    def fingerprint(self) -> str:
+        states = [(str(f.relative_to(_root())), f.stat().st_size) for f in self._files]
+        return hashlib.sha256(json.dumps([sys.version, states]).encode()).hexdigest()
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        root = _root()
+        found = sorted(p for p in root.rglob("*.py") if LEFT_OUT.isdisjoint(p.relative_to(root).parts))
+        if not found:
+            raise ValueError(f"{root}: this interpreter comes without the source code of its library")
+        if self.options.max_mb is None:
+            return found
+        return list(_first(found, self.options.max_mb * 1e6))
+
+
+def _root() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _first(files: list[Path], size: float) -> Iterator[Path]:
+    """As many files as fit, and one at least."""
+    for i, file in enumerate(files):
+        size -= file.stat().st_size
+        if size < 0 and i:
+            return
+        yield file

@@ -1,0 +1,69 @@
+"""Bytes of UTF-8 (Xue et al. 2021, ByT5, arXiv:2105.13626): 256 values and an end of text, nothing to train."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, pre_tokenizers
+
+from registry.contracts import Tokenizer
+from registry.core import register
+from registry.tokenizer._shared import END_OF_TEXT, check_unicode, digest, write
+
+
+@register
+class Bytes(Tokenizer):
+    """A token is a byte: ids 0 to 255 are its values, 256 ends a document."""
+
+    vocab_size = 257
+    end_of_text = 256
+
+    def train(self, texts: Iterator[str]) -> None:
+        """Nothing is to be learnt."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(_utf8(text))
+
+    def encode_batch(self, texts: list[str]) -> list[NDArray[Any]]:
+        return [np.frombuffer(_utf8(text), dtype=np.uint8) for text in texts]
+
+    def decode(self, tokens: list[int]) -> str:
+        if tokens and min(tokens) < 0:
+            raise ValueError(f"token ids must not be negative, got {min(tokens)}")
+        return bytes(t for t in tokens if t < 256).decode("utf-8", "replace")
+
+    def save(self, folder: Path) -> None:
+        write(folder, _as_file(), END_OF_TEXT)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(_as_file())
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        check_unicode(text)
+        raise
+
+
+@cache
+def _as_file() -> tokenizers.Tokenizer:
+    """The same tokenizer for the tokenizers library: a BPE without merges whose alphabet stands for the bytes."""
+    core = tokenizers.Tokenizer(models.BPE(vocab={c: b for b, c in enumerate(_alphabet())}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([END_OF_TEXT])
+    return core
+
+
+def _alphabet() -> list[str]:
+    """The character by which byte-level files write each byte: itself when printable, else one from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(b if b in printable else next(others)) for b in range(256)]

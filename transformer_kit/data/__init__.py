@@ -1,0 +1,1 @@
+"""From documents to batches: token caches, the order of training, tokenizers' files, text as it is generated."""

@@ -1,0 +1,76 @@
+"""The cache folder, and the one way to write into it: beside the place, then renamed, so that half is never found."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+VARIABLE = "TRANSFORMER_KIT_CACHE"
+"""Environment variable that moves the cache."""
+ABANDONED = 24 * 3600.0
+"""Seconds without a change after which an unfinished folder is taken for the remains of a killed process."""
+
+
+def cache_folder(chosen: Path | None = None) -> Path:
+    """Where caches live: `chosen`, else $TRANSFORMER_KIT_CACHE, else ~/.cache/transformer_kit."""
+    if chosen is not None:
+        return chosen.expanduser()
+    return Path(os.environ.get(VARIABLE) or "~/.cache/transformer_kit").expanduser()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `folder` when the block ends well, and vanishes when it does not.
+
+    When another process finished the same folder meanwhile, that one stays. OSError says what cannot be written.
+    """
+    unfinished = _beside(folder)
+    try:
+        yield unfinished
+        for path in unfinished.iterdir():
+            _sync(path)
+        _sync(unfinished)
+        _rename(unfinished, folder)
+        _sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _beside(folder: Path) -> Path:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder.parent)
+        return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        place = f"the cache {folder.parent} cannot be written"
+        raise OSError(error.errno, f"{place}: {error.strerror}; choose another with {VARIABLE}") from None
+
+
+def _rename(unfinished: Path, folder: Path) -> None:
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(unfinished)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes left unfinished, once nobody can still be writing it."""
+    for path in parent.glob(".*-*"):
+        with suppress(OSError):  # another process may be sweeping too
+            changes = [p.stat().st_mtime for p in (path, *path.glob("*"))]
+            if time.time() - max(changes) > ABANDONED:
+                shutil.rmtree(path)
