@@ -95,11 +95,12 @@ class Mask:
         """Every query sees every key."""
         if not isinstance(self.keys, int):
             return self.causal and self.length == 1 and self.query_segments is None  # a ring: never outside the window
-        return (not self.causal or self.length == 1) and not self._limited
+        ahead = self.causal and self.keys > self.start + 1
+        return not ahead and not self._limited
 
     @property
     def _limited(self) -> bool:
-        reach = self.keys if isinstance(self.keys, int) else self.start + self.length
+        reach = max(self.keys, self.start + self.length) if isinstance(self.keys, int) else self.start + self.length
         return self.query_segments is not None or (self.window is not None and self.window < reach)
 
     @cached_property
@@ -142,6 +143,8 @@ class Context:
         """The context of `tokens` (B, T, ...), which follow whatever `state` has seen."""
         length = tokens.shape[1]
         if state is not None:
+            if tokens.shape[0] != state.batch:
+                raise ValueError(f"decode state is for {state.batch} rows, got {tokens.shape[0]}")
             start = state.seen
             here, positions = state.advance(segments, length, tokens.device)
             past = None if state.segments is None else state.segments[:, : start + length]
