@@ -1,0 +1,6 @@
+"""Generation: prompts in, new tokens out, one forward pass for the prompts and one for each token after."""
+
+from transformer_kit.generate.decode import generate, stream
+
+
+__all__ = ["generate", "stream"]

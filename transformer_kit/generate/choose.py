@@ -1,0 +1,85 @@
+"""Choosing the next token: samplers narrow the logits, then each row draws with its own random numbers."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from registry.contracts import Sampler, SamplerSlot
+from registry.options import AsTuple, Options
+
+_SAMPLERS: TypeAdapter[tuple[Options, ...]] = TypeAdapter(Annotated[tuple[SamplerSlot, ...], AsTuple])
+
+
+class Narrows(Protocol):
+    """Anything that maps logits (B, V) to logits (B, V), as samplers do."""
+
+    def apply(self, logits: Tensor) -> Tensor: ...
+
+
+def built(samplers: Sequence[object]) -> list[Narrows]:
+    """Samplers from their options, or as YAML writes them (`"greedy"`, `{"type": "top_k", "k": 40}`); built ones pass.
+
+    Raises ValueError that says which sampler is wrong, and how.
+    """
+    if isinstance(samplers, (str, dict, Options, Sampler)):
+        raise ValueError(f"samplers must be a list, got {samplers!r}; put it in brackets")
+    return [s if isinstance(s, Sampler) else _build(s, place) for place, s in enumerate(samplers)]
+
+
+def _build(sampler: object, place: int) -> Narrows:
+    try:
+        (options,) = _SAMPLERS.validate_python([sampler])
+    except ValidationError as error:
+        lines = (f"{'.'.join(map(str, ('', *e['loc'][1:])))}: {e['msg']}" for e in error.errors())
+        raise ValueError("; ".join(f"samplers[{place}]{line}" for line in lines)) from error
+    made: Narrows = options.part(options)
+    return made
+
+
+def uniforms(seed: int | None, rows: int, count: int) -> Tensor:
+    """`count` numbers in [0, 1) for each row, (rows, count), float64 on the CPU, the same for every device.
+
+    A row's numbers depend on the seed and the row's index alone: more rows, or more numbers, change none of them.
+    Without a seed, torch's global generator gives one. Raises ValueError for a seed outside [0, 2^64).
+    """
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number from 0 to 2^64 - 1, got {seed!r}")
+    return torch.stack([torch.rand(count, generator=_generator(seed, row), dtype=torch.float64) for row in range(rows)])
+
+
+def _generator(seed: int, row: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{row}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+def choose(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) -> Tensor:
+    """One token for each row: logits (B, V), uniform (B,) in [0, 1) -> (B,); the likeliest when there is no `uniform`.
+
+    Raises ValueError when the logits are not numbers, or when the samplers leave a row nothing to choose.
+    """
+    narrowed = logits = logits.float()
+    for sampler in samplers:
+        narrowed = sampler.apply(narrowed)
+    best, likeliest = narrowed.max(dim=-1)  # (B,) twice
+    if not bool(best.isfinite().all()):
+        raise ValueError(_what_is_wrong(logits))
+    if uniform is None:
+        return likeliest
+    cumulative = narrowed.double().softmax(dim=-1).cumsum(dim=-1)  # (B, V)
+    shares = cumulative / cumulative[:, -1:]
+    # The first share above the number: there is one, for the last is 1, and its token has a probability.
+    return torch.searchsorted(shares, uniform[:, None].contiguous(), right=True).squeeze(1)
+
+
+def _what_is_wrong(logits: Tensor) -> str:
+    unusable = ~logits.amax(dim=-1).isfinite()
+    if bool(unusable.any()):
+        row = int(unusable.nonzero()[0])
+        return f"the model's logits for prompt {row} are not numbers (NaN or infinite); its weights are unusable"
+    return "the samplers leave no token to choose"

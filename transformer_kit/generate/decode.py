@@ -1,0 +1,157 @@
+"""The decode loop: prompts in one pass (or in chunks), then one token of every row at a time.
+
+Letters: B prompts, T tokens of the longest, V vocab.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from registry.context import State
+from transformer_kit.generate.choose import Narrows, built, choose, uniforms
+from transformer_kit.generate.prompts import check, check_ids, padded
+
+if TYPE_CHECKING:
+    from transformer_kit.model.model import Model
+
+
+def generate(
+    model: "Model",
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    samplers: Sequence[object] = (),
+    seed: int | None = None,
+    stop: Sequence[int] = (),
+    vocab: int | None = None,
+    chunk: int | None = None,
+) -> list[list[int]]:
+    """The ids that continue each prompt, without the prompt; a row ends before an id in `stop`. As `stream`, collected."""
+    rows: list[list[int]] = [[] for _ in prompts]
+    for step in stream(
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        samplers=samplers,
+        seed=seed,
+        stop=stop,
+        vocab=vocab,
+        chunk=chunk,
+    ):
+        for row, token in zip(rows, step, strict=True):
+            if token is not None:
+                row.append(token)
+    return rows
+
+
+def stream(
+    model: "Model",
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    samplers: Sequence[object] = (),
+    seed: int | None = None,
+    stop: Sequence[int] = (),
+    vocab: int | None = None,
+    chunk: int | None = None,
+) -> Iterator[list[int | None]]:
+    """The next id of each prompt, step by step; None for rows that have ended. Ends when all rows have.
+
+    samplers  narrow the choice in their order: options, names, or mappings as in YAML; none takes the likeliest token
+    seed      0 to 2^64 - 1; a row's choices depend on it, on the row's index and its own prompt, on no other row.
+              Without one, torch's global generator draws it
+    stop      ids that end a row; they are not part of what is generated
+    vocab     only ids below it are chosen, for a tokenizer smaller than the model's table
+    chunk     tokens of a prompt that are read at once, to bound memory; all when not given
+
+    The model is in eval mode until the last step, then as it was. Raises ValueError, before anything is computed,
+    for prompts that are empty, too long or hold unknown ids, and for settings that cannot work.
+    """
+    check(prompts, max_new_tokens, model.spec.model)
+    ends = _ends(stop, model.spec.model.vocab_size)
+    limit = _limit(vocab, model.spec.model.vocab_size)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    device = model.embedding.weight.device
+    if device.type == "meta":
+        raise ValueError("a model on the meta device has no weights to generate with; load or materialise it first")
+    narrow = built(samplers)
+    draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
+    tokens, segments = padded(prompts, device)
+    steps = _steps(model, tokens, segments, narrow, draws, limit, chunk)
+    return _until_stopped(model, steps, ends, len(prompts))
+
+
+def _until_stopped(
+    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int
+) -> Iterator[list[int | None]]:
+    going = [True] * rows
+    with _evaluating(model):
+        for chosen in steps:
+            ids = chosen.tolist()
+            going = [on and token not in ends for on, token in zip(going, ids, strict=True)]
+            if not any(going):
+                return
+            yield [token if on else None for on, token in zip(going, ids, strict=True)]
+
+
+def _steps(
+    model: "Model",
+    tokens: Tensor,
+    segments: Tensor | None,
+    samplers: list[Narrows],
+    draws: Tensor,
+    limit: int,
+    chunk: int | None,
+) -> Iterator[Tensor]:
+    """The tokens chosen at each step, (B,). Rows that have ended go on; nobody reads what they say."""
+    width, count = tokens.shape[1], draws.shape[1]
+    with torch.inference_mode():
+        state = model.state(len(tokens), width + count - 1)
+        logits = _read(model, tokens, segments, state, chunk or width)
+    for step in range(count):
+        # Inference mode is left before each yield: it is the caller's code that runs next.
+        with torch.inference_mode():
+            if step:
+                logits = model(chosen[:, None], state=state, last=True).logits[:, -1]
+            chosen = choose(logits[:, :limit], samplers, draws[:, step] if samplers else None)
+        yield chosen
+
+
+def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int) -> Tensor:
+    """Take in the prompts; logits (B, V) of what follows them."""
+    pieces = tokens.split(chunk, dim=1)
+    divided = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)
+    for piece, part in zip(pieces, divided, strict=True):
+        logits = model(piece, segments=part, state=state, last=True).logits
+    return logits[:, -1]
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode inside; then each module in the mode that it had."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _ends(stop: Sequence[int], vocab_size: int) -> frozenset[int]:
+    if isinstance(stop, (int, str)):
+        raise ValueError(f"stop must be a list of token ids, got {stop!r}")
+    check_ids(stop, vocab_size, "stop")
+    return frozenset(stop)
+
+
+def _limit(vocab: int | None, vocab_size: int) -> int:
+    if vocab is None:
+        return vocab_size
+    if vocab < 1:
+        raise ValueError(f"vocab must be at least 1, got {vocab}")
+    return min(vocab, vocab_size)

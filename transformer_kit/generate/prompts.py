@@ -1,0 +1,64 @@
+"""What generation is asked: prompts that fit, as one padded batch."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from registry.context import PADDING
+from transformer_kit.spec.schema import ModelSpec
+
+
+def check(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: ModelSpec) -> None:
+    """Raise ValueError, naming the prompt, unless each is some known ids with room for `max_new_tokens` more."""
+    if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not prompts:
+        raise ValueError(f"prompts must be a list with at least one list of token ids, got {prompts!r:.60}")
+    if not _is_whole(max_new_tokens) or max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be a whole number, at least 1; got {max_new_tokens!r}")
+    for row, prompt in enumerate(prompts):
+        name = f"prompt {row}" if len(prompts) > 1 else "the prompt"
+        if not isinstance(prompt, Sequence) or isinstance(prompt, str):
+            raise ValueError(f"{name} must be a list of token ids, got {prompt!r:.60}")
+        if not prompt:
+            raise ValueError(f"{name} is empty; give at least one token")
+        check_ids(prompt, model.vocab_size, name)
+        _check_room(len(prompt), max_new_tokens, model.max_seq_len, name)
+
+
+def check_ids(ids: Iterable[int], vocab_size: int, name: str) -> None:
+    """Raise ValueError unless all `ids` are token ids of the vocabulary."""
+    for token in ids:
+        if not _is_whole(token) or not 0 <= token < vocab_size:
+            raise ValueError(f"{name}: token ids must be from 0 to {vocab_size - 1} (vocab_size - 1), got {token!r}")
+
+
+def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Tokens (B, T), padded on the left, and their segments (B, T); None when no row needs padding."""
+    lengths = [len(prompt) for prompt in prompts]
+    width = max(lengths)
+    rows = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    tokens = torch.tensor(rows, dtype=torch.long, device=device)
+    if min(lengths) == width:
+        return tokens, None
+    places = torch.arange(width, device=device)
+    begins = width - torch.tensor(lengths, device=device)[:, None]
+    return tokens, torch.where(places < begins, PADDING, 0)
+
+
+def _check_room(length: int, new: int, limit: int, name: str) -> None:
+    room = limit - length
+    if room >= new:
+        return
+    if room < 1:
+        raise ValueError(
+            f"{name} has {length} tokens, and the model's max_seq_len is {limit}: nothing can follow; "
+            f"shorten it to at most {limit - 1}"
+        )
+    raise ValueError(
+        f"{name} has {length} tokens and max_new_tokens is {new}, more than the model's max_seq_len ({limit}) together; "
+        f"choose max_new_tokens of at most {room}"
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""Text level of generation."""
