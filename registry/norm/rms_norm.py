@@ -30,10 +30,8 @@ class RMSNorm(Norm):
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
-        if weight is not None and self.offset:
-            weight = weight.float() + self.offset
-        return F.rms_norm(x.float(), self.shape, None if weight is None else weight.float(), self.eps).type_as(x)
+        scale = None if self.weight is None else self.weight.float() + self.offset
+        return F.rms_norm(x.float(), self.shape, scale, self.eps).type_as(x)
 
     def reset_parameters(self) -> None:
         if self.weight is not None:

@@ -124,7 +124,7 @@ class _Assembler:
     def make(self, options: Options, site: Site) -> Part | nn.Module:
         with self._inside(options, site):
             try:
-                return options.part(options, site)  # type: ignore[no-any-return]
+                return options.part(options, site)
             except ValueError as error:
                 self._note(self.above[-1][1], error)
             except Exception:
