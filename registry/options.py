@@ -82,7 +82,7 @@ class Slot:
         return core_schema.no_info_plain_validator_function(self.read, serialization=write)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"$ref": f"#/$defs/{self.family}"}
+        return {"type": ["string", "object"], "family": self.family}
 
     def read(self, value: Any) -> Options:
         """Options of the part that `value` names; raises errors that pydantic places at the field."""
