@@ -5,7 +5,6 @@ the tree it was started from. No other path, and no URL, is ever opened.
 """
 
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def shipped() -> Path:
-    """The folder of specs that come with the kit."""
-    beside = Path(__file__).resolve().parents[2] / "configs"
-    return beside if (beside / "models").is_dir() else Path(str(files("transformer_kit.configs")))
+    """The folder of specs that come with the kit: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return next(p for p in (package / "configs", package.parent / "configs") if (p / "models").is_dir())
 
 
 def names(kind: str = "models") -> list[str]:
