@@ -32,21 +32,29 @@ class Ring:
     def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
         """Take in k and v (B, G, T, K); the keys and values within reach, and the index of each key."""
         begin, end = context.start, context.start + context.length
-        past = context.once(("ring", self.window), lambda: held(begin, self.window, k.device))
-        if context.length > 1:  # the first queries of a chunk still reach keys which its last tokens overwrite
-            slots = past % self.window
-            k, v = torch.cat([self.k[:, :, slots], k], 2), torch.cat([self.v[:, :, slots], v], 2)
-            index = torch.cat([past, torch.arange(begin, end, device=k.device)])
-            self._write(k[:, :, -self.window :], v[:, :, -self.window :], index[-self.window :])
-            return k, v, index
-        self._write(k, v, torch.arange(begin, end, device=k.device))
-        filled = min(end, self.window)
-        return self.k[:, :, :filled], self.v[:, :, :filled], slot_index(end, self.window, k.device)
+        if begin == 0:
+            self._write(k, v, end)
+            return k, v, end
+        if context.length == 1:
+            self._write(k, v, end)
+            filled = min(end, self.window)
+            index = context.once(("slots", self.window), lambda: slot_index(end, self.window, k.device))
+            return self.k[:, :, :filled], self.v[:, :, :filled], index
+        # The first queries of a chunk still reach keys which its last tokens overwrite.
+        past = context.once(("held", self.window), lambda: held(begin, self.window, k.device))
+        slots = past % self.window
+        all_k, all_v = torch.cat([self.k[:, :, slots], k], 2), torch.cat([self.v[:, :, slots], v], 2)
+        self._write(k, v, end)
+        return all_k, all_v, torch.cat([past, torch.arange(begin, end, device=k.device)])
 
-    def _write(self, k: Tensor, v: Tensor, index: Tensor) -> None:
-        slots = index % self.window
-        self.k[:, :, slots] = k
-        self.v[:, :, slots] = v
+    def _write(self, k: Tensor, v: Tensor, end: int) -> None:
+        """Store the last of k and v, which end before index `end`, in their slots."""
+        kept = min(k.shape[2], self.window)
+        first = (end - kept) % self.window
+        before = min(kept, self.window - first)  # tokens up to the end of the ring; the rest go on from its start
+        for ring, new in ((self.k, k[:, :, -kept:]), (self.v, v[:, :, -kept:])):
+            ring[:, :, first : first + before] = new[:, :, :before]
+            ring[:, :, : kept - before] = new[:, :, before:]
 
 
 def held(end: int, window: int, device: torch.device) -> Tensor:
