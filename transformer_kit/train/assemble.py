@@ -1,0 +1,166 @@
+"""Makes the pieces of a run from its page: trackers, optimizer, counters, the header of its checkpoints."""
+
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from registry import core
+from registry.contracts import Objective, Tracker
+from registry.options import Options
+from transformer_kit.model.build import build
+from transformer_kit.model.model import Model
+from transformer_kit.spec.schema import RunSpec, Spec
+from transformer_kit.train import snapshot
+from transformer_kit.train.corpus import Corpus
+from transformer_kit.train.errors import TrainError
+from transformer_kit.train.finetune import freeze, start_from
+from transformer_kit.train.loop import Run
+from transformer_kit.train.metrics import Metrics
+from transformer_kit.train.output import Layout, check_space
+from transformer_kit.train.precision import Placement
+from transformer_kit.train.report import Plan, Reporter
+from transformer_kit.train.resume import identity, machine
+from transformer_kit.train.sample import writer
+from transformer_kit.train.snapshot import Header
+from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
+
+T = TypeVar("T")
+
+
+def sequence_length(spec: RunSpec) -> int:
+    """Tokens of a training sequence. TrainError when it is more than the model takes."""
+    limit = spec.model.max_seq_len
+    wanted = limit if spec.train.seq_len is None else spec.train.seq_len
+    if wanted > limit:
+        raise TrainError(f"train.seq_len must be at most model.max_seq_len ({limit}), got {wanted}")
+    return wanted
+
+
+def architecture(spec: RunSpec) -> Spec:
+    """The part of a run's page that describes the model."""
+    page = Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model)
+    page._source = spec._source
+    return page
+
+
+def assemble(
+    spec: RunSpec,
+    corpus: Corpus,
+    layout: Layout,
+    placement: Placement,
+    report: Reporter,
+    *,
+    source: Path | None,
+    allow_partial: bool,
+) -> Run:
+    """A run at step 0: the model with its first weights, or those of the trained folder `source`."""
+    _seed(spec.train.seed)
+    model = build(architecture(spec), device=placement.device, seed=spec.train.seed)
+    if source is not None:
+        start_from(source, model, allow_partial=allow_partial, report=report)
+    freeze(model, spec.train.freeze)
+    objective = _part(spec.objective)
+    optimizer = _named("optimizer", lambda: spec.optimizer.part(spec.optimizer).make(model))
+    trackers = _trackers(spec, layout)
+    meter = _meter(spec, objective, placement, report)
+    _note_space(spec, model, layout, report)
+    return Run(
+        spec=spec,
+        layout=layout,
+        placement=placement,
+        model=model,
+        forward=_compiled(model) if spec.hardware.compile else model,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=_part(spec.schedule),
+        corpus=corpus,
+        header=Header(0, identity(spec), corpus.fingerprints, machine(placement), 0.0),
+        meter=meter,
+        metrics=Metrics(trackers, report, meter, spec.train.steps),
+        report=report,
+        write_sample=_writer(spec, model, corpus, placement),
+    )
+
+
+def plan(run: Run) -> Plan:
+    """What is about to run."""
+    train, parameters = run.spec.train, list(run.model.parameters())
+    return Plan(
+        folder=run.layout.folder,
+        start=run.header.step,
+        steps=train.steps,
+        tokens_per_step=run.meter.tokens_per_step,
+        parameters=sum(p.numel() for p in parameters),
+        learning=sum(p.numel() for p in parameters if p.requires_grad),
+        device=str(run.placement.device),
+        precision=str(run.placement.dtype).removeprefix("torch."),
+        flops_per_token=run.meter.flops_per_token,
+        peak_flops=run.meter.peak,
+    )
+
+
+def _part(options: Options) -> Any:
+    """The part that `options` describe; a TrainError that begins with its family when they cannot work."""
+    return _named(options.part.family, lambda: options.part(options))
+
+
+def _named(what: str, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except ValueError as error:
+        raise TrainError(f"{what}: {error}") from error
+
+
+def _trackers(spec: RunSpec, layout: Layout) -> list[Tracker]:
+    """Those of the page, and those that always write: the ones a page without any has."""
+    chosen = [*spec.trackers]
+    names = {options.part.name for options in chosen}
+    always = RunSpec.model_fields["trackers"].default
+    chosen += [core.get("tracker", name).Options() for name in always if name not in names]
+    return [_named("tracker", partial(o.part, o, layout.folder)) for o in chosen]
+
+
+def _meter(spec: RunSpec, objective: Objective, placement: Placement, report: Reporter) -> Meter:
+    length = sequence_length(spec)
+    twin = build(architecture(spec), device="meta")
+    freeze(twin, spec.train.freeze)
+    try:
+        flops = flops_per_token(twin, objective, length)
+    except (RuntimeError, NotImplementedError) as error:
+        flops = 0.0
+        report.note(f"FLOPs cannot be counted, so there is no MFU: {str(error).splitlines()[0]}")
+    tokens = spec.train.batch_size * spec.train.accumulate * length
+    return Meter(tokens, flops, peak_flops(placement, spec.hardware.peak_tflops) if flops else 0.0)
+
+
+def _note_space(spec: RunSpec, model: nn.Module, layout: Layout, report: Reporter) -> None:
+    # Two numbers beside each that learns is what Adam keeps; few optimizers keep more.
+    weights = sum(t.nbytes for t in snapshot.live(model).values())
+    state = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    note = check_space(layout.folder, weights + state, spec.checkpoint.keep)
+    if note is not None:
+        report.note(note)
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    compiled = torch.compile(model)
+    assert isinstance(compiled, nn.Module)
+    return compiled
+
+
+def _writer(spec: RunSpec, model: Model, corpus: Corpus, placement: Placement) -> Callable[[], str] | None:
+    if spec.sample is None or corpus.tokenizer is None:
+        return None
+    return writer(model, corpus.tokenizer, spec.sample, spec.train.seed, placement)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

@@ -1,0 +1,117 @@
+"""Folders that are whole or absent: a kill, a crash or a full disk at any instant leaves the last good one.
+
+A checkpoint is written under a hidden name beside its place, brought to disk file by file, listed with sizes and
+SHA-256 in `manifest.json`, and only then renamed. What verifies against its manifest is good; nothing else is read.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+NAME = re.compile(r"step-(\d{8,})")
+DRAFT = ".draft-"
+
+
+def path_of(parent: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies."""
+    return parent / f"step-{step:08d}"
+
+
+def found(parent: Path) -> list[tuple[int, Path]]:
+    """Step and folder of everything that is named like a checkpoint, newest first; not yet verified."""
+    if not parent.is_dir():
+        return []
+    named = ((NAME.fullmatch(p.name), p) for p in parent.iterdir())
+    return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
+
+
+@contextmanager
+def committed(path: Path) -> Iterator[Path]:
+    """An empty folder to fill; on leaving it becomes `path`, whole and on disk. After an error, nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    draft = path.with_name(f"{DRAFT}{path.name}")
+    draft.mkdir()
+    try:
+        yield draft
+        _seal(draft)
+        if path.exists():
+            path.rename(path.with_name(f"{DRAFT}old-{path.name}"))
+        draft.rename(path)
+        _sync(path.parent)
+    finally:
+        sweep(path.parent)
+
+
+def fault(folder: Path) -> str | None:
+    """Why the folder is not what was written; None when every file is there, byte for byte."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        for name, listed in files.items():
+            if Path(name).name != name:
+                return f"{MANIFEST} names a file outside the folder"
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != listed["size"]:
+                return f"{name} has {path.stat().st_size} bytes, not {listed['size']}"
+            if _sha256(path) != listed["sha256"]:
+                return f"{name} does not have the content that was written"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    return None
+
+
+def prune(parent: Path, keep: int, step: int) -> None:
+    """Remove all but the newest `keep` of the checkpoints up to `step`.
+
+    Later ones were found damaged when the run resumed; they count for nothing and are replaced in their turn.
+    """
+    for _, path in [pair for pair in found(parent) if pair[0] <= step][keep:]:
+        # Renamed first: a kill in the middle of removing must not leave half of a checkpoint under its name.
+        doomed = path.with_name(f"{DRAFT}old-{path.name}")
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove drafts that a crash left."""
+    for path in parent.glob(f"{DRAFT}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _seal(folder: Path) -> None:
+    """Bring every file to disk and list it in the manifest."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        _sync(path)
+        files[path.name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1), "utf-8")
+    _sync(folder / MANIFEST)
+    _sync(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders, and commits renames by itself.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

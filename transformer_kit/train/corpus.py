@@ -1,0 +1,91 @@
+"""The data of a run: which tokenizer, and batches to learn from and to evaluate on."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from registry.contracts import Tokenizer
+from transformer_kit.data.batches import Batches, Split
+from transformer_kit.data.prepare import prepare
+from transformer_kit.data.store import TokenStore
+from transformer_kit.data.tokenizer_file import load_tokenizer, trained
+from transformer_kit.spec.schema import RunSpec
+from transformer_kit.train.errors import TrainError
+from transformer_kit.train.report import Reporter
+from transformer_kit.train.step import Stream
+
+BLOCK, BLOCKS = 1 << 16, 64
+"""Tokens, and places, that a corpus is recognised by."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Batches by number, and what they were made of."""
+
+    training: Stream
+    validation: Stream | None
+    """None when no share of the corpus is kept for it."""
+    bytes_per_token: float
+    """Of the validation share's text."""
+    fingerprints: dict[str, str]
+    """What the batches are made of: a run goes on only with the same."""
+    tokenizer: Tokenizer | None = None
+    """None when tokens stand for no text; then there are no samples."""
+
+
+def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path | None, report: Reporter) -> Tokenizer:
+    """The tokenizer of the run.
+
+    base    folder that relative paths start from
+    origin  the trained folder that the run starts from, whose tokens its weights know
+    kept    the folder of the run that is resumed, which keeps what was used from the start
+    """
+    own: Tokenizer = spec.tokenizer.part(spec.tokenizer, base)
+    if origin is None and not own.needs_training:
+        return own
+    folder = origin if kept is None else kept
+    if folder is None:
+        return trained(own, spec.data.part(spec.data, base))
+    if kept is None:
+        report.note(f"text becomes tokens as in {folder}; the page's `tokenizer` is not used")
+    return load_tokenizer(folder)
+
+
+def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, report: Reporter) -> Corpus:
+    """The corpus of the page, tokenised now or found in the cache, in batches of `seq_len` targets.
+
+    Raises TrainError when the model has fewer ids than the tokenizer, ValueError for a corpus that cannot be used.
+    """
+    if tokenizer.vocab_size > spec.model.vocab_size:
+        have = spec.model.vocab_size
+        raise TrainError(f"model.vocab_size must be at least the tokenizer's ({tokenizer.vocab_size}), got {have}")
+    store = prepare(spec.data.part(spec.data, base), tokenizer, progress=report.tokenising)
+    training = _batches(store, spec, "train", seq_len)
+    validation = _batches(store, spec, "validation", seq_len) if spec.train.validation > 0 else None
+    measured = training if validation is None else validation
+    marks = {"tokens": fingerprint(store), "tokenizer": tokenizer.fingerprint}
+    return Corpus(training, validation, measured.bytes_per_token, marks, tokenizer)
+
+
+def _batches(store: TokenStore, spec: RunSpec, split: Split, seq_len: int) -> Batches:
+    train = spec.train
+    return Batches(
+        store,
+        split,
+        batch_size=train.batch_size,
+        seq_len=seq_len,
+        validation=train.validation,
+        seed=train.seed,
+        apart=train.documents == "apart",
+    )
+
+
+def fingerprint(store: TokenStore) -> str:
+    """Hash of a corpus's size and of its tokens in many places: files may be moved and touched, not changed."""
+    digest = hashlib.sha256(f"{len(store)} {len(store.ends)}".encode())
+    places = np.linspace(0, max(0, len(store) - BLOCK), BLOCKS, dtype=np.int64)
+    for place in np.unique(places):
+        digest.update(store.tokens[place : place + BLOCK].tobytes())
+    return digest.hexdigest()

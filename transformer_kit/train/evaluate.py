@@ -1,0 +1,44 @@
+"""The loss on text that is not learnt from."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from registry.contracts import Objective
+from transformer_kit.train.precision import Placement
+from transformer_kit.train.step import Stream
+
+
+def evaluate(model: nn.Module, objective: Objective, stream: Stream, batches: int, placement: Placement) -> float:
+    """Mean loss in nats over the valid targets of the first `batches` of `stream`. Leaves no trace in the run."""
+    total = torch.zeros((), device=placement.device, dtype=torch.float64 if placement.device.type != "mps" else None)
+    count = torch.zeros_like(total)
+    with aside(model, placement.device), placement.autocast():
+        for index in range(batches):
+            tokens, segments = stream.batch(index)
+            segments = None if segments is None else placement.move(segments)
+            loss, valid = objective.loss(model, placement.move(tokens), segments)
+            total += loss
+            count += valid
+    return (total / count.clamp(min=1)).item()
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """A loss in nats per token, as bits for each byte of text: comparable between tokenizers."""
+    return loss / math.log(2) / bytes_per_token
+
+
+@contextmanager
+def aside(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, the model does not learn or drop out; afterwards it and the random numbers are as before."""
+    was = model.training
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(was)

@@ -1,0 +1,152 @@
+"""`run`: from a run's page to a trained model in a folder."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from transformer_kit.model.folder import write as write_model
+from transformer_kit.spec.schema import RunSpec
+from transformer_kit.train import checkpoint, snapshot
+from transformer_kit.train.assemble import assemble, plan, sequence_length
+from transformer_kit.train.corpus import Corpus, choose_tokenizer, open_corpus
+from transformer_kit.train.loop import Loop, Run
+from transformer_kit.train.output import Layout, claim, lock, writing
+from transformer_kit.train.plot import draw
+from transformer_kit.train.precision import place
+from transformer_kit.train.report import Reporter, Silent
+from transformer_kit.train.resume import check, newest
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    layout: Layout
+    """Where its files lie."""
+    step: int
+    """Steps done in all."""
+    loss: float | None
+    """Training loss of the last step; None when no step was left to do."""
+    validation_loss: float | None
+    """The last one measured in this process, in nats per token."""
+    interrupted: str | None
+    """The signal that ended it early; `run(..., resume=True)` goes on."""
+
+
+def run(
+    spec: RunSpec,
+    out: str | Path,
+    *,
+    base: str | Path = ".",
+    resume: bool = False,
+    source: str | Path | None = None,
+    allow_partial: bool = False,
+    report: Reporter | None = None,
+) -> Result:
+    """Train what `spec` describes and leave everything in the folder `out`.
+
+    base           folder that relative paths in the page start from
+    resume         go on from the newest whole checkpoint in `out`, bit for bit on the same machine
+    source         a trained folder to start from (fine-tuning): its weights and its tokenizer
+    allow_partial  start even when the model differs from the one in `source`
+    report         told what happens; nobody is when None
+
+    Raises TrainError (see `errors`), SpecError for a wrong page, ValueError for a corpus that cannot be used.
+    """
+    report = Silent() if report is None else report
+    base = Path(base)
+    layout = claim(Path(out), resume=resume)
+    with lock(layout):
+        start = _recorded_source(layout) if resume else source
+        origin = None if start is None else Path(start).resolve()
+        length = sequence_length(spec)
+        tokenizer = choose_tokenizer(spec, base, origin, layout.folder if resume else None, report)
+        corpus = open_corpus(spec, base, tokenizer, length, report)
+        return _train(spec, corpus, layout, resume=resume, origin=origin, allow_partial=allow_partial, report=report)
+
+
+def train(
+    spec: RunSpec, corpus: Corpus, out: str | Path, *, resume: bool = False, report: Reporter | None = None
+) -> Result:
+    """As `run`, on batches of one's own: for data that no part of the registry describes."""
+    layout = claim(Path(out), resume=resume)
+    with lock(layout):
+        told = Silent() if report is None else report
+        return _train(spec, corpus, layout, resume=resume, origin=None, allow_partial=False, report=told)
+
+
+def _train(
+    spec: RunSpec,
+    corpus: Corpus,
+    layout: Layout,
+    *,
+    resume: bool,
+    origin: Path | None,
+    allow_partial: bool,
+    report: Reporter,
+) -> Result:
+    placement = place(spec.hardware)
+    if placement.note is not None:
+        report.note(placement.note)
+    saved = newest(layout.checkpoints, report) if resume else None
+    # A resumed run has its weights in the checkpoint; what it once started from may be gone.
+    origin_now = origin if saved is None else None
+    made = assemble(spec, corpus, layout, placement, report, source=origin_now, allow_partial=allow_partial or resume)
+    if resume:
+        _go_back(made, saved)
+    else:
+        _write_page(made, origin)
+    report.begin(plan(made))
+    loop = Loop(made)
+    try:
+        interrupted = loop.go()
+    finally:
+        made.metrics.close()
+    _finish(made)
+    return Result(layout, loop.step, made.metrics.last_loss, loop.validation_loss, interrupted)
+
+
+def _go_back(made: Run, saved: Path | None) -> None:
+    """Take up the run where `saved` left it; at its beginning when nothing was saved."""
+    if saved is None:
+        made.report.note(f"{made.layout.checkpoints} holds no checkpoint yet; starting from the first step")
+    else:
+        header = snapshot.read_header(saved)
+        check(saved, header, made.header, made.report)
+        snapshot.restore(saved, made.model, made.optimizer)
+        made.header = replace(made.header, step=header.step, seconds=header.seconds)
+    with writing(made.layout.metrics):
+        checkpoint.sweep(made.layout.checkpoints)
+        made.metrics.rewind(made.header.step)
+
+
+def _write_page(made: Run, origin: Path | None) -> None:
+    """What the run is, written last of all preparations: a folder with a page is a run that began."""
+    layout = made.layout
+    with writing(layout.folder):
+        if made.corpus.tokenizer is not None:
+            made.corpus.tokenizer.save(layout.folder)
+        if origin is not None:
+            layout.origin.write_text(json.dumps({"from": str(origin)}), "utf-8")
+        page = yaml.safe_dump(made.spec.resolved(), sort_keys=False, allow_unicode=True)
+        draft = layout.page.with_name(f".{layout.page.name}.draft")
+        draft.write_text(page, "utf-8")
+        draft.replace(layout.page)
+
+
+def _recorded_source(layout: Layout) -> str | None:
+    if not layout.origin.is_file():
+        return None
+    recorded: str = json.loads(layout.origin.read_text("utf-8"))["from"]
+    return recorded
+
+
+def _finish(made: Run) -> None:
+    """Leave the model as a folder that can be loaded, and the picture of the loss."""
+    layout = made.layout
+    with writing(layout.model), checkpoint.committed(layout.model) as draft:
+        write_model(made.model, draft, made.corpus.tokenizer)
+    with writing(layout.plot):
+        draw(layout.metrics, layout.plot)

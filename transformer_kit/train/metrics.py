@@ -1,0 +1,91 @@
+"""What a run measures: kept on the device, fetched a few times a second, checked, and written down."""
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from registry.contracts import Tracker
+from transformer_kit.train.errors import Diverged
+from transformer_kit.train.report import Progress, Reporter
+from transformer_kit.train.step import Outcome
+from transformer_kit.train.throughput import Meter
+
+INTERVAL = 0.5
+"""Seconds between fetches. A fetch waits for the device, so it must be rare; a person reads no faster."""
+
+
+class Metrics:
+    """Collects the outcome of each step and passes it on, one record a step, to trackers and reporter."""
+
+    def __init__(self, trackers: list[Tracker], report: Reporter, meter: Meter, steps: int) -> None:
+        """`steps` is the length of the whole run."""
+        self.last_loss: float | None = None
+        """Training loss of the last step fetched."""
+        self._trackers = trackers
+        self._report = report
+        self._meter = meter
+        self._taken = 0
+        self._steps = steps
+        self._pending: list[tuple[int, Tensor, dict[str, float]]] = []
+        self._began = self._fetched = 0.0
+
+    def begin(self) -> None:
+        """The clock runs from here."""
+        self._began = time.perf_counter()
+        self._meter.begin()
+
+    def add(self, step: int, outcome: Outcome, lr: float) -> None:
+        """Take in what `step` gave, without waiting for it."""
+        self._taken += 1
+        self._pending.append((step, torch.stack(outcome), {"lr": lr}))
+
+    def annotate(self, values: dict[str, float]) -> None:
+        """Add values to the record of the last step."""
+        self._pending[-1][2].update(values)
+
+    def due(self) -> bool:
+        """Whether the last fetch is long enough ago."""
+        return time.perf_counter() - self._fetched >= INTERVAL
+
+    def flush(self) -> None:
+        """Fetch and write down all that is pending. Diverged at the first step that is not finite."""
+        if not self._pending:
+            return
+        fetched = torch.stack([outcome for _, outcome, _ in self._pending]).tolist()
+        speed = self._meter.lap(len(self._pending))
+        for (step, _, values), (loss, norm) in zip(self._pending, fetched, strict=True):
+            _check(step, {"loss": loss, "gradient norm": norm, "validation loss": values.get("val_loss", 0.0)})
+            record = {"loss": loss, "grad_norm": norm, **values, "tokens": step * self._meter.tokens_per_step}
+            self._write(step, {**record, "tokens_per_second": speed, "mfu": self._meter.mfu(speed)})
+            self.last_loss = loss
+        self._show(*self._pending[-1], speed)
+        self._pending.clear()
+        self._fetched = time.perf_counter()
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written down after `step`."""
+        for tracker in self._trackers:
+            tracker.rewind(step)
+
+    def close(self) -> None:
+        """Let the trackers go."""
+        for tracker in self._trackers:
+            tracker.close()
+
+    def _write(self, step: int, record: dict[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.log(step, record)
+
+    def _show(self, step: int, outcome: Tensor, values: dict[str, float], speed: float) -> None:
+        pace = (time.perf_counter() - self._began) / self._taken
+        loss = math.nan if self.last_loss is None else self.last_loss
+        eta = pace * (self._steps - step)
+        self._report.progress(Progress(step, self._steps, loss, values["lr"], speed, self._meter.mfu(speed), eta))
+
+
+def _check(step: int, numbers: dict[str, float]) -> None:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise Diverged(f"the {name} became {number} at step {step}")

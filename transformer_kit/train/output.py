@@ -1,0 +1,114 @@
+"""The run's folder: whether it can be used is found out before the first step, not at the first checkpoint.
+
+OUT/run.yaml          the page, resolved
+OUT/metrics.jsonl     one line for each step
+OUT/checkpoints/      what the run can resume from
+OUT/samples/          what the model wrote on the way
+OUT/model/            the trained model, ready to load
+OUT/loss.png          the loss over the steps
+"""
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformer_kit.train.errors import OutputError
+
+LOCK, PROBE = ".lock", ".probe"
+
+
+class Layout:
+    """Where the files of a run lie."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.page = folder / "run.yaml"
+        self.origin = folder / "origin.json"
+        """Which trained folder a fine-tuning run started from."""
+        self.metrics = folder / "metrics.jsonl"
+        self.checkpoints = folder / "checkpoints"
+        self.samples = folder / "samples"
+        self.model = folder / "model"
+        self.plot = folder / "loss.png"
+
+
+def claim(folder: Path, *, resume: bool) -> Layout:
+    """The layout of a run in `folder`, which is made if need be. OutputError when a run cannot write there."""
+    layout = Layout(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; choose a folder for the run")
+    if resume and not layout.page.is_file():
+        raise OutputError(f"{folder} holds no run to resume (no {layout.page.name}); leave --resume out to start one")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        hint = "go on with it by --resume, or choose" if layout.page.is_file() else "choose"
+        raise OutputError(f"{folder} exists and is not empty; {hint} another folder")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _probe(folder)
+    return layout
+
+
+@contextmanager
+def lock(layout: Layout) -> Iterator[None]:
+    """Inside, no other process trains in the folder. OutputError when one does already; ends with the process."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with writing(layout.folder):
+        file = (layout.folder / LOCK).open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{layout.folder}: another process is training there; wait for it or stop it") from error
+        try:
+            yield
+        finally:
+            (layout.folder / LOCK).unlink(missing_ok=True)
+
+
+def check_space(folder: Path, checkpoint_bytes: int, keep: int) -> str | None:
+    """OutputError when the disk cannot hold one checkpoint; a note when it cannot hold all that will be kept."""
+    free = shutil.disk_usage(folder).free
+    if free < checkpoint_bytes:
+        raise OutputError(f"{folder}: a checkpoint takes {_size(checkpoint_bytes)}, the disk has {_size(free)} left")
+    # One more than is kept exists while the oldest is still there.
+    most = (keep + 1) * checkpoint_bytes
+    return f"checkpoints will take {_size(most)}, the disk has {_size(free)} left" if free < most else None
+
+
+@contextmanager
+def writing(path: Path, more: str = "") -> Iterator[None]:
+    """Inside, an OSError becomes an OutputError that says what could not be written, why, and `more`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise OutputError(f"{path}: cannot be written: {reason}{more}") from error
+
+
+def _probe(folder: Path) -> None:
+    """Write a file and bring it to disk: permission bits alone do not tell about quotas and read-only mounts."""
+    path = folder / PROBE
+    try:
+        with path.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} TiB"

@@ -1,0 +1,62 @@
+"""The loss over the steps, as a picture."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+SMOOTH = 0.02
+"""Share of the run over which the bold line averages."""
+
+
+def draw(metrics: Path, picture: Path) -> bool:
+    """Draw the records of `metrics` (JSON lines) into `picture`; False when there is nothing to draw."""
+    records = read(metrics)
+    if not records:
+        return False
+    # Imported here: it takes longer than a small run's first steps, and needs no screen in this form.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    steps = [r["step"] for r in records]
+    losses = [r["loss"] for r in records]
+    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(steps, smooth(losses, max(1.0, SMOOTH * len(losses))), color="tab:blue", label="training")
+    measured = [(r["step"], r["val_loss"]) for r in records if "val_loss" in r]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), color="tab:orange", marker="o", markersize=3, label="validation")
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=picture.resolve().parent.name)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    draft = picture.with_name(f".{picture.name}.draft")
+    FigureCanvasAgg(figure).print_png(os.fspath(draft))
+    draft.replace(picture)
+    return True
+
+
+def read(metrics: Path) -> list[dict[str, float]]:
+    """The records of a file of JSON lines, in order; lines that are not whole are left out."""
+    if not metrics.is_file():
+        return []
+    records = (_record(line) for line in metrics.read_text("utf-8", errors="replace").splitlines())
+    return [r for r in records if r is not None and "loss" in r and "step" in r]
+
+
+def smooth(values: list[float], span: float) -> list[float]:
+    """Exponential average over about `span` values, without the pull of its start."""
+    keep, average, weight, result = math.exp(-1 / span), 0.0, 0.0, []
+    for value in values:
+        average = keep * average + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        result.append(average / weight)
+    return result
+
+
+def _record(line: str) -> dict[str, float] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

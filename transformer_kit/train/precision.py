@@ -1,0 +1,76 @@
+"""Where a run computes and in what precision.
+
+Weights and optimizer state are always float32; bfloat16 is what autocast multiplies in. On a processor without
+bfloat16 units such a multiplication is hundreds of times slower than in float32, so the hardware is asked.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transformer_kit.spec.schema import Hardware
+from transformer_kit.train.errors import TrainError
+
+FAST_BF16 = ("amx_bf16", "avx512_bf16", "sve_bf16")
+"""Processor features that multiply bfloat16 as fast as float32, or faster."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A device, the type it multiplies in, and what the user should know about the choice."""
+
+    device: torch.device
+    dtype: torch.dtype
+    note: str | None = None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which a forward pass runs."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def move(self, tensor: Tensor) -> Tensor:
+        """`tensor` on the device; the host does not wait for the copy."""
+        if self.device.type == "cpu":
+            return tensor
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+
+def place(hardware: Hardware) -> Placement:
+    """What `hardware` asks for, or the best that this machine has. TrainError when it has no such device."""
+    device = _device(hardware.device)
+    fast = has_fast_bfloat16(device)
+    if hardware.precision == "float32" or (hardware.precision == "auto" and not fast):
+        return Placement(device, torch.float32)
+    note = None if fast else f"bfloat16 is slow on this {device.type}; `precision: auto` would choose float32"
+    return Placement(device, torch.bfloat16, note)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware itself multiplies bfloat16."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities()
+        return any(features.get(name) for name in FAST_BF16)
+    return False
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if found is None else found
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise TrainError(f"hardware.device: cannot use {name!r}: {reason}; choose auto or cpu") from error
+    if device.type == "meta":
+        raise TrainError("hardware.device: nothing can be trained on 'meta'; choose auto or cpu")
+    return device

@@ -1,0 +1,74 @@
+"""Going on where a run stopped: which checkpoint, whether it is this run's, and what is said about it."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transformer_kit.spec.schema import RunSpec
+from transformer_kit.train import checkpoint
+from transformer_kit.train.errors import CheckpointError
+from transformer_kit.train.precision import Placement
+from transformer_kit.train.report import Reporter
+from transformer_kit.train.snapshot import Header
+
+HARMLESS = ("trackers", "evaluate", "checkpoint", "sample", "hardware")
+"""Sections of a run's page that may change between start and resume: they do not say what is learnt."""
+
+
+def identity(spec: RunSpec) -> dict[str, Any]:
+    """What of a run's page decides what is learnt."""
+    return {key: value for key, value in spec.resolved().items() if key not in HARMLESS}
+
+
+def machine(placement: Placement) -> dict[str, Any]:
+    """What the last bits of a result depend on."""
+    return {
+        "torch": torch.__version__,
+        "processor": platform.machine(),
+        "device": placement.device.type,
+        "precision": str(placement.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def newest(checkpoints: Path, report: Reporter) -> Path | None:
+    """The newest checkpoint that is whole; None when none was ever written. Says which are passed over, and why.
+
+    Raises CheckpointError when there are some and none is whole.
+    """
+    candidates = checkpoint.found(checkpoints)
+    for _, path in candidates:
+        reason = checkpoint.fault(path)
+        if reason is None:
+            return path
+        report.note(f"passed over {path}: {reason}")
+    if candidates:
+        raise CheckpointError(f"{checkpoints}: none of {len(candidates)} checkpoints is whole; the run cannot go on")
+    return None
+
+
+def check(path: Path, header: Header, ours: Header, report: Reporter) -> None:
+    """CheckpointError unless the checkpoint at `path` is of this run; a note when the machine is another."""
+    differences = [*differing(header.spec, ours.spec), *differing(header.corpus, ours.corpus, "corpus")]
+    if differences:
+        listed = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+        raise CheckpointError(f"{path} is of another run: {listed}; resume with the page the run was started with")
+    for difference in differing(header.machine, ours.machine):
+        report.note(f"not the machine that the run was saved on, so the last bits may differ: {difference}")
+
+
+def differing(before: Any, after: Any, at: str = "") -> list[str]:
+    """Places where two trees of plain values differ, as `where: before, now after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(before.keys() | after.keys())
+        return [d for k in keys for d in differing(before.get(k), after.get(k), f"{at}.{k}" if at else str(k))]
+    if _json(before) == _json(after):
+        return []
+    return [f"{at}: {before!r:.60}, now {after!r:.60}"]
+
+
+def _json(value: Any) -> Any:
+    """JSON knows no tuples."""
+    return [_json(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,193 @@
+"""Everything a run needs to go on: weights, optimizer state, random numbers, and how far it came.
+
+Tensors are stored as safetensors, the rest as JSON, in which a tensor of the optimizer's state stands as
+`{"tensor": shape}`. The position in the data needs no storing: a batch is a pure function of its number.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from transformer_kit.train.errors import CheckpointError
+
+WEIGHTS, OPTIMIZER, RANDOM, STATE = "model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"
+
+Json = Any
+"""What `json` reads and writes."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says about itself."""
+
+    step: int
+    """Optimizer steps done."""
+    spec: dict[str, Json]
+    """The run's page, resolved, less what does not change the weights."""
+    corpus: dict[str, str]
+    """Fingerprints of the corpus and the tokenizer."""
+    machine: dict[str, Json]
+    """What the last bits of a result depend on: versions, device, threads."""
+    seconds: float
+    """Time spent training."""
+
+
+def save(folder: Path, header: Header, model: nn.Module, optimizer: Optimizer) -> None:
+    """Write the state of a run into `folder`. Raises OSError, or CheckpointError for state that cannot be stored."""
+    tree, tensors = _optimizer_state(model, optimizer)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in live(model).items()}
+    save_file(weights, folder / WEIGHTS)
+    save_file(tensors, folder / OPTIMIZER)
+    save_file(_random_tensors(), folder / RANDOM)
+    state = {"header": vars(header), "optimizer": tree, "random": _random_json()}
+    (folder / STATE).write_text(json.dumps(state), "utf-8")
+
+
+def read_header(folder: Path) -> Header:
+    """What the checkpoint in `folder` says about itself."""
+    try:
+        return Header(**_state(folder)["header"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / STATE}: not the state of a run of this version ({error})") from error
+
+
+def restore(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Give model, optimizer and random numbers the state in `folder`. CheckpointError when it does not fit them."""
+    state = _state(folder)
+    load_weights(model, _tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    _restore_optimizer(folder, state["optimizer"], model, optimizer)
+    _restore_random(_tensors(folder / RANDOM), state["random"])
+
+
+def live(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors that are stored, each once, under its first name."""
+    stored = model.state_dict().keys()
+    return {name: t for name, t in [*model.named_parameters(), *model.named_buffers()] if name in stored}
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy `tensors` into the model's own. CheckpointError lists what is missing, unknown or of another shape."""
+    own = live(model)
+    _compare(_shapes(own), _shapes(tensors), source)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _compare(wanted: dict[str, list[int]], got: dict[str, list[int]], source: str) -> None:
+    faults = [f"missing {name}" for name in wanted if name not in got]
+    faults += [f"unknown {name}" for name in got if name not in wanted]
+    shared = [name for name in wanted if name in got and wanted[name] != got[name]]
+    faults += [f"{name} is {got[name]}, not {wanted[name]}" for name in shared]
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(faults[:5])}{more}")
+
+
+# ------------------------------------------------------------------ the optimizer
+
+
+def _optimizer_state(model: nn.Module, optimizer: Optimizer) -> tuple[Json, dict[str, Tensor]]:
+    """The optimizer's state as a JSON tree, by parameter name, and its tensors."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    state: dict[str, Json] = {}
+    for parameter, values in optimizer.state.items():
+        name = names[id(parameter)]
+        state[name] = {}
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}:{key}"] = value.detach().cpu().contiguous()
+                value = {"tensor": list(value.shape)}
+            state[name][key] = _checked(value, f"state '{key}' of {name}")
+    groups = [
+        {k: [names[id(p)] for p in v] if k == "params" else _checked(v, f"option '{k}'") for k, v in group.items()}
+        for group in optimizer.param_groups
+    ]
+    return {"state": state, "groups": groups}, tensors
+
+
+def _checked(value: Json, what: str) -> Json:
+    try:
+        json.dumps(value)
+    except TypeError as error:
+        kind = type(value).__name__
+        raise CheckpointError(f"the optimizer's {what} is a {kind}, which a checkpoint cannot hold") from error
+    return value
+
+
+def _restore_optimizer(folder: Path, tree: Json, model: nn.Module, optimizer: Optimizer) -> None:
+    tensors = _tensors(folder / OPTIMIZER)
+    leaves = {f"{n}:{k}": v["tensor"] for n, s in tree["state"].items() for k, v in s.items() if isinstance(v, dict)}
+    _compare(leaves, _shapes(tensors), str(folder / OPTIMIZER))
+    current, _ = _optimizer_state(model, optimizer)
+    order = [name for group in current["groups"] for name in group["params"]]
+    if [g["params"] for g in tree["groups"]] != [g["params"] for g in current["groups"]]:
+        raise CheckpointError(f"{folder / STATE}: the optimizer there steps other parameters than this run's")
+    state = {order.index(n): {k: tensors.get(f"{n}:{k}", v) for k, v in s.items()} for n, s in tree["state"].items()}
+    ordinals = iter(range(len(order)))
+    groups = [
+        {k: [next(ordinals) for _ in v] if k == "params" else _like(live.get(k), v) for k, v in group.items()}
+        for group, live in zip(tree["groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _like(live: Json, value: Json) -> Json:
+    """JSON knows no tuples."""
+    return tuple(value) if isinstance(live, tuple) else value
+
+
+# ------------------------------------------------------------------ random numbers
+
+
+def _random_tensors() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states |= {f"cuda:{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _random_json() -> Json:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
+
+
+def _restore_random(tensors: dict[str, Tensor], state: Json) -> None:
+    torch.set_rng_state(tensors["cpu"])
+    for name, tensor in tensors.items():
+        index = int(name.partition(":")[2] or -1)
+        if 0 <= index < torch.cuda.device_count():
+            torch.cuda.set_rng_state(tensor, index)
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+
+
+# ------------------------------------------------------------------ files
+
+
+def _state(folder: Path) -> Json:
+    try:
+        return json.loads((folder / STATE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / STATE}: cannot be read: {error}") from error
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own error, which derives from Exception alone
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error

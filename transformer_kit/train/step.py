@@ -1,0 +1,89 @@
+"""One optimizer step: the arithmetic of training, and nothing that waits for the device."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from registry.contracts import Objective
+from transformer_kit.train.precision import Placement
+
+
+class Batch(NamedTuple):
+    """Tokens (B, T+1) and, when documents are kept apart, the segment of each."""
+
+    tokens: Tensor
+    segments: Tensor | None
+
+
+class Stream(Protocol):
+    """Batches by number: the same number is the same batch, in every run and after every crash."""
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, T+1) and segments (B, T+1) or None."""
+
+
+class Outcome(NamedTuple):
+    """Scalars of one step, still on the device."""
+
+    loss: Tensor
+    """Mean over the valid targets of the whole step, in nats."""
+    grad_norm: Tensor
+    """Norm of the gradient of that mean, before clipping."""
+
+
+class Step:
+    """w <- optimizer(w, clip(grad sum(losses) / count)): sums over all micro-batches, so ragged masks weigh right."""
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, optimizer: Optimizer, placement: Placement, clip: float | None
+    ) -> None:
+        """`model` is what the objective calls: the model, or a compiled one over the same parameters."""
+        self.model = model
+        self.objective = objective
+        self.optimizer = optimizer
+        self.placement = placement
+        self.clip = clip
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+
+    def lr(self, scale: float) -> float:
+        """The learning rate at a schedule's `scale`; the highest, where parameter groups differ."""
+        return max(self._peaks) * scale
+
+    def __call__(self, batches: Iterable[Batch], scale: float) -> Outcome:
+        """Learn from the micro-batches, at `scale` times the peak learning rate."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, count = self._backward(batches)
+        norm = self._scale_gradients(count)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * scale
+        self.optimizer.step()
+        return Outcome(total / count, norm)
+
+    def _backward(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+        """Gradients of the sum of the losses; the sum, and the number of valid targets, at least 1."""
+        device = self.placement.device
+        total = torch.zeros((), device=device)
+        count = torch.zeros((), device=device)
+        for batch in batches:
+            tokens, segments = batch
+            segments = None if segments is None else self.placement.move(segments)
+            with self.placement.autocast():
+                loss, valid = self.objective.loss(self.model, self.placement.move(tokens), segments)
+            loss.backward()
+            total += loss.detach()
+            count += valid
+        return total, count.clamp(min=1)
+
+    def _scale_gradients(self, count: Tensor) -> Tensor:
+        """Divide the gradients by `count` and clip them, in one pass; the norm before clipping."""
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm(gradients) / count
+        factor = 1 / count
+        if self.clip is not None:
+            factor = factor * (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, factor)
+        return norm

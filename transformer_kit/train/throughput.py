@@ -1,0 +1,110 @@
+"""How fast a run is, and how fast it could be: FLOPs of a token, the machine's peak, tokens per second, MFU."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from registry.contracts import Objective
+from transformer_kit.train.precision import Placement
+
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "V100": 125e12,
+    "4090": 165e12,
+    "3090": 71e12,
+}
+"""Dense bfloat16 (V100: float16) FLOP/s by a part of the device's name, from the makers' data sheets."""
+
+
+def flops_per_token(twin: nn.Module, objective: Objective, seq_len: int) -> float:
+    """FLOPs of a forward and backward pass for each token, counted on `twin`, the model on the meta device."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tokens = torch.zeros(1, seq_len + 1, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        objective.loss(twin, tokens, None)[0].backward()
+    return counter.get_total_flops() / seq_len
+
+
+def peak_flops(placement: Placement, named: float | None) -> float:
+    """FLOP/s that a run is measured against: `named` (in TFLOP/s), the data sheet's, or else a measurement."""
+    if named:
+        return named * 1e12
+    if placement.device.type == "cuda" and placement.dtype == torch.bfloat16:
+        name = torch.cuda.get_device_name(placement.device)
+        known = next((peak for part, peak in PEAKS.items() if part in name), None)
+        if known is not None:
+            return known
+    return _measure(placement)
+
+
+def _measure(placement: Placement) -> float:
+    """FLOP/s of the fastest of a few square multiplications, each size eight times the work of the one before."""
+    best, size = 0.0, 128
+    # A slow device stops early: the next size is tried only when it will take less than about 0.1 s.
+    while size <= 8192:
+        x = torch.ones(size, size, device=placement.device, dtype=placement.dtype)
+        seconds = min(_timed(x) for _ in range(3))
+        best = max(best, 2 * size**3 / seconds)
+        if seconds > 0.01:
+            break
+        size *= 2
+    return best
+
+
+def _timed(x: torch.Tensor) -> float:
+    start = time.perf_counter()
+    # Reading one number waits for the device.
+    (x @ x)[0, 0].item()
+    return time.perf_counter() - start
+
+
+class Meter:
+    """Counts tokens and the seconds spent on them; what happens inside `pause` is not counted."""
+
+    def __init__(self, tokens_per_step: int, flops_per_token: float, peak: float) -> None:
+        self.tokens_per_step = tokens_per_step
+        self.seconds = 0.0
+        """Seconds of training so far."""
+        self.flops_per_token = flops_per_token
+        self.peak = peak
+        self._since = time.perf_counter()
+        self._window = 0.0
+
+    def begin(self) -> None:
+        """The clock runs from here."""
+        self._since = time.perf_counter()
+
+    def lap(self, steps: int) -> float:
+        """Tokens per second over the last `steps` steps, which end now."""
+        self._take()
+        window, self._window = self._window, 0.0
+        self.seconds += window
+        return steps * self.tokens_per_step / max(window, 1e-9)
+
+    def mfu(self, tokens_per_second: float) -> float:
+        """Share of the peak that this many tokens per second are."""
+        return tokens_per_second * self.flops_per_token / self.peak if self.peak else 0.0
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave out what happens inside."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._since = time.perf_counter()
+
+    def _take(self) -> None:
+        now = time.perf_counter()
+        self._window += now - self._since
+        self._since = now
