@@ -27,27 +27,23 @@ def writing(folder: Path) -> Iterator[Path]:
 
     When another process finished the same folder meanwhile, that one stays. OSError says what cannot be written.
     """
-    unfinished = _beside(folder)
-    try:
-        yield unfinished
-        for path in unfinished.iterdir():
-            _sync(path)
-        _sync(unfinished)
-        _rename(unfinished, folder)
-        _sync(folder.parent)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _beside(folder: Path) -> Path:
+    unfinished = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
-        return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        yield unfinished
+        for path in (*unfinished.iterdir(), unfinished):
+            _sync(path)
+        _rename(unfinished, folder)
+        _sync(folder.parent)
+    except BaseException as error:
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         place = f"the cache {folder.parent} cannot be written"
-        raise OSError(error.errno, f"{place}: {error.strerror}; choose another with {VARIABLE}") from None
+        raise OSError(error.errno, f"{place}: {error.strerror}; {VARIABLE} chooses another") from error
 
 
 def _rename(unfinished: Path, folder: Path) -> None:

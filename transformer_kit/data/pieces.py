@@ -24,6 +24,8 @@ def cut(pieces: Iterable[tuple[str, bool]], size: int = SIZE) -> Iterator[tuple[
         if ends:
             yield rest, True
             rest = ""
+    if rest:
+        yield rest, True
 
 
 def _place(text: str, begin: int, limit: int) -> int:

@@ -1,0 +1,113 @@
+"""Batches as a pure function of seed and step: nothing to save, nothing to lose on resuming.
+
+The corpus is cut into windows of seq_len targets that overlap by one token, and each epoch visits every window once
+in an order of its own. The number of the step is all there is to remember.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transformer_kit.data.permutation import Permutation
+from transformer_kit.data.store import TokenStore
+
+Split = Literal["train", "validation"]
+
+MAX_REGIONS = 64
+REGION_TOKENS = 1 << 16
+"""Validation tokens that a region has at least, when there is more than one region."""
+
+
+class Batches:
+    """Batches of one share of a corpus.
+
+    store: the corpus. split: which share. validation: how large the validation share is, in [0, 1).
+    batch_size, seq_len: rows of a batch, targets of a row. seed: order of the training windows; the order of the
+    validation windows is always the same, so that runs with different seeds are measured alike.
+    apart: whether batches say which document a token belongs to.
+
+    Raises ValueError when the share is too small for a single window.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        split: Split,
+        *,
+        batch_size: int,
+        seq_len: int,
+        validation: float,
+        seed: int = 0,
+        apart: bool = False,
+    ) -> None:
+        self._store = store
+        self._spans = spans(len(store), validation, split)
+        self._seq_len = seq_len
+        self._batch_size = batch_size
+        self._key = f"train:{seed}" if split == "train" else "validation"
+        self._apart = apart
+        lengths = self._spans[:, 1] - self._spans[:, 0]
+        self._upto = np.cumsum(np.maximum(0, lengths - 1) // seq_len)
+        self.windows = int(self._upto[-1])
+        """Number of windows: of an epoch's rows."""
+        self.tokens = int(lengths.sum())
+        """Number of tokens of this share."""
+        if self.windows == 0:
+            raise ValueError(self._too_small(split, validation, int(lengths.max())))
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of UTF-8 per token of this share; nats per token divided by (ln 2 times this) are bits per byte."""
+        return sum(self._store.bytes_between(int(a), int(b)) for a, b in self._spans) / self.tokens
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, seq_len + 1) of `step`, from 0; and with `apart` the segment of each token, of the same shape.
+
+        Segments number the documents of a row from 0; a document's end of text belongs to it.
+        """
+        index = self._starts(step)[:, None] + np.arange(self._seq_len + 1)
+        rows = [self._store.tokens[row[0] : row[-1] + 1] for row in index]
+        tokens = torch.from_numpy(np.stack(rows).astype(np.int64))
+        if not self._apart:
+            return tokens, None
+        documents = self._store.document_of(index)
+        return tokens, torch.from_numpy(documents - documents[:, :1])
+
+    def _starts(self, step: int) -> NDArray[np.int64]:
+        """First token of each row."""
+        assert step >= 0
+        visit = step * self._batch_size + np.arange(self._batch_size)
+        epochs, places = np.divmod(visit, self.windows)
+        window = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            rows = epochs == epoch
+            window[rows] = Permutation(self.windows, f"{self._key}:{epoch}")(places[rows])
+        span = np.searchsorted(self._upto, window, side="right")
+        first = np.concatenate([[0], self._upto])[span]
+        return self._spans[span, 0] + (window - first) * self._seq_len
+
+    def _too_small(self, split: Split, validation: float, longest: int) -> str:
+        needed = f"a sequence needs seq_len + 1 = {self._seq_len + 1}"
+        if len(self._store) <= self._seq_len:
+            return f"the corpus has {len(self._store)} tokens and {needed}; give more text or a smaller seq_len"
+        remedy = "raise" if split == "validation" else "lower"
+        return (
+            f"the {split} share has at most {longest} tokens in a row ({self.tokens} of {len(self._store)}, with "
+            f"validation = {validation:g}) and {needed}; {remedy} `validation` or take a smaller seq_len"
+        )
+
+
+def spans(n_tokens: int, validation: float, split: Split) -> NDArray[np.int64]:
+    """Begin and end of the pieces of the corpus that belong to `split`, (R, 2). The splits share no token.
+
+    The corpus is divided into equal regions, and the end of each is for validation, so that a corpus in some order
+    is measured everywhere. Small corpora have one region. Neither depends on seq_len or on a seed.
+    """
+    regions = min(MAX_REGIONS, max(1, int(n_tokens * validation) // REGION_TOKENS))
+    borders = np.arange(regions + 1, dtype=np.int64) * n_tokens // regions
+    begin, end = borders[:-1], borders[1:]
+    middle = end - np.round((end - begin) * validation).astype(np.int64)
+    return np.stack([begin, middle] if split == "train" else [middle, end], axis=1)

@@ -1,0 +1,142 @@
+"""A tokenised corpus on disk: token ids, ends of documents, and how many bytes of text they stand for.
+
+    tokens.bin      the ids, one after another, uint16 or uint32
+    documents.bin   for each document the number of tokens up to its end, uint64
+    marks.bin       pairs (tokens, bytes of text) up to some places of the corpus, uint64
+    manifest.json   sizes, types, checksums; written last
+
+All numbers are little-endian and all files are mapped, not read: a corpus may be larger than memory.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+BLOCK = 1 << 24
+"""Bytes that share a checksum."""
+CHECKED = 64
+"""Blocks of a file whose checksum is compared when it is opened; a larger file is checked in so many places."""
+
+
+class TokenStore:
+    """A corpus that `prepare` tokenised. Opening raises ValueError when anything in it is not as it was written."""
+
+    tokens: NDArray[Any]
+    """All ids (N,), mapped from the file."""
+    ends: NDArray[Any]
+    """Number of tokens up to the end of each document (documents,), increasing."""
+    vocab_size: int
+    """Number of ids of the tokenizer that made it."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = _manifest(folder / MANIFEST)
+        for name, file in manifest["files"].items():
+            _check(folder / name, file["size"], file["checksums"])
+        self.vocab_size = manifest["vocab_size"]
+        self.tokens = np.memmap(folder / "tokens.bin", dtype=manifest["dtype"], mode="r")
+        self.ends = np.memmap(folder / "documents.bin", dtype="<u8", mode="r")
+        self._marks = np.memmap(folder / "marks.bin", dtype="<u8", mode="r").reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of UTF-8 that a token of the corpus stands for, ends of text counted as tokens."""
+        return self.bytes_between(0, len(self)) / len(self)
+
+    def bytes_between(self, begin: int, end: int) -> float:
+        """Bytes of text from token `begin` to before token `end`; between marks, some 4 KiB apart, an estimate."""
+        return self._bytes_before(end) - self._bytes_before(begin)
+
+    def document_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which document the tokens at `index`, any shape, belong to; its end of text is part of it."""
+        return np.searchsorted(self.ends, index.astype(np.uint64), side="right")
+
+    def _bytes_before(self, token: int) -> float:
+        right = max(1, int(np.searchsorted(self._marks[:, 0], np.uint64(token))))
+        (low, start), (high, stop) = self._marks[right - 1].tolist(), self._marks[right].tolist()
+        return start + (stop - start) * (token - low) / (high - low)
+
+
+class Column:
+    """Appends arrays of one type to a file and keeps the checksums of its blocks."""
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self.dtype = np.dtype(dtype)
+        self.checksums: list[int] = []
+        self.size = 0
+        self._file = path.open("wb")
+
+    def append(self, values: NDArray[Any] | list[int]) -> None:
+        """Write `values`, which must fit the column's type."""
+        data = memoryview(np.ascontiguousarray(values, dtype=self.dtype)).cast("B")
+        self._file.write(data)
+        while data.nbytes:
+            room = BLOCK - self.size % BLOCK
+            if room == BLOCK:
+                self.checksums.append(0)
+            self.checksums[-1] = zlib.crc32(data[:room], self.checksums[-1])
+            self.size += min(room, data.nbytes)
+            data = data[room:]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def write_manifest(folder: Path, columns: dict[str, Column], vocab_size: int) -> None:
+    """Declare the columns complete."""
+    content = {
+        "format": FORMAT,
+        "vocab_size": vocab_size,
+        "dtype": columns["tokens.bin"].dtype.str,
+        "files": {name: {"size": c.size, "checksums": c.checksums} for name, c in columns.items()},
+    }
+    page = {"content": content, "sha256": _digest(content)}
+    (folder / MANIFEST).write_text(json.dumps(page), "utf-8")
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        page = json.loads(path.read_bytes())
+        content, digest = page["content"], page["sha256"]
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path}: is damaged") from None
+    if _digest(content) != digest or content["format"] != FORMAT:
+        raise ValueError(f"{path}: is damaged")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check(path: Path, size: int, checksums: list[int]) -> None:
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size != size:
+                raise ValueError(f"{path}: must have {size} bytes, got {path.stat().st_size}")
+            for number in _sample(len(checksums)):
+                file.seek(number * BLOCK)
+                if zlib.crc32(file.read(BLOCK)) != checksums[number]:
+                    raise ValueError(f"{path}: is damaged in the {BLOCK} bytes from {number * BLOCK} on")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _sample(blocks: int) -> Iterator[int]:
+    """All of few blocks, evenly spread ones of many, first and last among them."""
+    if blocks <= CHECKED:
+        yield from range(blocks)
+    else:
+        yield from (i * (blocks - 1) // (CHECKED - 1) for i in range(CHECKED))
