@@ -1,5 +1,7 @@
 """Positions, segments and masks agree with what a reader of their definitions would compute by hand."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given
@@ -149,14 +151,21 @@ def test_dense_is_what_the_description_says(drawn: tuple[Mask, int]) -> None:
     assert torch.equal(dense.expand(rows, -1, -1), naive(mask, rows))
 
 
+def shortcuts_hold(mask: Mask) -> bool:
+    square = torch.ones(mask.length, mask.length, dtype=torch.bool).tril()
+    full = not mask.is_full or bool(mask.dense.all())
+    return full and (not mask.is_causal or torch.equal(mask.dense, square))
+
+
+def test_shortcuts_hold_only_where_the_dense_mask_agrees() -> None:
+    """Over every small case: chance seldom meets the few where a shortcut is nearly right."""
+    cases = product(range(4), range(1, 4), range(1, 8), (True, False), (None, 1, 2, 3, 5, 7))
+    assert not [case for case in cases if not shortcuts_hold(Mask(*case, CPU))]
+
+
 @given(masks())
-def test_shortcuts_hold_only_where_the_dense_mask_agrees(drawn: tuple[Mask, int]) -> None:
-    mask, _ = drawn
-    if mask.is_full:
-        assert mask.dense.all()
-    if mask.is_causal:
-        square = torch.ones(mask.length, mask.length, dtype=torch.bool)
-        assert torch.equal(mask.dense, square.tril())
+def test_shortcuts_hold_with_segments(drawn: tuple[Mask, int]) -> None:
+    assert shortcuts_hold(drawn[0])
 
 
 @given(st.integers(1, 9), st.one_of(st.none(), st.integers(1, 12)), st.booleans())
