@@ -9,7 +9,6 @@ B batch, T query tokens, S key tokens.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -83,6 +82,8 @@ class Mask:
     device: torch.device
     query_segments: Tensor | None = None
     key_segments: Tensor | None = None
+    built: dict[str, Tensor] = field(default_factory=dict)
+    """What has been built so far (`functools.cached_property` takes a lock, which compilers cannot see through)."""
 
     @property
     def is_causal(self) -> bool:
@@ -103,15 +104,25 @@ class Mask:
         reach = max(self.keys, self.start + self.length) if isinstance(self.keys, int) else self.start + self.length
         return self.query_segments is not None or (self.window is not None and self.window < reach)
 
-    @cached_property
+    @property
     def distance(self) -> Tensor:
         """How far each query stands behind each key: (T, S)."""
+        if "distance" not in self.built:
+            self.built["distance"] = self._distance()
+        return self.built["distance"]
+
+    @property
+    def dense(self) -> Tensor:
+        """True where a query sees a key: (T, S), or (B, 1, T, S) with segments."""
+        if "dense" not in self.built:
+            self.built["dense"] = self._dense()
+        return self.built["dense"]
+
+    def _distance(self) -> Tensor:
         queries = torch.arange(self.start, self.start + self.length, device=self.device)[:, None]
         return queries - (torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys)
 
-    @cached_property
-    def dense(self) -> Tensor:
-        """True where a query sees a key: (T, S), or (B, 1, T, S) with segments."""
+    def _dense(self) -> Tensor:
         distance = self.distance
         seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
         if self.window is not None:

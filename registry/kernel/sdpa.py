@@ -27,17 +27,18 @@ class SDPA(Kernel):
     ) -> Tensor:
         if softcap is not None:
             return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, dropout=dropout)
-        causal = mask.is_causal and bias is None
-        seen = None if causal else _described(mask, bias, q)
+        causal, seen = _described(mask, bias, q)
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=seen, is_causal=causal, dropout_p=dropout, scale=scale, enable_gqa=grouped
         )
 
 
-def _described(mask: Mask, bias: Tensor | None, like: Tensor) -> Tensor | None:
-    """The mask as SDPA takes it: None, true where seen, or a bias of -inf where not."""
+def _described(mask: Mask, bias: Tensor | None, like: Tensor) -> tuple[bool, Tensor | None]:
+    """The mask as SDPA takes it: a flag when it is plainly causal; else None, true where seen, or a bias with -inf."""
     if bias is None:
-        return None if mask.is_full else mask.dense
+        if mask.is_causal:
+            return True, None
+        return False, None if mask.is_full else mask.dense
     bias = bias if mask.is_full else bias.masked_fill(~mask.dense, float("-inf"))
-    return bias.type_as(like)
+    return False, bias.type_as(like)
