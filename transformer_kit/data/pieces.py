@@ -9,8 +9,9 @@ SIZE = 1 << 16
 def cut(pieces: Iterable[tuple[str, bool]], size: int = SIZE) -> Iterator[tuple[str, bool]]:
     """The same documents as (text, whether the document ends here), each text at most `size` characters.
 
-    Cuts fall after a line's end that something other than white space follows: pre-tokenizers cut there too, so the
-    tokens are those of the whole document. A document with no such place is cut at any character.
+    Cuts fall after a line's end between two characters that are no white space: the usual pre-tokenizers cut there
+    too, so the tokens are those of the whole document. Where there is no such place any line's end will do, then any
+    character: the text stays the same and a word may be spelt with other tokens.
     """
     rest = ""
     for text, ends in pieces:
@@ -30,9 +31,9 @@ def cut(pieces: Iterable[tuple[str, bool]], size: int = SIZE) -> Iterator[tuple[
 
 def _place(text: str, begin: int, limit: int) -> int:
     """The last good place to cut in (begin, limit]."""
-    end = limit
-    while (newline := text.rfind("\n", begin, end)) >= 0:
-        if not text[newline + 1].isspace():
-            return newline + 1
-        end = newline
-    return limit
+    last = end = text.rfind("\n", begin, limit)
+    while end > begin:
+        if not text[end - 1].isspace() and not text[end + 1].isspace():
+            return end + 1
+        end = text.rfind("\n", begin, end)
+    return last + 1 if last >= 0 else limit

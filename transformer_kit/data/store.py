@@ -41,9 +41,9 @@ class TokenStore:
         for name, file in manifest["files"].items():
             _check(folder / name, file["size"], file["checksums"])
         self.vocab_size = manifest["vocab_size"]
-        self.tokens = np.memmap(folder / "tokens.bin", dtype=manifest["dtype"], mode="r")
-        self.ends = np.memmap(folder / "documents.bin", dtype="<u8", mode="r")
-        self._marks = np.memmap(folder / "marks.bin", dtype="<u8", mode="r").reshape(-1, 2)
+        self.tokens = _map(folder / "tokens.bin", manifest["dtype"])
+        self.ends = _map(folder / "documents.bin", "<u8")
+        self._marks = _map(folder / "marks.bin", "<u8").reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -78,7 +78,7 @@ class Column:
 
     def append(self, values: NDArray[Any] | list[int]) -> None:
         """Write `values`, which must fit the column's type."""
-        data = memoryview(np.ascontiguousarray(values, dtype=self.dtype)).cast("B")
+        data = np.ascontiguousarray(values, dtype=self.dtype).view(np.uint8).data
         self._file.write(data)
         while data.nbytes:
             room = BLOCK - self.size % BLOCK
@@ -102,6 +102,10 @@ def write_manifest(folder: Path, columns: dict[str, Column], vocab_size: int) ->
     }
     page = {"content": content, "sha256": _digest(content)}
     (folder / MANIFEST).write_text(json.dumps(page), "utf-8")
+
+
+def _map(path: Path, dtype: str) -> NDArray[Any]:
+    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
