@@ -29,7 +29,7 @@ def generate(
     vocab: int | None = None,
     chunk: int | None = None,
 ) -> list[list[int]]:
-    """The ids that continue each prompt, without the prompt; a row ends before an id in `stop`. As `stream`, collected."""
+    """The ids that continue each prompt, without the prompt. As `stream`, which says what the settings mean."""
     rows: list[list[int]] = [[] for _ in prompts]
     for step in stream(
         model,
@@ -111,21 +111,19 @@ def _steps(
     width, count = tokens.shape[1], draws.shape[1]
     with torch.inference_mode():
         state = model.state(len(tokens), width + count - 1)
-        logits = _read(model, tokens, segments, state, chunk or width)
-    for step in range(count):
-        # Inference mode is left before each yield: it is the caller's code that runs next.
-        with torch.inference_mode():
-            if step:
-                logits = model(chosen[:, None], state=state, last=True).logits[:, -1]
-            chosen = choose(logits[:, :limit], samplers, draws[:, step] if samplers else None)
+    for draw in draws.unbind(dim=1):
+        with torch.inference_mode():  # left before the yield: it is the caller's code that runs then
+            logits = _read(model, tokens, segments, state, chunk or width)
+            chosen = choose(logits[:, :limit], samplers, draw if samplers else None)
         yield chosen
+        tokens, segments = chosen[:, None], None
 
 
 def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int) -> Tensor:
-    """Take in the prompts; logits (B, V) of what follows them."""
+    """Take in tokens (B, T); logits (B, V) of what follows them."""
     pieces = tokens.split(chunk, dim=1)
-    divided = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)
-    for piece, part in zip(pieces, divided, strict=True):
+    parts = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)
+    for piece, part in zip(pieces, parts, strict=True):
         logits = model(piece, segments=part, state=state, last=True).logits
     return logits[:, -1]
 
