@@ -82,6 +82,8 @@ class Mask:
     device: torch.device
     query_segments: Tensor | None = None
     key_segments: Tensor | None = None
+    chunk: int | None = None
+    """Tokens see their own block of so many positions only; the whole past when None."""
     built: dict[str, Tensor] = field(default_factory=dict)
     """What has been built so far (`functools.cached_property` takes a lock, which compilers cannot see through)."""
 
@@ -102,7 +104,8 @@ class Mask:
     @property
     def _limited(self) -> bool:
         reach = max(self.keys, self.start + self.length) if isinstance(self.keys, int) else self.start + self.length
-        return self.query_segments is not None or (self.window is not None and self.window < reach)
+        near = min(n for n in (self.window, self.chunk, reach) if n is not None)
+        return self.query_segments is not None or near < reach
 
     @property
     def distance(self) -> Tensor:
@@ -127,9 +130,21 @@ class Mask:
         seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
         if self.window is not None:
             seen = seen & (distance.abs() < self.window)
+        if self.chunk is not None:
+            seen = seen & self._same_chunk(self.chunk)
         if self.query_segments is None or self.key_segments is None:
             return seen
         return seen & (self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :])
+
+
+    def _same_chunk(self, chunk: int) -> Tensor:
+        """Whether query and key stand in the same block of positions: (T, S), or (B, 1, T, S) with segments."""
+        keys = torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys
+        if self.key_segments is not None:
+            keys = (keys - begun(self.key_segments, None, None, keys))[:, None]  # (B, 1, S)
+        blocks = keys // chunk
+        queries = blocks[..., self.start : self.start + self.length]
+        return queries[..., :, None] == blocks[..., None, :]
 
 
 @dataclass
@@ -148,6 +163,8 @@ class Context:
     """Segment of each key so far (B, S); None when each row is one text."""
     memo: dict[Any, Any] = field(default_factory=dict)
     """What several layers need and one computes."""
+    losses: list[Tensor] = field(default_factory=list)
+    """What parts add to the training loss, such as a router's balance."""
 
     @staticmethod
     def of(tokens: Tensor, segments: Tensor | None = None, state: State | None = None) -> "Context":
@@ -171,13 +188,19 @@ class Context:
             self.memo[key] = compute()
         return self.memo[key]
 
-    def mask(self, *, causal: bool, window: int | None, keys: int | Tensor) -> Mask:
-        """Describe what this pass's tokens see of `keys` (a count, or the index of each, the same in all layers)."""
-        key = ("mask", causal, window, keys if isinstance(keys, int) else "ring")
-        return self.once(key, lambda: self._mask(causal, window, keys))
+    def mask(
+        self, *, causal: bool, window: int | None = None, chunk: int | None = None, keys: int | Tensor
+    ) -> Mask:
+        """Describe what this pass's tokens see of `keys` (a count, or the index of each, the same in all layers).
 
-    def _mask(self, causal: bool, window: int | None, keys: int | Tensor) -> Mask:
+        A `chunk` needs all keys since the start: a count.
+        """
+        key = ("mask", causal, window, chunk, keys if isinstance(keys, int) else "ring")
+        return self.once(key, lambda: self._mask(causal, window, chunk, keys))
+
+    def _mask(self, causal: bool, window: int | None, chunk: int | None, keys: int | Tensor) -> Mask:
         seen = self.past
         if seen is not None:
             seen = seen[:, :keys] if isinstance(keys, int) else seen[:, keys]
-        return Mask(self.start, self.length, keys, causal, window, self.positions.device, self.segments, seen)
+        device = self.positions.device
+        return Mask(self.start, self.length, keys, causal, window, device, self.segments, seen, chunk)

@@ -29,6 +29,8 @@ MixerSlot = Annotated[_options.Options, Slot("mixer")]
 FFNSlot = Annotated[_options.Options, Slot("ffn")]
 BlockSlot = Annotated[_options.Options, Slot("block")]
 EmbeddingSlot = Annotated[_options.Options, Slot("embedding")]
+ScalingSlot = Annotated[_options.Options, Slot("scaling")]
+RouterSlot = Annotated[_options.Options, Slot("router")]
 HeadSlot = Annotated[_options.Options, Slot("head")]
 InitSlot = Annotated[_options.Options, Slot("init")]
 KernelSlot = Annotated[_options.Options, Slot("kernel")]
@@ -75,6 +77,8 @@ class Site:
     """Index of this layer, from 0."""
     n_heads: int | None = None
     """Number of query heads, inside a mixer."""
+    n_experts: int | None = None
+    """Number of experts, inside a mixture."""
     dropout: float = 0.0
     """The model's dropout rate."""
     make: Callable[[_options.Options, "Site"], Any] | None = None
@@ -84,9 +88,17 @@ class Site:
 
     def build(self, options: _options.Options | None, kind: type[P]) -> P:
         """The part that `options` describe, or the model's own of that family when None, standing here."""
-        chosen = self.defaults[kind.family] if options is None else options
+        chosen = self.chosen(options, kind)
         part: P = chosen.part(chosen, self) if self.make is None else self.make(chosen, self)
         return part
+
+    def chosen(self, options: _options.Options | None, kind: type[P]) -> _options.Options:
+        """`options`, or those of the model's own part of that family when None."""
+        return self.defaults[kind.family] if options is None else options
+
+    def using(self, options: _options.Options | None, kind: type[P]) -> "Site":
+        """This site with another default for a family; the same one when None."""
+        return self if options is None else replace(self, defaults={**self.defaults, kind.family: options})
 
     def layer_at(self, layer: int) -> "Site":
         """The site of one layer."""
@@ -95,6 +107,10 @@ class Site:
     def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
         """The site of a child that sees other features than its parent: of one head, or of the inner width."""
         return replace(self, d_model=d_model, n_heads=n_heads)
+
+    def among(self, n_experts: int) -> "Site":
+        """The site of a child that deals with so many experts."""
+        return replace(self, n_experts=n_experts)
 
 
 # ------------------------------------------------------------------ the model
@@ -153,10 +169,28 @@ class Position(ModelPart):
         return None
 
 
+class Scaling(Part, ABC):
+    """Stretches rotary positions to longer contexts than a model was first trained on."""
+
+    family = "scaling"
+
+    def __init__(self, options: Any, site: Site) -> None:
+        self.options = options
+        self.site = site
+
+    @abstractmethod
+    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+        """From `base`, theta^(-2i/R) for each of R/2 pairs, those to turn by, and a factor for cos and sin.
+
+        `length` is the number of tokens so far, in this row.
+        """
+
+
 class Kernel(ModelPart):
     """Computes attention. A matter of the run, not of the architecture: every kernel equals `eager`.
 
-    q (B, H, T, K), k and v (B, G, S, K) with H a multiple of G; bias (H, T, S); returns (B, H, T, K).
+    q (B, H, T, K), k and v (B, G, S, K) with H a multiple of G; bias (H, T, S); sinks (H,): the logit of a key that
+    takes weight and gives nothing. Returns (B, H, T, width of v).
     """
 
     family = "kernel"
@@ -171,6 +205,7 @@ class Kernel(ModelPart):
         scale: float,
         softcap: float | None,
         bias: Tensor | None,
+        sinks: Tensor | None,
         dropout: float,
     ) -> Tensor:
         raise NotImplementedError
@@ -190,20 +225,18 @@ class Mixer(ModelPart):
         """Empty decode state for `batch` rows of up to `capacity` tokens, with `like`'s dtype and device."""
         raise NotImplementedError
 
-    def position_at(self, options: _options.Options | None, site: Site) -> Position:
-        """The scheme that acts inside this mixer: `options`, or the model's own where that acts in mixers at all.
+    def position_at(self, site: Site) -> Position:
+        """The scheme of this layer where it acts inside mixers, or one that does nothing where it acts elsewhere.
 
         Raises ValueError when the scheme acts where this mixer lets none act.
         """
-        chosen = site.defaults.get("position") if options is None else options
-        acts = "nowhere" if chosen is None else chosen.part.acts
-        if acts in self.accepts:
-            return site.build(options, Position)
-        if acts == "nowhere" or (acts == "embedding" and options is None):
-            return Position(None, site)
-        able = [n for n in core.names("mixer") if acts in core.get("mixer", n).accepts] if acts != "embedding" else []
-        who = f"; mixers that take it: {', '.join(able)}" if able else "; choose it as the model's `position`"
-        raise ValueError(f"position '{chosen.part.name if chosen else ''}' acts on the {acts}, not in mixer '{self.name}'{who}")
+        chosen = site.chosen(None, Position)
+        acts = chosen.part.acts
+        if acts == "nowhere" or acts in self.accepts:
+            return site.build(None, Position)
+        able = [n for n in core.names("mixer") if acts in core.get("mixer", n).accepts]
+        who = f"mixers that take it: {', '.join(able)}" if able else "choose it as the model's `position`"
+        raise ValueError(f"position '{chosen.part.name}' acts on the {acts}, not in mixer '{self.name}'; {who}")
 
 
 class FFN(ModelPart):
@@ -211,7 +244,16 @@ class FFN(ModelPart):
 
     family = "ffn"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        raise NotImplementedError
+
+
+class Router(ModelPart):
+    """Chooses experts: x (N, D) -> weights (N, k) and indices (N, k) of the chosen among E = `site.n_experts`."""
+
+    family = "router"
+
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 
@@ -229,6 +271,10 @@ class Block(ModelPart):
         """What transforms each token."""
         norm: NormSlot | None = None
         """The norm of this block; the model's when not given."""
+        position: PositionSlot | None = None
+        """The position scheme inside this block's mixer; the model's when not given."""
+        residual_scale: _options.Positive = 1.0
+        """Multiplies what each branch adds to the residual stream."""
 
     mixer: Mixer
 

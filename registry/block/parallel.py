@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from registry.block._shared import joining, own
 from registry.context import Context
 from registry.contracts import FFN, Block, Mixer, Norm, Site
 from registry.core import register
@@ -19,13 +20,14 @@ class Parallel(Block):
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.mixer_norm = site.build(options.norm, Norm)
+        site = own(site, options)
+        self.mixer_norm = site.build(None, Norm)
         self.mixer = site.build(options.mixer, Mixer)
-        self.ffn_norm = site.build(options.norm, Norm) if options.norms == 2 else None
+        self.ffn_norm = site.build(None, Norm) if options.norms == 2 else None
         self.ffn = site.build(options.ffn, FFN)
-        self.dropout = nn.Dropout(site.dropout)
+        self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         h = self.mixer_norm(x)
         g = h if self.ffn_norm is None else self.ffn_norm(x)
-        return x + self.dropout(self.mixer(h, context, state)) + self.dropout(self.ffn(g))
+        return x + self.joining(self.mixer(h, context, state)) + self.joining(self.ffn(g, context))

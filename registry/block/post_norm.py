@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from registry.block._shared import joining, own
 from registry.context import Context
 from registry.contracts import FFN, Block, Mixer, Norm, Site
 from registry.core import register
@@ -15,12 +16,13 @@ class PostNorm(Block):
 
     def __init__(self, options: Block.Options, site: Site) -> None:
         super().__init__(options, site)
+        site = own(site, options)
         self.mixer = site.build(options.mixer, Mixer)
-        self.mixer_norm = site.build(options.norm, Norm)
+        self.mixer_norm = site.build(None, Norm)
         self.ffn = site.build(options.ffn, FFN)
-        self.ffn_norm = site.build(options.norm, Norm)
-        self.dropout = nn.Dropout(site.dropout)
+        self.ffn_norm = site.build(None, Norm)
+        self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
-        x = self.mixer_norm(x + self.dropout(self.mixer(x, context, state)))
-        return self.ffn_norm(x + self.dropout(self.ffn(x)))
+        x = self.mixer_norm(x + self.joining(self.mixer(x, context, state)))
+        return self.ffn_norm(x + self.joining(self.ffn(x, context)))

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from registry.block._shared import joining, own
 from registry.context import Context
-from registry.contracts import FFN, Block, Mixer, Norm, Site
+from registry.contracts import FFN, Block, Mixer, Norm, NormSlot, Site
 from registry.core import register
 
 
@@ -13,14 +14,21 @@ from registry.core import register
 class PreNorm(Block):
     """x += mixer(norm(x)); x += ffn(norm(x))."""
 
-    def __init__(self, options: Block.Options, site: Site) -> None:
+    class Options(Block.Options):
+        mixer_norm: NormSlot | None = None
+        """Norm before the mixer, when it is not `norm`."""
+        ffn_norm: NormSlot | None = None
+        """Norm before the ffn, when it is not `norm`."""
+
+    def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.mixer_norm = site.build(options.norm, Norm)
+        site = own(site, options)
+        self.mixer_norm = site.build(options.mixer_norm, Norm)
         self.mixer = site.build(options.mixer, Mixer)
-        self.ffn_norm = site.build(options.norm, Norm)
+        self.ffn_norm = site.build(options.ffn_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
-        self.dropout = nn.Dropout(site.dropout)
+        self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
-        x = x + self.dropout(self.mixer(self.mixer_norm(x), context, state))
-        return x + self.dropout(self.ffn(self.ffn_norm(x)))
+        x = x + self.joining(self.mixer(self.mixer_norm(x), context, state))
+        return x + self.joining(self.ffn(self.ffn_norm(x), context))

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from registry.block._shared import joining, own
 from registry.context import Context
 from registry.contracts import FFN, Block, Mixer, Norm, Site
 from registry.core import register
@@ -15,15 +16,16 @@ class Sandwich(Block):
 
     def __init__(self, options: Block.Options, site: Site) -> None:
         super().__init__(options, site)
-        self.mixer_norm = site.build(options.norm, Norm)
+        site = own(site, options)
+        self.mixer_norm = site.build(None, Norm)
         self.mixer = site.build(options.mixer, Mixer)
-        self.mixer_post_norm = site.build(options.norm, Norm)
-        self.ffn_norm = site.build(options.norm, Norm)
+        self.mixer_post_norm = site.build(None, Norm)
+        self.ffn_norm = site.build(None, Norm)
         self.ffn = site.build(options.ffn, FFN)
-        self.ffn_post_norm = site.build(options.norm, Norm)
-        self.dropout = nn.Dropout(site.dropout)
+        self.ffn_post_norm = site.build(None, Norm)
+        self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         mixed = self.mixer(self.mixer_norm(x), context, state)
-        x = x + self.dropout(self.mixer_post_norm(mixed))
-        return x + self.dropout(self.ffn_post_norm(self.ffn(self.ffn_norm(x))))
+        x = x + self.joining(self.mixer_post_norm(mixed))
+        return x + self.joining(self.ffn_post_norm(self.ffn(self.ffn_norm(x), context)))

@@ -1,29 +1,38 @@
-"""Token embedding: one learned vector for each id (Bengio et al. 2003, JMLR 3)."""
+"""Token embedding: one learned vector for each id (Bengio et al. 2003, JMLR 3; narrow tables: Lan et al. 2019, ALBERT,
+arXiv:1909.11942).
+"""
 
 from torch import Tensor, nn
 
-from registry.contracts import Embedding, Site
+from registry.contracts import Embedding, Norm, NormSlot, Site
 from registry.core import register
-from registry.options import Positive
+from registry.options import Positive, Width, named
 
 
 @register
 class Token(Embedding):
-    """scale * weight[tokens]."""
+    """widen(norm(scale * weight[tokens]))."""
 
     class Options(Embedding.Options):
         scale: Positive = 1.0
         """Multiplies the vectors; sqrt(d_model) in the 2017 Transformer and in Gemma."""
+        width: Width | None = None
+        """Width of the table, widened to d_model by a projection; d_model, without one, when not given."""
+        norm: NormSlot = named("none")
+        """Norm of the vectors."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
+        width = site.d_model if options.width is None else options.width
         self.scale = options.scale
-        self.table = nn.Embedding(site.vocab_size, site.d_model)
+        self.table = nn.Embedding(site.vocab_size, width)
+        self.norm = site.inside(d_model=width).build(options.norm, Norm)
+        self.widen = nn.Identity() if options.width is None else nn.Linear(width, site.d_model, bias=False)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The table (V, D)."""
+        """The table (V, width)."""
         return self.table.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.table(tokens) * self.scale
+        return self.widen(self.norm(self.table(tokens) * self.scale))

@@ -1,15 +1,16 @@
-"""Gated feed-forward: SwiGLU, GeGLU, ReGLU (Shazeer 2020, arXiv:2002.05202)."""
+"""Gated feed-forward: SwiGLU, GeGLU, ReGLU (Shazeer 2020, arXiv:2002.05202; bounded: GPT-OSS, arXiv:2508.10925)."""
 
 from torch import Tensor, nn
 
-from registry.contracts import FFN, Activation, ActivationSlot, Site
+from registry.context import Context
+from registry.contracts import FFN, Activation, ActivationSlot, Norm, NormSlot, Site
 from registry.core import register
-from registry.options import Width, named
+from registry.options import NonNegative, Positive, Width, named
 
 
 @register
 class Gated(FFN):
-    """down(act(gate(x)) * up(x))."""
+    """down(act(gate(x)) * (up(x) + shift)), with gate(x) and up(x) bounded by `limit`."""
 
     residual = ("down",)
 
@@ -20,14 +21,28 @@ class Gated(FFN):
         """What bends the gate."""
         bias: bool = False
         """Whether the three projections add a bias."""
+        limit: Positive | None = None
+        """Bounds the gate from above and `up` from both sides; not bounded when not given."""
+        shift: NonNegative = 0.0
+        """Added to `up`; 1 in GPT-OSS."""
+        norm: NormSlot = named("none")
+        """Norm of the inner features."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         d_ff = -(-8 * site.d_model // (3 * 256)) * 256 if options.d_ff is None else options.d_ff
+        inner, limit = site.inside(d_model=d_ff), options.limit
         self.gate = nn.Linear(site.d_model, d_ff, bias=options.bias)
         self.up = nn.Linear(site.d_model, d_ff, bias=options.bias)
-        self.activation = site.inside(d_model=d_ff).build(options.activation, Activation)
+        self.bound_gate = nn.Identity() if limit is None else nn.Hardtanh(float("-inf"), limit)
+        self.bound_up = nn.Identity() if limit is None else nn.Hardtanh(-limit, limit)
+        self.activation = inner.build(options.activation, Activation)
+        self.shift = options.shift
+        self.norm = inner.build(options.norm, Norm)
         self.down = nn.Linear(d_ff, site.d_model, bias=options.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        gate, up = self.bound_gate(self.gate(x)), self.bound_up(self.up(x))
+        if self.shift:
+            up = up + self.shift
+        return self.down(self.norm(self.activation(gate) * up))

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from registry.context import Context
 from registry.contracts import FFN, Activation, ActivationSlot, Site
 from registry.core import register
 from registry.options import Width, named
@@ -28,5 +29,5 @@ class MLP(FFN):
         self.activation = site.inside(d_model=d_ff).build(options.activation, Activation)
         self.down = nn.Linear(d_ff, site.d_model, bias=options.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.down(self.activation(self.up(x)))

@@ -6,30 +6,38 @@ from torch import Tensor, nn
 
 from registry.contracts import Head, Site
 from registry.core import register
-from registry.options import Positive
+from registry.options import Positive, Width
 
 
 @register
 class LM(Head):
-    """softcap(x W^T + b), with the embedding's own table as W when tied."""
+    """softcap(scale * narrow(x) W^T + b), with the embedding's own table as W when tied."""
 
     class Options(Head.Options):
         tied: bool = False
         """Whether the embedding's table is the projection."""
         bias: bool = False
         """Whether a bias is added for each token id."""
+        scale: Positive = 1.0
+        """Multiplies the activations before the projection, hence the logits but for the bias."""
         softcap: Positive | None = None
         """Bounds logits smoothly to plus or minus this; not bounded when not given."""
+        width: Width | None = None
+        """Width of W's rows, reached by a projection before it; d_model, without one, when not given."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
+        width = site.d_model if options.width is None else options.width
+        self.scale = options.scale
         self.softcap = options.softcap
-        self.out = None if options.tied else nn.Linear(site.d_model, site.vocab_size, bias=False)
+        self.narrow = nn.Identity() if options.width is None else nn.Linear(site.d_model, width, bias=False)
+        self.out = None if options.tied else nn.Linear(width, site.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(site.vocab_size)) if options.bias else None
         self.reset_parameters()
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        logits = F.linear(x, table if self.out is None else self.out.weight, self.bias)
+        weight = table if self.out is None else self.out.weight
+        logits = F.linear(self.narrow(x) * self.scale, weight, self.bias)
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits

@@ -16,6 +16,7 @@ def softmax_attention(
     scale: float,
     softcap: float | None,
     bias: Tensor | None,
+    sinks: Tensor | None,
     dropout: float,
 ) -> Tensor:
     """softmax(softcap(scale q k^T) + bias, where seen) v: q (B, H, T, K), k and v (B, G, S, K) -> (B, H, T, K).
@@ -33,5 +34,13 @@ def softmax_attention(
         scores = scores + bias
     if not mask.is_full:
         scores = scores.masked_fill(~mask.dense, float("-inf"))
-    weights = F.dropout(scores.softmax(dim=-1), dropout).type_as(v)
+    weights = F.dropout(_softmax(scores, sinks), dropout).type_as(v)
     return (weights.reshape(B, G, H // G, T, -1) @ v[:, :, None]).reshape(B, H, T, -1)
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax over the keys and, with `sinks` (H,), over one more per head whose weight is dropped."""
+    if sinks is None:
+        return scores.softmax(dim=-1)
+    sink = sinks.float()[:, None, None].expand(*scores.shape[:3], 1)
+    return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]

@@ -22,6 +22,9 @@ class Eager(Kernel):
         scale: float,
         softcap: float | None,
         bias: Tensor | None,
+        sinks: Tensor | None,
         dropout: float,
     ) -> Tensor:
-        return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, dropout=dropout)
+        return softmax_attention(
+            q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout
+        )

@@ -11,7 +11,7 @@ from registry.kernel._shared import softmax_attention
 
 @register
 class SDPA(Kernel):
-    """The formula of `eager`, through `scaled_dot_product_attention`; scores with a softcap go the plain way."""
+    """The formula of `eager`, through `scaled_dot_product_attention`; scores with a softcap or sinks go the plain way."""
 
     def forward(
         self,
@@ -23,10 +23,13 @@ class SDPA(Kernel):
         scale: float,
         softcap: float | None,
         bias: Tensor | None,
+        sinks: Tensor | None,
         dropout: float,
     ) -> Tensor:
-        if softcap is not None:
-            return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, dropout=dropout)
+        if softcap is not None or sinks is not None:
+            return softmax_attention(
+                q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout
+            )
         causal, seen = _described(mask, bias, q)
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(

@@ -1,7 +1,9 @@
-"""Decode state of attention: the keys and values of the past, in tensors allocated once."""
+"""What mixers with queries and keys share: the keys and values of the past, in tensors allocated once; gates."""
+
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from registry.context import Context
 
@@ -9,9 +11,8 @@ from registry.context import Context
 class KeyValues:
     """Every key and value since the start: k and v (B, G, capacity, K)."""
 
-    def __init__(self, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor) -> None:
-        self.k = like.new_zeros(batch, heads, capacity, head_dim)
-        self.v = like.new_zeros(batch, heads, capacity, head_dim)
+    def __init__(self, batch: int, heads: int, capacity: int, widths: tuple[int, int], like: Tensor) -> None:
+        self.k, self.v = (like.new_zeros(batch, heads, capacity, width) for width in widths)
 
     def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
         """Take in k and v (B, G, T, K); all keys and values so far, and how many there are."""
@@ -24,10 +25,9 @@ class KeyValues:
 class Ring:
     """The keys and values of the last `window` tokens: token i lies in slot i mod window."""
 
-    def __init__(self, batch: int, heads: int, window: int, head_dim: int, like: Tensor) -> None:
+    def __init__(self, batch: int, heads: int, window: int, widths: tuple[int, int], like: Tensor) -> None:
         self.window = window
-        self.k = like.new_zeros(batch, heads, window, head_dim)
-        self.v = like.new_zeros(batch, heads, window, head_dim)
+        self.k, self.v = (like.new_zeros(batch, heads, window, width) for width in widths)
 
     def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
         """Take in k and v (B, G, T, K); the keys and values within reach, and the index of each key."""
@@ -66,3 +66,56 @@ def slot_index(end: int, window: int, device: torch.device) -> Tensor:
     """Index of the token in each filled slot of a ring after `end` tokens: (min(end, window),)."""
     slots = torch.arange(min(end, window), device=device)
     return slots + window * ((end - 1 - slots) // window)
+
+
+class Temperature(nn.Module):
+    """Scales queries by 1 + beta ln(1 + floor((p + shift) / length)), growing with their position p."""
+
+    def __init__(self, beta: float, length: int, shift: int) -> None:
+        super().__init__()
+        self.beta, self.length, self.shift = beta, length, shift
+
+    def forward(self, q: Tensor, context: Context) -> Tensor:
+        blocks = (context.positions + self.shift) // self.length  # (T,) or (B, T)
+        factor = 1 + self.beta * torch.log1p(blocks.float())
+        if factor.ndim == 2:
+            factor = factor[:, None]
+        return q * factor[..., None].type_as(q)
+
+
+class NoTemperature(nn.Module):
+    """Leaves queries as they are."""
+
+    def forward(self, q: Tensor, context: Context) -> Tensor:
+        return q
+
+
+class Gate(nn.Module):
+    """y * act(x W): gates heads' outputs y (B, T, H, K), channel by channel or head by head."""
+
+    def __init__(self, d_model: int, heads: int, width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projection = nn.Linear(d_model, heads * width, bias=False)
+        self.activation = activation
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        return y * self.activation(self.projection(x)).unflatten(-1, (self.heads, -1))
+
+
+class NoGate(nn.Module):
+    """Leaves heads' outputs as they are."""
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        return y
+
+
+class EachHead(nn.Module):
+    """A norm for each head: x (B, H, T, K) -> (B, H, T, K)."""
+
+    def __init__(self, norms: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([norm(h) for norm, h in zip(self.norms, x.unbind(1), strict=True)], dim=1)

@@ -1,18 +1,50 @@
 """Attention with multi-head, grouped or single keys (Vaswani et al. 2017, arXiv:1706.03762; multi-query: Shazeer 2019,
 arXiv:1911.02150; grouped-query: Ainslie et al. 2023, arXiv:2305.13245; window: Beltagy et al. 2020, arXiv:2004.05150;
-query-key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2, arXiv:2408.00118).
+query-key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2, arXiv:2408.00118; sinks: GPT-OSS,
+arXiv:2508.10925; temperature and chunks: Llama 4; output gate: Qiu et al. 2025, arXiv:2505.06708).
 """
 
 from typing import Annotated, Literal, Self
 
+import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Kernel, Mixer, Norm, NormSlot, PositionSlot, Site
+from registry.contracts import Activation, ActivationSlot, Kernel, Mixer, Norm, NormSlot, Site
 from registry.core import register
-from registry.mixer._shared import KeyValues, Ring
-from registry.options import AsTuple, Count, Group, Positive, Rate, Width, named
+from registry.mixer._shared import EachHead, Gate, KeyValues, NoGate, NoTemperature, Ring, Temperature
+from registry.options import AsTuple, Count, Group, Natural, Positive, Rate, Width, named
+
+
+class Heads(Group):
+    """What happens to queries, keys and values between their projections and the scores."""
+
+    qk_norm: NormSlot = named("none")
+    """Norm of queries and keys."""
+    scope: Literal["head", "each", "all"] = "head"
+    """What the norm spans: a head, with weights shared by all; each head with its own; all heads as one."""
+    place: Literal["before", "after"] = "before"
+    """Whether the norm comes before or after rotation; `all` is always before."""
+    clip: Positive | None = None
+    """Bounds queries, keys and values to plus or minus this; not bounded when not given."""
+    value_dim: Width | None = None
+    """Width of a head's values; head_dim when not given."""
+    value_norm: NormSlot = named("none")
+    """Norm of each head's values."""
+    value_scale: Positive | None = None
+    """Multiplies the values; nothing does when not given."""
+
+
+class Warmth(Group):
+    """Queries grow with their position p: times 1 + beta ln(1 + floor((p + shift) / length))."""
+
+    beta: Positive
+    """How fast."""
+    length: Count
+    """Tokens until the first growth."""
+    shift: Natural = 0
+    """Added to the position."""
 
 
 class Scores(Group):
@@ -22,8 +54,25 @@ class Scores(Group):
     """Multiplies the scores; head_dim^-1/2 when not given."""
     softcap: Positive | None = None
     """Bounds scores smoothly to plus or minus this; not bounded when not given."""
+    chunk: Count | None = None
+    """Tokens see only their own block of so many; no blocks when not given."""
+    temperature: Warmth | None = None
+    """Growth of the queries with position; none when not given."""
+    sinks: bool = False
+    """Whether each head has a learned score that takes weight and gives nothing."""
     dropout: Rate | None = None
     """Dropout of the attention weights; the model's when not given."""
+
+
+class Result(Group):
+    """What happens to the heads' outputs before the last projection."""
+
+    gate: Literal["channel", "head"] | None = None
+    """Whether a projection of the input gates each channel, or each head; no gate when not given."""
+    activation: ActivationSlot = named("sigmoid")
+    """What bends the gate."""
+    norm: NormSlot = named("none")
+    """Norm over all heads as one."""
 
 
 @register
@@ -42,60 +91,125 @@ class Attention(Mixer):
         """Width K of a head; d_model / n_heads when not given."""
         bias: Annotated[tuple[Literal["q", "k", "v", "out"], ...], AsTuple] = ()
         """Projections that add a bias, such as [q, k, v]."""
-        qk_norm: NormSlot = named("none")
-        """Norm of each head's queries and keys, before rotation."""
         window: Count | None = None
         """How many tokens a query sees, itself included; all before it when not given."""
-        position: PositionSlot | None = None
-        """Scheme of this mixer; the model's when not given."""
+        heads: Heads = Heads()
+        """What happens to queries, keys and values."""
         scores: Scores = Scores()
         """What happens to the scores."""
+        result: Result = Result()
+        """What happens to the heads' outputs."""
 
         @model_validator(mode="after")
-        def _groups_fit(self) -> Self:
+        def _fit(self) -> Self:
             if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
                 raise ValueError(f"n_heads must be a multiple of n_kv_heads ({self.n_kv_heads}), got {self.n_heads}")
+            if self.window is not None and self.scores.chunk is not None:
+                raise ValueError("window and scores.chunk exclude each other; give one")
+            if self.heads.scope == "all" and self.heads.place == "after":
+                raise ValueError("a norm over all heads comes before rotation; give place: before")
             return self
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         self.head_dim = _head_dim(options, site)
+        self.value_dim = self.head_dim if options.heads.value_dim is None else options.heads.value_dim
         self.kv_heads = options.n_heads if options.n_kv_heads is None else options.n_kv_heads
-        self.window = options.window
+        self.window, self.chunk = options.window, options.scores.chunk
         self.scale = self.head_dim**-0.5 if options.scores.scale is None else options.scores.scale
         self.softcap = options.scores.softcap
         self.dropout = site.dropout if options.scores.dropout is None else options.scores.dropout
+        self._build_heads(options, site)
+        self._build_result(options, site)
+        self.sinks = nn.Parameter(torch.empty(options.n_heads)) if options.scores.sinks else None
+        self.reset_parameters()
+
+    def _build_heads(self, options: Options, site: Site) -> None:
+        heads, inside = options.heads, site.inside(d_model=self.head_dim, n_heads=options.n_heads)
         wide, narrow = options.n_heads * self.head_dim, self.kv_heads * self.head_dim
         self.q = nn.Linear(site.d_model, wide, bias="q" in options.bias)
         self.k = nn.Linear(site.d_model, narrow, bias="k" in options.bias)
-        self.v = nn.Linear(site.d_model, narrow, bias="v" in options.bias)
-        inside = site.inside(d_model=self.head_dim, n_heads=options.n_heads)
-        self.q_norm = inside.build(options.qk_norm, Norm)
-        self.k_norm = inside.build(options.qk_norm, Norm)
-        self.position = self.position_at(options.position, inside)
+        self.v = nn.Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
+        self.q_norm = _norm(heads, inside, options.n_heads)
+        self.k_norm = _norm(heads, inside, self.kv_heads)
+        self.v_norm = site.inside(d_model=self.value_dim).build(heads.value_norm, Norm)
+        self.scope, self.norm_first = heads.scope, heads.place == "before"
+        self.clip = nn.Identity() if heads.clip is None else nn.Hardtanh(-heads.clip, heads.clip)
+        self.value_scale = heads.value_scale
+        self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
+        warmth = options.scores.temperature
+        self.temperature = (
+            NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
+        )
+
+    def _build_result(self, options: Options, site: Site) -> None:
+        result, wide = options.result, options.n_heads * self.value_dim
+        self.gate: Gate | NoGate = NoGate()
+        if result.gate is not None:
+            width = self.value_dim if result.gate == "channel" else 1
+            inner = site.inside(d_model=options.n_heads * width)
+            self.gate = Gate(site.d_model, options.n_heads, width, inner.build(result.activation, Activation))
+        self.norm = site.inside(d_model=wide).build(result.norm, Norm)
         self.out = nn.Linear(wide, site.d_model, bias="out" in options.bias)
 
     def forward(self, x: Tensor, context: Context, state: KeyValues | Ring | None = None) -> Tensor:
-        q, k, v = (self._heads(w(x)) for w in (self.q, self.k, self.v))  # (B, H, T, K), (B, G, T, K) twice
-        q, k = self.position.rotate(self.q_norm(q), self.k_norm(k), context)
+        q, k, v = self._heads(x, context)  # (B, H, T, K), (B, G, T, K) twice
         keys: int | Tensor = k.shape[2]
         if state is not None:
             k, v, keys = state.extend(k, v, context)
-        mask = context.mask(causal=True, window=self.window, keys=keys)
-        dropout = self.dropout if self.training else 0.0
-        bias = self.position.bias(mask)
-        y = self.kernel(q, k, v, mask, scale=self.scale, softcap=self.softcap, bias=bias, dropout=dropout)
-        return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, K) -> (B, T, H K) -> (B, T, D)
+        y = self.kernel(
+            q,
+            k,
+            v,
+            mask := context.mask(causal=True, window=self.window, chunk=self.chunk, keys=keys),
+            scale=self.scale,
+            softcap=self.softcap,
+            bias=self.position.bias(mask),
+            sinks=self.sinks,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        y = self.gate(y.transpose(1, 2), x).flatten(2)  # (B, H, T, K) -> (B, T, H, K) -> (B, T, H K)
+        return self.out(self.norm(y))
 
     def state(self, batch: int, capacity: int, like: Tensor) -> KeyValues | Ring:
         """Keys and values (B, G, capacity, K), or of the last `window` tokens alone."""
+        widths = (self.head_dim, self.value_dim)
         if self.window is not None and self.window < capacity:
-            return Ring(batch, self.kv_heads, self.window, self.head_dim, like)
-        return KeyValues(batch, self.kv_heads, capacity, self.head_dim, like)
+            return Ring(batch, self.kv_heads, self.window, widths, like)
+        return KeyValues(batch, self.kv_heads, capacity, widths, like)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H K) -> (B, H, T, K)
+    def reset_parameters(self) -> None:
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
+
+    def _heads(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.q(x), self.k(x), self.clip(self.v(x))
+        if self.scope == "all":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = _split(self.clip(q), self.head_dim), _split(self.clip(k), self.head_dim)
+        if self.scope != "all" and self.norm_first:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self.position.rotate(q, k, context)
+        if not self.norm_first:
+            q, k = self.q_norm(q), self.k_norm(k)
+        v = self.v_norm(_split(v, self.value_dim))
+        if self.value_scale is not None:
+            v = v * self.value_scale
+        return self.temperature(q, context), k, v
+
+
+def _split(x: Tensor, width: int) -> Tensor:
+    return x.unflatten(-1, (-1, width)).transpose(1, 2)  # (B, T, H K) -> (B, H, T, K)
+
+
+def _norm(heads: Heads, site: Site, count: int) -> nn.Module:
+    """The norm of queries or keys, of `count` heads."""
+    if heads.scope == "all":
+        return site.inside(d_model=count * site.d_model).build(heads.qk_norm, Norm)
+    if heads.scope == "each":
+        return EachHead(site.build(heads.qk_norm, Norm) for _ in range(count))
+    return site.build(heads.qk_norm, Norm)
 
 
 def _head_dim(options: Attention.Options, site: Site) -> int:

@@ -11,7 +11,7 @@ from registry.options import Positive
 
 @register
 class LayerNorm(Norm):
-    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias, over the last dimension."""
+    """(x - mean(x)) / sqrt(var(x) + eps) * (offset + weight) + bias, over the last dimension."""
 
     class Options(Norm.Options):
         eps: Positive = 1e-5
@@ -20,20 +20,24 @@ class LayerNorm(Norm):
         """Whether a learned scale follows."""
         bias: bool = True
         """Whether a learned shift follows."""
+        offset: float = 0.0
+        """Constant added to the scale; 1 when weights are stored as differences from one, as in Nemotron."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         self.shape = (site.d_model,)
         self.eps = options.eps
+        self.offset = options.offset
         self.weight = nn.Parameter(torch.empty(self.shape)) if options.weight else None
         self.bias = nn.Parameter(torch.empty(self.shape)) if options.bias else None
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        scale = self.weight if self.weight is None or self.offset == 0 else self.weight + self.offset
+        return F.layer_norm(x, self.shape, scale, self.bias, self.eps)
 
     def reset_parameters(self) -> None:
         if self.weight is not None:
-            nn.init.ones_(self.weight)
+            nn.init.constant_(self.weight, 1.0 - self.offset)
         if self.bias is not None:
             nn.init.zeros_(self.bias)

@@ -1,13 +1,12 @@
 """Attention with linear biases (Press, Smith & Lewis 2021, ALiBi, arXiv:2108.12409)."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from registry.context import Mask
 from registry.contracts import Position, Site
 from registry.core import register
+from registry.options import Positive
 
 
 @register
@@ -16,22 +15,25 @@ class ALiBi(Position):
 
     acts = "bias"
 
-    def __init__(self, options: Position.Options, site: Site) -> None:
+    class Options(Position.Options):
+        flattest: Positive = 8.0
+        """The flattest slope is 2 to the power of minus this."""
+
+    def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         if site.n_heads is None:
             raise ValueError("alibi biases the scores of a mixer with heads, and this one has none")
-        self.slopes = slopes(site.n_heads)
+        self.slopes = slopes(site.n_heads, options.flattest)
 
     def bias(self, mask: Mask) -> Tensor:
         slope = torch.tensor(self.slopes, device=mask.device, dtype=torch.float32)
         return -slope[:, None, None] * mask.distance.abs()  # (H, T, S)
 
 
-def slopes(n_heads: int) -> list[float]:
-    """2^(-8i/n) for i = 1..n when n is a power of two; else those of the next power below, then of every other one
-    between (the published rule for other head counts).
+def slopes(n_heads: int, flattest: float = 8.0) -> list[float]:
+    """2^(-flattest i/n) for i = 1..n when n is a power of two; else those of the next power below, and then every
+    other one of twice as many (the published rule for other numbers of heads).
     """
-    power = 2 ** int(math.log2(n_heads))
-    series = [2 ** (-8 * i / power) for i in range(1, power + 1)]
-    between = [2 ** (-8 * i / (2 * power)) for i in range(1, 2 * power + 1, 2)]
-    return series + between[: n_heads - power]
+    below = 1 << (n_heads.bit_length() - 1)
+    fine = [2 ** (-flattest * i / (2 * below)) for i in range(1, 2 * below + 1)]
+    return (fine[1::2] + fine[::2])[:n_heads]

@@ -5,18 +5,24 @@ from torch import Tensor, nn
 from registry.context import Context
 from registry.contracts import Position, Site
 from registry.core import register
+from registry.options import Natural
 
 
 @register
 class Learned(Position):
-    """x[p] += table[p], with one row for each position up to max_seq_len."""
+    """x[p] += table[p + offset], with one row for each position up to max_seq_len."""
 
     acts = "embedding"
     shift_invariant = False
 
-    def __init__(self, options: Position.Options, site: Site) -> None:
+    class Options(Position.Options):
+        offset: Natural = 0
+        """Rows of the table before that of the first position; 2 in OPT."""
+
+    def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.table = nn.Embedding(site.max_seq_len, site.d_model)
+        self.offset = options.offset
+        self.table = nn.Embedding(site.max_seq_len + options.offset, site.d_model)
 
     def embed(self, x: Tensor, context: Context) -> Tensor:
-        return x + self.table(context.positions)
+        return x + self.table(context.positions + self.offset)

@@ -1,17 +1,19 @@
 """Rotary positions (Su et al. 2021, RoFormer, arXiv:2104.09864); partial rotation as in GPT-NeoX (arXiv:2204.06745)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from registry.context import Context
-from registry.contracts import Position, Site
+from registry.contracts import Position, Scaling, ScalingSlot, Site
 from registry.core import register
-from registry.options import Fraction, Positive
+from registry.options import Fraction, Positive, named
 
 
 @register
 class RoPE(Position):
-    """Turns channels (i, i + R/2) of q and k by the angle p * theta^(-2i/R), for the first R channels of a head."""
+    """Turns pairs of channels of q and k by the angle p * theta^(-2i/R), among the first R channels of a head."""
 
     acts = "rotation"
 
@@ -20,11 +22,18 @@ class RoPE(Position):
         """Base of the wavelengths; larger for longer contexts."""
         fraction: Fraction = 1.0
         """Share of each head's channels that turn; the rest pass unchanged."""
+        pairing: Literal["half", "interleaved"] = "half"
+        """Which channels pair: i with i + R/2 (Llama), or 2i with 2i + 1 (GPT-J)."""
+        scaling: ScalingSlot = named("none")
+        """How the wavelengths stretch to longer contexts."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         self.theta = options.theta
         self.width = int(site.d_model * options.fraction)  # R
+        self.scaling = site.build(options.scaling, Scaling)
+        self.quarter = _half if options.pairing == "half" else _interleaved
+        self.key = ("rope", self.width, repr(options))
         if self.width < 2 or self.width % 2:
             raise ValueError(
                 f"the rotated width must be even and at least 2, got {self.width} "
@@ -32,24 +41,33 @@ class RoPE(Position):
             )
 
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        cos, sin = context.once(("rope", self.theta, self.width, q.dtype), lambda: self._angles(context.positions, q))
+        cos, sin = context.once((*self.key, q.dtype), lambda: self._angles(context, q))
         return self._turn(q, cos, sin), self._turn(k, cos, sin)
 
-    def _angles(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        exponent = torch.arange(0, self.width, 2, device=positions.device, dtype=torch.float32) / self.width
-        angle = positions[..., None].float() * self.theta**-exponent  # (T, R/2) or (B, T, R/2)
-        angle = torch.cat([angle, angle], dim=-1)
+    def _angles(self, context: Context, like: Tensor) -> tuple[Tensor, Tensor]:
+        exponent = torch.arange(0, self.width, 2, device=context.positions.device, dtype=torch.float32) / self.width
+        length = context.start + context.length
+        frequency, factor = self.scaling.frequencies(self.theta**-exponent, self.theta, length)
+        angle = context.positions[..., None].float() * frequency  # (T, R/2) or (B, T, R/2)
+        angle = torch.cat([angle, angle], dim=-1) if self.quarter is _half else angle.repeat_interleave(2, dim=-1)
         if angle.ndim == 3:
             angle = angle[:, None]  # (B, 1, T, R): the same for all heads
-        return angle.cos().type_as(like), angle.sin().type_as(like)
+        return (angle.cos() * factor).type_as(like), (angle.sin() * factor).type_as(like)
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.width == x.shape[-1]:
-            return x * cos + _quarter(x) * sin
+            return x * cos + self.quarter(x) * sin
         turned, passed = x[..., : self.width], x[..., self.width :]
-        return torch.cat([turned * cos + _quarter(turned) * sin, passed], dim=-1)
+        return torch.cat([turned * cos + self.quarter(turned) * sin, passed], dim=-1)
 
 
-def _quarter(x: Tensor) -> Tensor:
+def _half(x: Tensor) -> Tensor:
+    """Each pair (i, i + R/2), turned by a quarter."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([-second, first], dim=-1)
+
+
+def _interleaved(x: Tensor) -> Tensor:
+    """Each pair (2i, 2i + 1), turned by a quarter."""
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([-second, first], dim=-1).flatten(-2)

@@ -36,7 +36,7 @@ class Model(nn.Module):
         self.spec = spec
         model = spec.model
         self.embedding = site.build(model.embedding, Embedding)
-        self.position = _added(model.position, site)
+        self.position, site = _added(model.position, site)
         self.dropout = nn.Dropout(model.dropout)
         self.layers = nn.ModuleList(
             site.layer_at(i).build(block, Block) for i, block in enumerate(model.layers.blocks)
@@ -69,7 +69,9 @@ class Model(nn.Module):
             x = layer(x, context, None if state is None else state.layers[i])
         x = self.norm(x[:, -1:] if last else x)
         logits = self.head(x, self.embedding.weight)
-        return Output(logits, None if targets is None else cross_entropy(logits, targets))
+        if targets is None:
+            return Output(logits, None)
+        return Output(logits, torch.stack([cross_entropy(logits, targets), *context.losses]).sum())
 
     def state(self, batch: int, capacity: int | None = None) -> State:
         """Empty decode state for `batch` rows of up to `capacity` tokens (max_seq_len when not given)."""
@@ -141,10 +143,15 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
 
 
-def _added(options: Options, site: Site) -> Position:
-    """The position scheme where it is added to the embedding; one that does nothing when it acts in the mixers."""
-    acts: str = options.part.acts
-    return site.build(options, Position) if acts == "embedding" else Position(None, site)
+def _added(options: Options, site: Site) -> tuple[Position, Site]:
+    """The position scheme where it is added to the embedding, and the site of the layers, which then have none.
+
+    A scheme that acts in the mixers is theirs, and what is added to the embedding is nothing.
+    """
+    nothing = Position.Options()
+    if options.part.acts == "embedding":
+        return site.build(options, Position), site.using(nothing, Position)
+    return Position(nothing, site), site
 
 
 def spec_of(model: ModelSpec | Spec) -> Spec:

@@ -1,0 +1,40 @@
+"""Pre-norm block whose residual path starts after the norm (BLOOM's option, arXiv:2211.05100; MiniMax-01,
+arXiv:2501.08313).
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from registry.block._shared import joining, own
+from registry.context import Context
+from registry.contracts import FFN, Block, Mixer, Norm, Site
+from registry.core import register
+from registry.options import Positive
+
+
+@register
+class NormResidual(Block):
+    """a = norm(x), x = mixer_keep a + mixer(a); b = norm(x), x = ffn_keep b + ffn(b)."""
+
+    class Options(Block.Options):
+        mixer_keep: Positive = 1.0
+        """Multiplies the residual path beside the mixer."""
+        ffn_keep: Positive = 1.0
+        """Multiplies the residual path beside the ffn."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        site = own(site, options)
+        self.mixer_norm = site.build(None, Norm)
+        self.mixer = site.build(options.mixer, Mixer)
+        self.ffn_norm = site.build(None, Norm)
+        self.ffn = site.build(options.ffn, FFN)
+        self.mixer_keep, self.ffn_keep = options.mixer_keep, options.ffn_keep
+        self.joining = joining(site, options.residual_scale)
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+        a = self.mixer_norm(x)
+        x = self.mixer_keep * a + self.joining(self.mixer(a, context, state))
+        b = self.ffn_norm(x)
+        return self.ffn_keep * b + self.joining(self.ffn(b, context))

@@ -1,0 +1,72 @@
+"""Mixture of experts (Shazeer et al. 2017, arXiv:1701.06538; shared experts: Dai et al. 2024, DeepSeekMoE,
+arXiv:2401.06066).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from registry.context import Context
+from registry.contracts import FFN, FFNSlot, Router, RouterSlot, Site
+from registry.core import register
+from registry.options import Count
+
+
+@register
+class MoE(FFN):
+    """sum over the chosen experts e of weight_e * expert_e(x), plus shared(x)."""
+
+    class Options(FFN.Options):
+        n_experts: Count
+        """Number of experts E."""
+        router: RouterSlot
+        """Which experts see a token, and with what weight."""
+        expert: FFNSlot
+        """What each expert is."""
+        shared: FFNSlot | None = None
+        """An ffn that sees every token; none when not given."""
+        shared_gate: bool = False
+        """Whether a learned sigmoid of the token scales the shared ffn."""
+        weigh: Literal["output", "input"] = "output"
+        """Whether weights multiply what experts give, or what they are given (Llama 4)."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        if options.shared_gate and options.shared is None:
+            raise ValueError("shared_gate needs a shared ffn; give `shared`, or leave shared_gate out")
+        self.router = site.among(options.n_experts).build(options.router, Router)
+        self.experts = nn.ModuleList(site.build(options.expert, FFN) for _ in range(options.n_experts))
+        self.shared = None if options.shared is None else site.build(options.shared, FFN)
+        self.shared_gate = nn.Linear(site.d_model, 1, bias=False) if options.shared_gate else None
+        self.weigh_input = options.weigh == "input"
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        tokens = x.flatten(0, -2)  # (N, D)
+        weights, chosen = self.router(tokens, context)
+        y = self._mixed(tokens, weights.type_as(x), chosen, context).view_as(x)
+        if self.shared is None:
+            return y
+        shared = self.shared(x, context)
+        return y + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(x)) * shared)
+
+    def _mixed(self, x: Tensor, weights: Tensor, chosen: Tensor, context: Context) -> Tensor:
+        """Each expert once, over the tokens that chose it: x (N, D), weights and chosen (N, k) -> (N, D)."""
+        order = chosen.flatten().argsort(stable=True)
+        counts = _counts(chosen, len(self.experts))
+        rows = order // chosen.shape[1]
+        inputs, weight = x[rows], weights.flatten()[order, None]
+        if self.weigh_input:
+            inputs = inputs * weight
+        pieces = [expert(part, context) for expert, part in zip(self.experts, inputs.split(counts), strict=True)]
+        outputs = torch.cat(pieces)
+        return torch.zeros_like(x).index_add(0, rows, outputs if self.weigh_input else outputs * weight)
+
+
+def _counts(chosen: Tensor, experts: int) -> list[int]:
+    """How many tokens chose each expert; as even as can be where tokens have no values."""
+    if chosen.is_meta:
+        share, rest = divmod(chosen.numel(), experts)
+        return [share + (e < rest) for e in range(experts)]
+    counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
+    return counts

@@ -1,0 +1,1 @@
+"""Which experts see a token."""

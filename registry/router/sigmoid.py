@@ -1,0 +1,22 @@
+"""Sigmoid routing: each expert is scored by itself (DeepSeek-V3, arXiv:2412.19437; Llama 4)."""
+
+from torch import Tensor
+
+from registry.context import Context
+from registry.contracts import Router, Site
+from registry.core import register
+from registry.router._shared import Choice, Scored
+
+
+@register
+class Sigmoid(Scored):
+    """Weights sigmoid(x W + b) at the k largest, divided by their sum if `normalise`, times `scale`."""
+
+    class Options(Router.Options, Choice):
+        """How many, and how they are weighed."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        return self.choose(self.logits(x).sigmoid(), context)

@@ -1,0 +1,24 @@
+"""Softmax routing: the k likeliest experts (Shazeer et al. 2017, arXiv:1701.06538; Jiang et al. 2024, Mixtral,
+arXiv:2401.04088; groups: DeepSeek-V2, arXiv:2405.04434).
+"""
+
+from torch import Tensor
+
+from registry.context import Context
+from registry.contracts import Router, Site
+from registry.core import register
+from registry.router._shared import Choice, Scored
+
+
+@register
+class Softmax(Scored):
+    """Weights softmax(x W + b) at the k largest, divided by their sum if `normalise`, times `scale`."""
+
+    class Options(Router.Options, Choice):
+        """How many, and how they are weighed."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        return self.choose(self.logits(x).softmax(dim=-1), context)

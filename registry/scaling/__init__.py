@@ -1,0 +1,1 @@
+"""How rotary positions stretch to longer contexts."""

@@ -1,0 +1,27 @@
+"""Dynamic NTK: the base of the wavelengths grows with the sequence (emozilla 2023; as in Hugging Face transformers).
+
+The frequencies are those of the current length. Keys that were turned before keep their angles.
+"""
+
+from torch import Tensor, arange
+
+from registry.contracts import Scaling
+from registry.core import register
+from registry.options import Count, Positive
+
+
+@register
+class Dynamic(Scaling):
+    """Wavelengths of base theta * (factor n/N - (factor - 1))^(R/(R-2)), with n = max(length, N)."""
+
+    class Options(Scaling.Options):
+        factor: Positive
+        """How fast the base grows."""
+        original: Count
+        """N: context of the first training, in tokens."""
+
+    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+        width, factor, original = 2 * len(base), self.options.factor, self.options.original
+        growth = factor * max(length, original) / original - (factor - 1)
+        exponent = arange(0, width, 2, device=base.device, dtype=base.dtype) / width
+        return (theta * growth ** (width / (width - 2))) ** -exponent, 1.0

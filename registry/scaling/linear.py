@@ -1,0 +1,19 @@
+"""Position interpolation: all positions closer together (Chen et al. 2023, arXiv:2306.15595)."""
+
+from torch import Tensor
+
+from registry.contracts import Scaling
+from registry.core import register
+from registry.options import Positive
+
+
+@register
+class Linear(Scaling):
+    """f / factor."""
+
+    class Options(Scaling.Options):
+        factor: Positive
+        """How many times longer the context becomes."""
+
+    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+        return base / self.options.factor, 1.0

@@ -1,0 +1,40 @@
+"""LongRoPE: a searched divisor for each channel (Ding et al. 2024, arXiv:2402.13753; as in Phi-3).
+
+The list depends on the length of the current pass. Keys that were turned before keep their angles.
+"""
+
+import math
+from typing import Annotated
+
+from torch import Tensor
+
+from registry.contracts import Scaling, Site
+from registry.core import register
+from registry.options import AsTuple, Count, Positive
+
+
+@register
+class LongRoPE(Scaling):
+    """f_i / long_i past the original context N, f_i / short_i within it."""
+
+    class Options(Scaling.Options):
+        short: Annotated[tuple[Positive, ...], AsTuple]
+        """Divisor of each channel pair for sequences up to the original context."""
+        long: Annotated[tuple[Positive, ...], AsTuple]
+        """Divisor of each channel pair for longer ones."""
+        original: Count
+        """N: context of the first training, in tokens."""
+        attention_factor: Positive | None = None
+        """Multiplies cos and sin; sqrt(1 + ln(max_seq_len/N) / ln N) when not given."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        stretch = site.max_seq_len / options.original
+        usual = math.sqrt(1 + math.log(stretch) / math.log(options.original)) if stretch > 1 else 1.0
+        self.factor = usual if options.attention_factor is None else options.attention_factor
+
+    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+        divisors = self.options.long if length > self.options.original else self.options.short
+        if len(divisors) != len(base):
+            raise ValueError(f"longrope needs a divisor for each of {len(base)} channel pairs, got {len(divisors)}")
+        return base / base.new_tensor(divisors), self.factor
