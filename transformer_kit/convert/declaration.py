@@ -1,0 +1,133 @@
+"""A family's declaration: how its config.json says what a spec says, and how its tensors are ours.
+
+One file serves both directions. `model` and `block` are a page of the spec with variables: `$hidden_size` stands for
+a key of the config. `when` adds to them by the value of a key, `each` to single layers by the values of a list.
+Going out, the same templates are solved for the variables.
+
+    names: [llama]                      values of `model_type`
+    classes: [LlamaForCausalLM]         values of `architectures`
+    include: [rope]                     fragments shared by families
+    defaults: {rms_norm_eps: 1e-6}      what a key means when it is absent
+    derived: {kind: {first: $first_k_dense_replace, then: dense, else: sparse}}
+    model: {d_model: $hidden_size, ...}
+    block: {type: pre_norm, ...}
+    when: {attention_bias: {true: {block: {mixer: {bias: [q, k, v, out]}}}, false: {}}}
+    each: {layer_types: {sliding_attention: {mixer: {window: $sliding_window}}, full_attention: {}}}
+    only: {pretraining_tp: [1]}         keys that this kit knows with some values alone
+    inert: [use_cache]                  keys that do not change logits
+    tensors: {...}                      see `tensors`
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from registry.options import Group
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.spec import files
+from transformer_kit.spec.tree import merge
+
+FOLDER = Path(__file__).parent / "families"
+
+Cases = dict[str, dict[str, Any]]
+
+
+class Rule(Group):
+    """How some tensors of theirs are some of ours."""
+
+    theirs: list[str]
+    """Names, with {i} for the layer and {e} for the expert."""
+    ours: list[str]
+    """Names, likewise."""
+    ops: list[str | dict[str, Any]] = []
+    """Operations of `layout`, from theirs to ours."""
+    buffer: bool = False
+    """Whether theirs is kept out of parameters."""
+
+
+class Declaration(Group):
+    """One family."""
+
+    kit: int = 1
+    """Version of the language of declarations."""
+    names: list[str]
+    """Values of `model_type`."""
+    classes: list[str] = []
+    """Values of `architectures`."""
+    include: list[str] = []
+    """Fragments that this one starts from."""
+    count: str = "num_hidden_layers"
+    """The key that gives the number of layers."""
+    defaults: dict[str, Any] = {}
+    """What a key means when it is absent."""
+    derived: dict[str, dict[str, Any]] = {}
+    """Lists over the layers, computed from keys."""
+    model: dict[str, Any] = {}
+    """Template of the page's `model`, without its layers."""
+    block: dict[str, Any] = {}
+    """Template of every layer."""
+    when: dict[str, Cases] = {}
+    """Additions by the value of a key."""
+    each: dict[str, Cases] = {}
+    """Additions to single layers, by the values of a list."""
+    only: dict[str, list[Any]] = {}
+    """Keys which must have one of these values."""
+    inert: list[str] = []
+    """Keys that do not change logits."""
+    write: dict[str, Any] = {}
+    """Keys with a fixed value going out."""
+    tensors: dict[str, str | Rule] = {}
+    """Our tensors by theirs: a name for a name, or a rule under a name of its own."""
+    ignore: list[str] = []
+    """Patterns of tensors that are not weights, such as stored masks."""
+
+
+@cache
+def declarations() -> dict[str, Declaration]:
+    """Every family that comes with the kit, by `model_type`."""
+    found: dict[str, Declaration] = {}
+    for path in sorted(FOLDER.glob("[a-z]*.yaml")):
+        declaration = read(path)
+        for name in declaration.names:
+            found[name] = declaration
+    return found
+
+
+def read(path: Path) -> Declaration:
+    """The declaration in a file, with what it includes. Raises ConvertError."""
+    page = _with_fragments(_plain(files.page(path)[0]), path)
+    try:
+        return Declaration.model_validate(page)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConvertError(str(path), wrong) from None
+
+
+def _with_fragments(page: dict[str, Any], path: Path) -> dict[str, Any]:
+    base: dict[str, Any] = {}
+    for name in page.get("include", []):
+        fragment = next((p for p in (path.parent / f"_{name}.yaml", FOLDER / f"_{name}.yaml") if p.is_file()), None)
+        if fragment is None:
+            raise ConvertError(str(path), [f"no fragment '{name}'"])
+        base = laid(base, _with_fragments(_plain(files.page(fragment)[0]), fragment))
+    return laid(base, page)
+
+
+def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, by the one merge rule; lists of names are joined."""
+    joined = {k: [*base[k], *over[k]] for k in ("inert", "ignore") if k in base and k in over}
+    return {**_plain(merge(base, over)), **joined}
+
+
+def _plain(value: Any) -> Any:
+    """Without the marks of places; keys that YAML reads as booleans or null keep their spelling."""
+    if isinstance(value, dict):
+        return {_spelt(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def _spelt(key: Any) -> str:
+    words = {True: "true", False: "false", None: "null"}
+    return words[key] if key is None or isinstance(key, bool) else str(key)

@@ -1,0 +1,67 @@
+"""Lists over the layers that a config gives by a rule: the first k, every n-th, a set of indices; and back.
+
+    {first: $k, then: a, else: b}                 layers 0..k-1 are a
+    {every: $n, offset: $o, then: a, else: b}     layer i is a when i % n == o (n - 1 when not given)
+    {at: $indices, then: a, else: b}              the listed layers are a
+    {ones: $flags, then: a, else: b}              a list of 0 and 1, one for each layer
+    {all: a}                                      every layer
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformer_kit.convert.template import is_variable, key_of
+
+
+def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used: set[str]) -> list[str] | None:
+    """One word for each layer; None when the rule's key is null."""
+    if "all" in rule:
+        return [rule["all"]] * layers
+    kind = _kind(rule)
+    given = _read(rule[kind], config, used)
+    if given is None:
+        return [rule["else"]] * layers
+    offset = _read(rule.get("offset"), config, used)
+    chosen = {
+        "first": lambda i: i < given,
+        "every": lambda i: given > 0 and i % given == (given - 1 if offset is None else offset),
+        "at": lambda i: i in given,
+        "ones": lambda i: bool(given[i]),
+    }[kind]
+    return [rule["then"] if chosen(i) else rule["else"] for i in range(layers)]
+
+
+def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
+    """Keys of the config that make the rule give `words`; empty when none do."""
+    if "all" in rule:
+        return {}
+    kind, chosen = _kind(rule), [i for i, word in enumerate(words) if word == rule["then"]]
+    if not is_variable(rule[kind]):
+        return {}
+    key = key_of(rule[kind])
+    if kind == "at":
+        return {key: chosen}
+    if kind == "ones":
+        return {key: [int(w == rule["then"]) for w in words]}
+    if kind == "first":
+        return {key: len(chosen)} if chosen == list(range(len(chosen))) else {}
+    return _period(rule, key, words)
+
+
+def _period(rule: Mapping[str, Any], key: str, words: list[str]) -> dict[str, Any]:
+    for n in range(1, len(words) + 2):
+        for offset in range(n) if "offset" in rule and is_variable(rule["offset"]) else [rule.get("offset", n - 1)]:
+            if words == [rule["then"] if i % n == offset else rule["else"] for i in range(len(words))]:
+                return {key: n} | ({key_of(rule["offset"]): offset} if is_variable(rule.get("offset")) else {})
+    return {}
+
+
+def _kind(rule: Mapping[str, Any]) -> str:
+    return next(k for k in ("first", "every", "at", "ones") if k in rule)
+
+
+def _read(value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
+    if not is_variable(value):
+        return value
+    used.add(key_of(value))
+    return config.get(key_of(value))

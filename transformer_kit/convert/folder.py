@@ -1,0 +1,188 @@
+"""A Hugging Face folder as a model in memory: config.json, safetensors (one file or shards with an index)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from transformer_kit.convert.declaration import Declaration
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.layout import inward, unfold
+from transformer_kit.convert.page import declaration_of, page_of
+from transformer_kit.convert.tensors import Move, alternatives, ignored
+from transformer_kit.model.build import assemble
+from transformer_kit.model.model import Model
+from transformer_kit.spec.schema import Spec
+
+CONFIG, ONE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+MAX_CONFIG = 16 * 2**20
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a Hugging Face folder. Raises ConvertError."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ConvertError(str(folder), [f"holds no {CONFIG}, so it is not a Hugging Face folder"])
+    try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError(f"larger than {MAX_CONFIG} bytes")
+        config = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ConvertError(str(path), [f"cannot be read: {error}"]) from None
+    if not isinstance(config, dict):
+        raise ConvertError(str(path), [f"must be a mapping, got {type(config).__name__}"])
+    return config
+
+
+def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None) -> Spec:
+    """The spec that a config describes. Raises ConvertError or SpecError."""
+    declaration = declaration_of(config) if declaration is None else declaration
+    return Spec.of(page_of(config, declaration))
+
+
+class Weights:
+    """The tensors of a folder, opened and not yet read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = {name: safe_open(path, framework="pt") for name, path in self._paths().items()}
+
+    def _paths(self) -> dict[str, Path]:
+        """The file of each tensor."""
+        one, index = self.folder / ONE, self.folder / INDEX
+        if not index.is_file():
+            if not one.is_file():
+                raise ConvertError(str(self.folder), [_no_weights(self.folder)])
+            return dict.fromkeys(_names(one), one)
+        listed = _index(index)
+        problems = [f"{INDEX} names {n}, outside the folder" for n in set(listed.values()) if Path(n).name != n]
+        problems += [f"{n}, which {INDEX} names, is missing" for n in sorted(set(listed.values())) if not (self.folder / n).is_file()]
+        if problems:
+            raise ConvertError(str(self.folder), problems)
+        held = {shard: set(_names(self.folder / shard)) for shard in set(listed.values())}
+        problems = [f"{name} is not in {shard}, where {INDEX} places it" for name, shard in listed.items() if name not in held[shard]]
+        if problems:
+            raise ConvertError(str(self.folder), problems[:20])
+        return {name: self.folder / shard for name, shard in listed.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def names(self) -> set[str]:
+        """Names of all tensors."""
+        return set(self.files)
+
+    def get(self, name: str, part: tuple[int, int, bool] | None = None) -> Tensor:
+        """A tensor, or one of those stacked in it."""
+        if part is None:
+            tensor: Tensor = self.files[name].get_tensor(name)
+            return tensor
+        index, count, folded = part
+        if folded:
+            return unfold(self.files[name].get_tensor(name), count, index)
+        piece: Tensor = self.files[name].get_slice(name)[index]
+        return piece
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        return tuple(self.files[name].get_slice(name).get_shape())
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ConvertError(str(path), [f"cannot be read as safetensors: {error}"]) from None
+
+
+def _index(path: Path) -> dict[str, str]:
+    try:
+        listed = json.loads(path.read_text("utf-8"))["weight_map"]
+        if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+            raise ValueError("weight_map must give a file for each tensor")
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise ConvertError(str(path), [f"cannot be read: {error}"]) from None
+    return listed
+
+
+def _no_weights(folder: Path) -> str:
+    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+    if pickled:
+        return f"{pickled[0]} is a pickle, which can run code and is never read; convert it to safetensors at its source"
+    return f"holds neither {ONE} nor {INDEX}"
+
+
+def load_folder(folder: Path, *, dtype: torch.dtype | None = None, declaration: Declaration | None = None) -> Model:
+    """The model in a Hugging Face folder, in evaluation mode. Raises ConvertError, or SpecError."""
+    config = read_config(folder)
+    declaration = declaration_of(config) if declaration is None else declaration
+    model = assemble(spec_of(config, declaration))
+    weights = Weights(folder)
+    tensors = dict(translated(weights, model, declaration, config))
+    model.load_state_dict({n: t if dtype is None else t.to(dtype) for n, t in tensors.items()}, strict=True, assign=True)
+    return model.eval()
+
+
+def translated(weights: Weights, model: Model, declaration: Declaration, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Our tensors, made from theirs. Raises ConvertError with everything missing, left over, misshapen or NaN."""
+    shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    layers = len(model.spec.model.layers.blocks)
+    found = alternatives(declaration, shapes, layers, weights.names())
+    problems = _mismatches(weights, found, shapes, declaration)
+    out: dict[str, Tensor] = {}
+    for move in found:
+        if all(name in weights for name in move.theirs):
+            problems += _apply(weights, move, shapes, config, out)
+    problems += _tied(weights, declaration, out, layers)
+    if problems:
+        raise ConvertError(str(weights.folder), problems[:40])
+    return out
+
+
+def _apply(
+    weights: Weights, move: Move, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], out: dict[str, Tensor]
+) -> list[str]:
+    try:
+        theirs = [weights.get(name, move.part) for name in move.theirs]
+        ours = inward(theirs, move.ops, [shapes[n][0] for n in move.ours], config)
+    except (ValueError, IndexError, RuntimeError) as error:
+        return [f"{', '.join(move.theirs)}: {error}"]
+    problems = []
+    for name, tensor in zip(move.ours, ours, strict=True):
+        if tuple(tensor.shape) != shapes[name]:
+            problems.append(f"{', '.join(move.theirs)} gives {name} as {tuple(tensor.shape)}, not {shapes[name]}")
+        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            problems.append(f"{', '.join(move.theirs)} holds values that are not numbers")
+        out[name] = nn.Parameter(tensor.contiguous(), requires_grad=False) if False else tensor.contiguous()
+    return problems
+
+
+def _mismatches(
+    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], declaration: Declaration
+) -> list[str]:
+    wanted = {name for move in found for name in move.theirs}
+    made = {name for move in found for name in move.ours}
+    problems = [f"missing {name}" for name in sorted(wanted - weights.names())]
+    problems += [f"no tensor is declared to give {name}" for name in sorted(set(shapes) - made)]
+    left = sorted(n for n in weights.names() - wanted if not ignored(n, declaration) and not _head(n, declaration))
+    return problems + [f"{name} {weights.shape(name)} has no place in the model" for name in left]
+
+
+def _head(name: str, declaration: Declaration) -> bool:
+    return declaration.tensors.get(name) == "head.out.weight"
+
+
+def _tied(weights: Weights, declaration: Declaration, out: Mapping[str, Tensor], layers: int) -> list[str]:
+    """Tied weights that are stored twice must be equal."""
+    if "head.out.weight" in out:
+        return []
+    table = out.get("embedding.table.weight")
+    stored = [n for n, ours in declaration.tensors.items() if ours == "head.out.weight" and n in weights]
+    if table is None or not stored or torch.equal(weights.get(stored[0]), table):
+        return []
+    return [f"the config says that {stored[0]} is the embedding's table, and the two differ"]

@@ -1,0 +1,188 @@
+"""A config.json as a page of the spec, and a spec as a config.json: both by the family's declaration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformer_kit.convert import derived, rope_keys
+from transformer_kit.convert.declaration import Cases, Declaration, declarations, laid
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, spelt, unspelt
+from transformer_kit.spec.layers import fold
+
+ALWAYS_INERT = (
+    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "name_or_path",
+    "use_cache", "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id",
+    "cls_token_id", "decoder_start_token_id", "return_dict", "output_attentions", "output_hidden_states",
+    "auto_map", "_attn_implementation", "attn_implementation", "id2label", "label2id", "problem_type", "is_decoder",
+    "is_encoder_decoder", "add_cross_attention", "chunk_size_feed_forward", "tokenizer_class", "task_specific_params",
+    "torchscript", "pruned_heads", "finetuning_task", "prefix", "_commit_hash", "output_router_logits",
+    "_experts_implementation", "quantization_config", "cross_attention_hidden_size", "max_length", "min_length",
+    "keys_to_ignore_at_inference", "num_labels", "transformers.js_config", "gradient_checkpointing",
+)  # fmt: skip
+QUANTISED = "quantization_config"
+
+
+def declaration_of(config: Mapping[str, Any], known: Mapping[str, Declaration] | None = None) -> Declaration:
+    """The declaration of a config's family. Raises ConvertError for a family that is not declared."""
+    known = declarations() if known is None else known
+    kind = config.get("model_type")
+    if kind not in known:
+        raise ConvertError(
+            "config.json",
+            [f"model_type {kind!r} has no declaration; declared are {', '.join(sorted(known))}; another family is one "
+             "file, given by --family FILE"],
+        )  # fmt: skip
+    return known[kind]
+
+
+def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """The page that says what `config` says. Raises ConvertError with every key that is not understood."""
+    given = rope_keys.flat(dict(config))
+    values = {**{k: v for k, v in declaration.defaults.items() if not is_variable(v)}, **given}
+    used: set[str] = set()
+    problems: list[str] = []
+    for key, default in declaration.defaults.items():
+        if is_variable(default) and values.get(key) is None:
+            values[key] = filled({"": default}, values, used).get("")
+    layers = _layer_count(values, declaration)
+    for key, rule in declaration.derived.items():
+        if values.get(key) is None:
+            values[key] = derived.listed(rule, values, layers, used)
+    model, block = dict(declaration.model), dict(declaration.block)
+    for key, cases in declaration.when.items():
+        addition = _case(key, values.get(key), cases, problems)
+        used.add(key)
+        model, block = laid(model, addition.get("model", {})), laid(block, addition.get("block", {}))
+    blocks = [_layer(block, i, values, declaration, used, problems) for i in range(layers)]
+    page = _filled(model, values, used, problems)
+    used |= {declaration.count, *declaration.each}
+    problems += _leftover(given, declaration, used)
+    if problems:
+        raise ConvertError("config.json", list(dict.fromkeys(problems)))
+    folded = _readable(fold(blocks))
+    return {"kit": 1, "model": {**page, "layers": folded}}
+
+
+def _layer_count(values: Mapping[str, Any], declaration: Declaration) -> int:
+    key = declaration.count
+    count = values.get(key)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 4096:
+        raise ConvertError("config.json", [f"{key} must be a whole number from 1 to 4096, got {count!r}"])
+    return count
+
+
+def _case(key: str, value: Any, cases: Cases, problems: list[str]) -> dict[str, Any]:
+    word = spelt(value)
+    if word in cases or "else" in cases:
+        return cases.get(word, cases.get("else", {}))
+    problems.append(f"{key}: {value!r} is not known; known are {', '.join(cases)}")
+    return {}
+
+
+def _layer(
+    block: dict[str, Any],
+    index: int,
+    values: Mapping[str, Any],
+    declaration: Declaration,
+    used: set[str],
+    problems: list[str],
+) -> dict[str, Any]:
+    """One layer's block."""
+    own = dict(values)
+    for key, cases in declaration.each.items():
+        listed = values.get(key)
+        if not isinstance(listed, list) or len(listed) <= index:
+            problems.append(f"{key}: must be a list with an item for each layer, got {listed!r:.60}")
+            continue
+        own["each"] = listed[index]
+        addition = filled(_case(key, listed[index], cases, problems), own, used)
+        block = laid(block, addition)
+    return _filled(block, own, used, problems)
+
+
+def _filled(template: Any, values: Mapping[str, Any], used: set[str], problems: list[str]) -> Any:
+    try:
+        return filled(template, values, used)
+    except ValueError as error:
+        problems.append(str(error))
+        return {}
+
+
+def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]) -> list[str]:
+    """Keys that nothing understands."""
+    problems = []
+    known = used | set(declaration.inert) | set(ALWAYS_INERT) | set(declaration.defaults) | set(declaration.derived)
+    for key, value in given.items():
+        if key in declaration.only and not any(value == v for v in declaration.only[key]):
+            problems.append(f"{key}: {value!r} changes the model in a way the kit has no part for")
+        elif key not in known and key not in declaration.only and value is not None:
+            problems.append(f"no key '{key}' is known for {declaration.names[0]}, got {value!r:.60}")
+    if given.get(QUANTISED):
+        problems.append("quantized weights cannot be read; take the folder in its original precision")
+    return problems
+
+
+def _readable(layers: dict[str, Any]) -> dict[str, Any]:
+    """Kinds written as what differs from the common block."""
+    if "kinds" not in layers:
+        return layers
+    kinds = {name: _difference(layers["block"], block) for name, block in layers["kinds"].items()}
+    return {**layers, "kinds": kinds}
+
+
+def _difference(base: Any, other: Any) -> Any:
+    """What laid on `base` gives `other`; all of `other` where that cannot be said by merging."""
+    if not (isinstance(base, dict) and isinstance(other, dict)) or base.get("type") != other.get("type"):
+        return other
+    if set(base) - set(other):
+        return {**other} if "type" not in other else {**{k: None for k in set(base) - set(other)}, **other}
+    return {k: _difference(base[k], v) if k in base else v for k, v in other.items() if k not in base or base[k] != v}
+
+
+def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """Keys of a config.json that, as far as the family can, say what a canonical page says. The caller verifies."""
+    model, blocks = page["model"], page["model"]["layers"]["blocks"]
+    config: dict[str, Any] = {}
+    config[declaration.count] = len(blocks)
+    merged_model, merged_block = dict(declaration.model), dict(declaration.block)
+    for key, cases in declaration.when.items():
+        word = _chosen(cases, {"model": model, "block": blocks[0]})
+        if word is not None:
+            merged_model = laid(merged_model, cases[word].get("model", {}))
+            merged_block = laid(merged_block, cases[word].get("block", {}))
+            config |= {key: unspelt(word)} if word != "else" else {}
+    config |= solved(merged_model, model)
+    for block in reversed(blocks):
+        config |= {k: v for k, v in solved(merged_block, block).items() if v is not None}
+    for key, cases in declaration.each.items():
+        config |= _solved_list(key, cases, blocks, declaration)
+    config.pop("each", None)
+    return rope_keys.nested({**config, **declaration.write})
+
+
+def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declaration) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    words = []
+    for block in blocks:
+        word = _chosen(cases, block)
+        if word is None:
+            return {}
+        bound = solved(cases[word], block)
+        words.append(bound.pop("each", word) if word == "else" else unspelt(word))
+        found |= bound
+    if key in declaration.derived:
+        found |= derived.solution(declaration.derived[key], words)
+    return {**found, key: words}
+
+
+def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:
+    """The case that holds and says most."""
+    good = [word for word, template in cases.items() if holds(template, value)]
+    return max(good, key=lambda word: size(cases[word]), default=None)
+
+
+def variables(declaration: Declaration) -> set[str]:
+    """Every key that a declaration reads."""
+    templates = [declaration.model, declaration.block]
+    templates += [t for cases in (*declaration.when.values(), *declaration.each.values()) for t in cases.values()]
+    return {key for t in templates for key in leaves(t)}

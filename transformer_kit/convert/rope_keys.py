@@ -1,0 +1,59 @@
+"""The two spellings of rotary settings in a config.json, made one: flat keys `rope.type`, `rope.theta`, `rope.factor`.
+
+    new: rope_parameters: {rope_type: yarn, rope_theta: 1e6, factor: 4}, or one such mapping for each kind of layer
+    old: rope_theta: 1e6, rope_scaling: {type: yarn, factor: 4}, partial_rotary_factor: 0.5
+
+With kinds of layers the keys read `rope.sliding_attention.theta`.
+"""
+
+from typing import Any
+
+OLD = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with rotary settings under flat keys; everything else as it was."""
+    out = {k: v for k, v in config.items() if k not in OLD}
+    out |= {"rope.theta": config["rope_theta"]} if "rope_theta" in config else {}
+    out |= {"rope.fraction": config["partial_rotary_factor"]} if "partial_rotary_factor" in config else {}
+    for source in ("rope_scaling", "rope_parameters"):
+        out |= _settings(config.get(source) or {}, "rope")
+    return out
+
+
+def _settings(given: dict[str, Any], prefix: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, dict):
+            out |= _settings(value, f"{prefix}.{key}")
+        elif not (value is None and isinstance(given, dict)):
+            out[f"{prefix}.{_SHORT.get(key, key)}"] = value
+    return out
+
+
+_SHORT = {"rope_type": "type", "type": "type", "rope_theta": "theta", "partial_rotary_factor": "fraction"}
+_LONG = {"type": "rope_type", "theta": "rope_theta", "fraction": "partial_rotary_factor"}
+
+
+def nested(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with flat keys as both spellings write it, so that old and new readers understand it."""
+    out = {k: v for k, v in config.items() if not k.startswith("rope.")}
+    parameters: dict[str, Any] = {}
+    for key, value in config.items():
+        if key.startswith("rope."):
+            *kinds, last = key.split(".")[1:]
+            place = parameters
+            for kind in kinds:
+                place = place.setdefault(kind, {})
+            place[_LONG.get(last, last)] = value
+    if not parameters:
+        return out
+    return {**out, "rope_parameters": parameters, **_old(parameters)}
+
+
+def _old(parameters: dict[str, Any]) -> dict[str, Any]:
+    if any(isinstance(v, dict) for v in parameters.values()):
+        return {}
+    out = {k: parameters[k] for k in ("rope_theta", "partial_rotary_factor") if k in parameters}
+    scaling = {k: v for k, v in parameters.items() if k not in out}
+    return out if scaling.get("rope_type", "default") == "default" else {**out, "rope_scaling": scaling}

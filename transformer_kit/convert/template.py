@@ -1,0 +1,143 @@
+"""Templates: values with variables, filled from a config on the way in, solved for it on the way out.
+
+    $key                                   the value of a key; an entry whose key is null is left out
+    {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
+    {$: key, fn: rsqrt}                    by a function that has an inverse
+    $each                                  inside `each`: the layer's own value in the list
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "rsqrt": (lambda x: x**-0.5, lambda y: y**-2.0),
+    "sqrt": (math.sqrt, lambda y: y * y),
+    "inverse": (lambda x: 1 / x, lambda y: 1 / y),
+    "double": (lambda x: 2 * x, lambda y: y / 2),
+    "half": (lambda x: x / 2, lambda y: 2 * y),
+}
+
+
+class Absent(Exception):
+    """A variable's key is null or missing, so that the entry that uses it is left out."""
+
+
+def is_variable(value: Any) -> bool:
+    """Whether a template's value stands for a key."""
+    return (isinstance(value, str) and value.startswith("$")) or (isinstance(value, Mapping) and "$" in value)
+
+
+def key_of(value: Any) -> str:
+    """The key that a variable stands for."""
+    return str(value["$"] if isinstance(value, Mapping) else value[1:])
+
+
+def filled(template: Any, config: Mapping[str, Any], used: set[str]) -> Any:
+    """The template with its variables' values; `used` collects their keys. Raises ValueError for an unknown value."""
+    if is_variable(template):
+        return _value(template, config, used)
+    if isinstance(template, Mapping):
+        out = {}
+        for key, value in template.items():
+            try:
+                out[key] = filled(value, config, used)
+            except Absent:
+                continue
+        return out
+    if isinstance(template, list):
+        return [filled(v, config, used) for v in template]
+    return template
+
+
+def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
+    key = key_of(variable)
+    used.add(key)
+    value = config.get(key)
+    if value is None:
+        raise Absent
+    if isinstance(variable, str):
+        return value
+    if "map" in variable:
+        return _mapped(variable["map"], key, value)
+    return FUNCTIONS[variable["fn"]][0](value)
+
+
+def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
+    word = spelt(value)
+    if word not in table:
+        raise ValueError(f"{key}: {value!r} is not known; known are {', '.join(table)}")
+    return table[word]
+
+
+def spelt(value: Any) -> str:
+    """A config's value as declarations spell it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def unspelt(word: str) -> Any:
+    """A declaration's spelling as a config's value."""
+    words = {"null": None, "true": True, "false": False}
+    if word in words:
+        return words[word]
+    return int(word) if word.lstrip("-").isdigit() else word
+
+
+def solved(template: Any, value: Any) -> dict[str, Any]:
+    """Keys of the config that make `template` say `value`; what cannot be solved is left out."""
+    if is_variable(template):
+        found = _inverse(template, value)
+        return {} if found is None else {key_of(template): found}
+    out: dict[str, Any] = {}
+    if isinstance(template, Mapping) and isinstance(value, Mapping):
+        for key, inner in template.items():
+            if key in value:
+                out |= solved(inner, value[key])
+    return out
+
+
+def _inverse(variable: Any, value: Any) -> Any:
+    if isinstance(variable, str) or value is None:
+        return value
+    if "map" in variable:
+        name = value.get("type") if isinstance(value, Mapping) else value
+        back = {ours if not isinstance(ours, Mapping) else ours["type"]: theirs for theirs, ours in variable["map"].items()}
+        return unspelt(back[name]) if name in back else None
+    number = FUNCTIONS[variable["fn"]][1](value)
+    return round(number) if abs(number - round(number)) < 1e-6 * max(1, abs(number)) else number
+
+
+def holds(template: Any, value: Any) -> bool:
+    """Whether everything the template says outright is so in `value`; variables may be anything that is given."""
+    if is_variable(template):
+        return value is not None
+    if isinstance(template, Mapping):
+        if isinstance(value, Mapping):
+            return all(holds(inner, value.get(key)) for key, inner in template.items())
+        return False
+    if isinstance(value, Mapping) and isinstance(template, str):
+        return value.get("type") == template
+    return same(template, value)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, numbers to rounding."""
+    if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return bool(a == b)
+
+
+def size(template: Any) -> int:
+    """How much a template says: of several that hold, the one that says most is meant."""
+    return 1 + sum(size(v) for v in template.values()) if isinstance(template, Mapping) else 1
+
+
+def leaves(template: Any) -> Iterator[str]:
+    """Keys of all variables."""
+    if is_variable(template):
+        yield key_of(template)
+    elif isinstance(template, Mapping):
+        for inner in template.values():
+            yield from leaves(inner)
