@@ -54,7 +54,8 @@ class Part:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "Options" not in cls.__dict__:
-            own = type("Options", (cls.Options,), {"__module__": cls.__module__, "__doc__": cls.Options.__doc__})
+            names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}  # for pickle
+            own = type("Options", (cls.Options,), {**names, "__doc__": cls.Options.__doc__})
             setattr(cls, "Options", own)  # noqa: B010 - a type checker takes a nested class for final
         cls.Options.part = cls
 
