@@ -204,7 +204,9 @@ class Mixer(ModelPart):
             return Position(None, site)
         able = [n for n in core.names("mixer") if acts in core.get("mixer", n).accepts] if acts != "embedding" else []
         who = f"; mixers that take it: {', '.join(able)}" if able else "; choose it as the model's `position`"
-        raise ValueError(f"position '{chosen.part.name if chosen else ''}' acts on the {acts}, not in mixer '{self.name}'{who}")
+        raise ValueError(
+            f"position '{chosen.part.name if chosen else ''}' acts on the {acts}, not in mixer '{self.name}'{who}"
+        )
 
 
 class FFN(ModelPart):
