@@ -12,23 +12,13 @@ from typing import Any
 from registry.core import suggest
 from transformer_kit.spec import yaml
 from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
+from transformer_kit.spec.shipped import names, shipped
 from transformer_kit.spec.tree import Table, find, merge, stamp
 
 MAX_DEPTH = 16
 MAX_PAGES = 64
 MAX_BYTES = 4 * yaml.MAX_LENGTH
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def shipped() -> Path:
-    """The folder of specs that come with the kit: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return next(p for p in (package / "configs", package.parent / "configs") if (p / "models").is_dir())
-
-
-def names(kind: str = "models") -> list[str]:
-    """Names of the specs of one kind that come with the kit: `models` or `runs`."""
-    return sorted(p.stem for p in (shipped() / kind).glob("*.yaml"))
 
 
 def locate(spec: str | Path) -> Path:
