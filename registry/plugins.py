@@ -7,8 +7,10 @@ A plugin is a namespace. Its distribution announces, for each of its parts, an e
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, distributions
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "transformer_kit."
 NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -21,7 +23,7 @@ class Entry:
     family: str
     name: str
     distribution: str
-    point: EntryPoint
+    point: "EntryPoint"
 
     @property
     def namespace(self) -> str:
@@ -42,6 +44,8 @@ class Entry:
 @cache
 def all_entries() -> tuple[Entry, ...]:
     """Every entry point of every family, as found when first asked (`all_entries.cache_clear()` looks again)."""
+    from importlib.metadata import distributions  # slow to import, and not needed until something is looked up
+
     found: dict[str, list[Entry]] = {}
     for distribution in distributions():
         name = distribution.name or "unknown"
