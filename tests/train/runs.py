@@ -12,7 +12,24 @@ import torch
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import Plan, Progress, Silent, checkpoint, run
 
-WORDS = "the quick brown fox jumps over a lazy dog and then sleeps until morning comes again".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "and",
+    "then",
+    "sleeps",
+    "until",
+    "morning",
+    "comes",
+    "again",
+]
 
 
 def page(corpus: Path, **changes: Any) -> dict[str, Any]:
