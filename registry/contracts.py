@@ -55,7 +55,12 @@ class Part:
         super().__init_subclass__()
         if "Options" not in cls.__dict__:
             names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}  # for pickle
-            own = type("Options", (cls.Options,), {**names, "__doc__": cls.Options.__doc__})
+            # Without fields there are no docstrings, and looking for them takes longer than importing the part.
+            config = {"use_attribute_docstrings": False}
+            own: Any = type(
+                "Options", (cls.Options,), {**names, "__doc__": cls.Options.__doc__, "model_config": config}
+            )
+            own.model_config["use_attribute_docstrings"] = True  # for the classes derived from it
             setattr(cls, "Options", own)  # noqa: B010 - a type checker takes a nested class for final
         cls.Options.part = cls
 
