@@ -56,7 +56,7 @@ class _Asleep(ModuleType):
 
     def lie_down(self) -> None:
         sys.modules[COMPILER] = self
-        torch._dynamo = self  # type: ignore[attr-defined,assignment]
+        torch._dynamo = self
 
     def get_up(self) -> None:
         if sys.modules.get(COMPILER) is self:
