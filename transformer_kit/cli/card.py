@@ -45,14 +45,16 @@ def describe(family: str, name: str) -> dict[str, Any]:
 def _capabilities(part: type[Part]) -> dict[str, Any]:
     """What the part declares of the things that its contract asks."""
     contract = next(c for c in part.__mro__ if c.__module__ == contracts.__name__)
-    asked = [
-        key
-        for cls in reversed(contract.__mro__)
-        for key, kind in inspect.get_annotations(cls).items()
-        if typing.get_origin(kind) is ClassVar and key not in ("family", "name") and hasattr(contracts, cls.__name__)
-    ]
+    declared = {key: kind for cls in reversed(contract.__mro__) for key, kind in _class_variables(cls).items()}
+    asked = [key for key in declared if key not in ("family", "name")]
     values = {key: getattr(part, key) for key in asked}
     return {k: sorted(v) if isinstance(v, (frozenset, tuple)) else v for k, v in values.items() if v not in ((), "")}
+
+
+def _class_variables(cls: type) -> dict[str, Any]:
+    """What a contract declares for a class as a whole, nothing for classes from elsewhere."""
+    origins: dict[str, Any] = {key: typing.get_origin(kind) for key, kind in inspect.get_annotations(cls).items()}
+    return {k: o for k, o in origins.items() if o is ClassVar} if cls.__module__ == contracts.__name__ else {}
 
 
 def _options(schema: dict[str, Any], prefix: str = "", groups: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ import typer
 from registry import core, plugins
 from transformer_kit.cli import names
 from transformer_kit.cli.output import Json, emit, note, rows, say
-from transformer_kit.spec import files
+from transformer_kit.spec.shipped import names as shipped_names
+from transformer_kit.spec.shipped import shipped
 
 SHIPPED = ("models", "runs")
 
@@ -21,7 +22,7 @@ def list_parts(
 ) -> None:
     """List the parts that a page may name, family by family, and the specs that come with the kit.
 
-    Example: [bold]kit list position[/]
+    Example: `kit list position`
     """
     sound, problems = _plugins()
     with core.activate(frozenset(sound)):
@@ -58,7 +59,7 @@ def _plugins() -> tuple[list[str], list[str]]:
 
 def _section(family: str) -> dict[str, Any]:
     if family in SHIPPED:
-        paths = [files.shipped() / family / f"{name}.yaml" for name in files.names(family)]
+        paths = [shipped() / family / f"{name}.yaml" for name in shipped_names(family)]
         parts = [{"name": path.stem, "summary": _heading(path.read_text("utf-8")), "plugin": None} for path in paths]
         return {"summary": f"{family.capitalize()} that come with the kit.", "parts": parts}
     parts = [
@@ -80,7 +81,7 @@ def show(
 ) -> None:
     """Show one part: its options, where it comes from, what it can do, and how a page writes it.
 
-    Example: [bold]kit show position/rope[/]
+    Example: `kit show position/rope`
     """
     from transformer_kit.cli.card import describe
 

@@ -1,13 +1,14 @@
 """`kit generate`: a trained folder continues a prompt."""
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transformer_kit.cli import names
-from transformer_kit.cli.output import Json, emit, say
+from transformer_kit.cli.output import Json, emit, harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,7 +40,7 @@ def generate(
 ) -> None:
     """Continue a prompt with a trained model.
 
-    Example: [bold]kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1[/]
+    Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
     """
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     samplers = _samplers({key: value for key, value in flags.items() if value is not None}, greedy)
@@ -48,12 +49,8 @@ def generate(
     if json:
         emit({"prompt": text, "text": "".join(pieces), "seed": seed})
         return
-    if not stream:
-        say(text + "".join(pieces))
-        return
-    _show([text])
-    _show(pieces)
-    _show(["\n"])
+    parts = chain([text], pieces, ["\n"])
+    _show(parts if stream else ["".join(parts)])
 
 
 def _complete(folder: Path, text: str, count: int, samplers: list[Any], seed: int | None) -> "Iterator[str]":
@@ -98,6 +95,7 @@ def _model_folder(folder: Path) -> Path:
 
 
 def _show(pieces: "Iterable[str]") -> None:
+    tame = harmless if sys.stdout.isatty() else str
     for piece in pieces:
-        sys.stdout.write(piece)
+        sys.stdout.write(tame(piece))
         sys.stdout.flush()

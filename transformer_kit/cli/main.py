@@ -10,16 +10,16 @@ from typer.core import TyperGroup
 from transformer_kit import __version__
 from transformer_kit.cli import catalogue, cost, generation, pages, start, training
 from transformer_kit.cli.failures import GOOD, INTERRUPTED, failure
-from transformer_kit.cli.output import console, emit, fail
+from transformer_kit.cli.output import console, fail, is_terminal, say
 
 
 class Kit(TyperGroup):
     """Turns what commands raise into one message and an exit code."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
         try:
-            return super().invoke(ctx)  # type: ignore[arg-type]
+            return super().invoke(ctx)
         except KeyboardInterrupt:
             console(stderr=True).print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
@@ -34,11 +34,11 @@ class Kit(TyperGroup):
             fail(failed, as_json=bool(ctx.obj))
             raise typer.Exit(failed.code) from None
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note, before anything can be wrong, whether errors are to be JSON."""
         words = args[: args.index("--")] if "--" in args else args
         ctx.obj = "--json" in words
-        return super().parse_args(ctx, args)  # type: ignore[arg-type]
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -46,27 +46,29 @@ app = typer.Typer(
     name="kit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="rich" if is_terminal() else None,  # boxes and colours are for a person
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 good, 1 the run failed, 2 the page or the command is wrong, 3 the environment, "
     "4 it does not fit. With --json, errors are JSON on stdout as well.",
 )
 
-app.command("list")(catalogue.list_parts)
-app.command("show")(catalogue.show)
-app.command("check")(pages.check)
-app.command("explain")(pages.explain)
-app.command("schema")(pages.schema)
-app.command("build")(cost.build)
-app.command("new")(start.new)
-app.command("train")(training.train)
-app.command("generate")(generation.generate)
+for name, command, summary in (
+    ("list", catalogue.list_parts, "List the parts and specs there are."),
+    ("show", catalogue.show, "Show one part in full."),
+    ("check", pages.check, "Say what is wrong with a page."),
+    ("explain", pages.explain, "Say where a value comes from."),
+    ("build", cost.build, "Show what a model is and what it costs."),
+    ("new", start.new, "Start a page or a plugin."),
+    ("train", training.train, "Train a model."),
+    ("generate", generation.generate, "Continue a prompt."),
+    ("schema", pages.schema, "Print the JSON schema of pages."),
+):
+    app.command(name, short_help=summary)(command)
 
 
 def _version(asked: bool) -> None:
     if asked:
-        version = {"version": __version__, "python": sys.version.split()[0]}
-        emit(version) if "--json" in sys.argv else typer.echo(f"kit {__version__}")
+        say(f"kit {__version__}")
         raise typer.Exit(GOOD)
 
 
@@ -78,8 +80,8 @@ def kit(
 ) -> None:
     """Transformers from one page of YAML: every word names an interchangeable part.
 
-    First steps: [bold]kit list[/] shows the parts, [bold]kit build tutorial[/] what a model costs,
-    [bold]kit train quickstart[/] trains one, [bold]kit new run NAME[/] starts your own page.
+    First steps: `kit list` shows the parts, `kit build tutorial` what a model costs,
+    `kit train quickstart` trains one, `kit new run NAME` starts your own page.
     """
 
 

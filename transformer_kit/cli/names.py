@@ -37,7 +37,7 @@ def folders(incomplete: str) -> list[str]:
 
 
 def _shipped(kind: str) -> list[str]:
-    from transformer_kit.spec.files import names
+    from transformer_kit.spec.shipped import names
 
     return names(kind)
 

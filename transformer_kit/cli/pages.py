@@ -30,7 +30,7 @@ def check(
 ) -> None:
     """Read pages and assemble their models, without memory for weights; print everything that is wrong.
 
-    Example: [bold]kit check my-model.yaml --set model.d_model=64[/]
+    Example: `kit check my-model.yaml --set model.d_model=64`
     """
     failures = [found for spec in specs if (found := _wrong(spec, sets or [])) is not None]
     problems = [problem for found in failures for problem in found.problems]
@@ -64,7 +64,7 @@ def explain(
 ) -> None:
     """Say what a value is, where it comes from, and what it is for.
 
-    Example: [bold]kit explain llama-3-8b model.layers.0.ffn.d_ff[/]
+    Example: `kit explain llama-3-8b model.layers.0.ffn.d_ff`
     """
     from transformer_kit.cli.card import inline
     from transformer_kit.spec.provenance import provenance
@@ -87,8 +87,8 @@ def schema(
 ) -> None:
     """Print the JSON schema of pages, installed plugins included, for editors and other tools.
 
-    Example: [bold]kit schema --out kit.schema.json[/], and in a page:
-    [bold]# yaml-language-server: $schema=kit.schema.json[/]
+    Example: `kit schema --out kit.schema.json`, and in a page:
+    `# yaml-language-server: $schema=kit.schema.json`
     """
     from transformer_kit.cli.start import write
     from transformer_kit.spec.json_schema import json_schema

@@ -9,7 +9,7 @@ import rich.progress as bars
 from rich.console import Console
 from rich.text import Text
 
-from transformer_kit.cli.output import console, emit
+from transformer_kit.cli.output import console, emit, harmless, is_terminal
 from transformer_kit.train.report import Plan, Progress
 
 INTERVAL = 5.0
@@ -20,7 +20,7 @@ def reporter(*, as_json: bool) -> "Lines | Events":
     """The reporter that suits who reads."""
     if as_json:
         return Events()
-    return Bar(console()) if console().is_terminal else Lines(console())
+    return Bar(console()) if is_terminal() else Lines(console())
 
 
 class Lines:
@@ -62,7 +62,7 @@ class Lines:
         """Nothing is left open."""
 
     def _print(self, text: str, style: str = "") -> None:
-        self.out.print(Text(text, style))
+        self.out.print(Text(harmless(text), style))
 
 
 class Bar(Lines):

@@ -3,11 +3,7 @@
 import json as codec
 import os
 import re
-import shutil
-import tempfile
 from enum import StrEnum
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +11,7 @@ import typer
 
 from transformer_kit.cli.output import Json, emit, say
 
-TEMPLATES = files("transformer_kit") / "templates"
+TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 SCHEMA = "kit.schema.json"
 _PAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PLUGIN = re.compile(r"[a-z][a-z0-9_]*")
@@ -39,7 +35,7 @@ def new(
 
     A page gets the JSON schema of pages beside it, so that editors complete it. Nothing that exists is replaced.
 
-    Example: [bold]kit new run my-run[/], then [bold]kit check my-run.yaml[/] and [bold]kit train my-run.yaml[/]
+    Example: `kit new run my-run`, then `kit check my-run.yaml` and `kit train my-run.yaml`
     """
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder")
@@ -70,6 +66,9 @@ def _page(kind: Kind, name: str, folder: Path) -> tuple[list[Path], str]:
 def _plugin(name: str, folder: Path) -> tuple[list[Path], str]:
     if not _PLUGIN.fullmatch(name):
         raise typer.BadParameter(f"a namespace is of small letters, digits and '_', as in 'acme', got '{name}'")
+    import shutil
+    import tempfile
+
     target = folder / f"kit-{name.replace('_', '-')}"
     _refuse(target)
     names = {"name": name, "distribution": target.name, "package": f"kit_{name}"}
@@ -84,7 +83,7 @@ def _plugin(name: str, folder: Path) -> tuple[list[Path], str]:
     return sorted(path for path in target.rglob("*") if path.is_file()), f"pip install -e {target}"
 
 
-def _copy(source: Traversable, target: Path, names: dict[str, str]) -> None:
+def _copy(source: Path, target: Path, names: dict[str, str]) -> None:
     for item in source.iterdir():
         path = target / names.get(item.name, item.name).removesuffix(".txt")
         if item.is_dir():
@@ -109,6 +108,8 @@ def write(path: Path, text: str, *, replace: bool = False) -> None:
     """Write a file, whole or not at all. Raises OSError, FileExistsError without `replace`."""
     if not replace:
         _refuse(path)
+    import tempfile
+
     handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8") as file:

@@ -1,5 +1,6 @@
 """`kit train`: a run's page becomes a trained model."""
 
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from transformer_kit.cli.output import Json, console, emit, rows, say
 from transformer_kit.cli.pages import Sets
 
 if TYPE_CHECKING:
+    from transformer_kit.spec.schema import RunSpec
     from transformer_kit.train.launch import Result
 
 
@@ -37,28 +39,30 @@ def train(
 
     Ctrl-C saves and stops; --resume goes on as if nothing had happened. With --json each event is a line of JSON.
 
-    Example: [bold]kit train quickstart --set train.steps=100 --out runs/first[/]
+    Example: `kit train quickstart --set train.steps=100 --out runs/first`
     """
     if resume and source is not None:
         raise typer.BadParameter("--resume goes on with what the run started from; leave --from out")
     folder = out or Path("runs") / Path(run).stem
     again = _again(run, sets or [], folder)
     try:
-        result = _run(run, sets or [], folder, resume, source, allow_partial, json)
+        spec, result = _run(run, sets or [], folder, resume, source, allow_partial, json)
     except KeyboardInterrupt:
-        console(stderr=True).print(f"stopped at once; what was saved before goes on with: {again}")
+        saved = folder.joinpath("checkpoints").is_dir()
+        hint = f"; what was saved goes on with: {again}" if saved else ", before anything was saved"
+        console(stderr=True).print(f"stopped at once{hint}")
         raise typer.Exit(INTERRUPTED) from None
     if json:
         emit({"event": "end", **_data(result)}, line=True)
     else:
-        _tell(result, again)
+        _tell(spec, result, again)
     if result.interrupted is not None:
         raise typer.Exit(128 + signal.Signals[result.interrupted])
 
 
 def _run(
     run: str, sets: list[str], folder: Path, resume: bool, source: Path | None, allow_partial: bool, as_json: bool
-) -> "Result":
+) -> "tuple[RunSpec, Result]":
     from transformer_kit.cli.progress import reporter
     from transformer_kit.spec import files
     from transformer_kit.spec.read import read_run
@@ -71,9 +75,12 @@ def _run(
     for text in spec._source.notes:
         report.note(text)
     try:
-        return launch(spec, folder, base=base, resume=resume, source=source, allow_partial=allow_partial, report=report)
+        result = launch(
+            spec, folder, base=base, resume=resume, source=source, allow_partial=allow_partial, report=report
+        )
     finally:
         report.close()
+    return spec, result
 
 
 def _data(result: "Result") -> dict[str, object]:
@@ -90,7 +97,7 @@ def _data(result: "Result") -> dict[str, object]:
     }
 
 
-def _tell(result: "Result", again: str) -> None:
+def _tell(spec: "RunSpec", result: "Result", again: str) -> None:
     layout = result.layout
     if result.interrupted is not None:
         say(f"stopped by {result.interrupted} after step {result.step}, and saved; go on with: {again}", "bold")
@@ -100,12 +107,11 @@ def _tell(result: "Result", again: str) -> None:
     ]
     say(f"done: {result.step} steps  {'  '.join(losses)}".rstrip(), style="bold green")
     rows([("model", str(layout.model)), ("loss", str(layout.plot)), ("metrics", str(layout.metrics))])
-    say(f'try it: kit generate {layout.folder} "once upon a time"')
+    prompt = spec.sample.prompt if spec.sample is not None and spec.sample.prompt.strip() else "The "
+    say(f"try it: {shlex.join(['kit', 'generate', str(layout.folder), prompt])}")
 
 
 def _again(run: str, sets: list[str], folder: Path) -> str:
     """The command that goes on with the run."""
-    import shlex
-
     changes = [word for change in sets for word in ("--set", change)]
     return shlex.join(["kit", "train", run, *changes, "--out", str(folder), "--resume"])

@@ -117,7 +117,17 @@ def _layers() -> Schema:
         },
     }
     assert tuple(properties) == KEYS
-    return {"type": "object", "properties": properties, "required": ["count", "block"], "additionalProperties": False}
+    blocks = {"type": "array", "items": _ref("block"), "description": "Every layer's block, one by one."}
+    return {
+        "if": {"required": ["blocks"]},
+        "then": _closed({"blocks": blocks}, []),
+        "else": _closed(properties, ["count", "block"]),
+    }
+
+
+def _closed(properties: Schema, required: list[str]) -> Schema:
+    """A mapping with these keys and no other."""
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def _split(schema: Schema, name: str, prefix: str) -> dict[str, Schema]:
