@@ -201,7 +201,7 @@ def _pair(source: Any, key: Any) -> Table:
 def _step(here: Any, key: Any, path: str, mark: Mark) -> Any:
     """What `key` leads to, made where there is nothing yet."""
     if isinstance(here, Table) and key not in here:
-        here.put(key, Table(), mark, mark)
+        here.put(key, Table(), replace(mark, path=path), replace(mark, path=path))
     if isinstance(here[key], str):  # a part by its bare name: options go into the mapping it stands for
         here[key] = named(here, key)
     if not isinstance(here[key], (dict, list)):

@@ -131,7 +131,7 @@ class _Reader:
             self._stop(event, (), f"nested too deeply: at most {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path)
-        if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag == "!"):
+        if event.tag is not None:
             self._problem(event, path, f"tags are not used in specs, got '{event.tag}'")
         before = self.nodes
         value = self._built(event, path, depth)
