@@ -24,6 +24,8 @@ def environment() -> Iterator[dict[str, str]]:
         found = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "120", "XDG_CACHE_HOME": folder}
         found |= {"PATH": f"{bin}:{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": folder}
         found |= {"PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
+        found |= {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
+        found |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         server = subprocess.Popen([sys.executable, "-m", "tests.docs.warm", address], cwd=ROOT, env=os.environ | found)
         try:
             deadline = time.monotonic() + 60

@@ -59,9 +59,11 @@ def _answer(line: socket.socket) -> None:
     arguments, folder, environment = json.loads(_exactly(line, int.from_bytes(length, "big")))
     for own, given in enumerate(streams):
         os.dup2(given, own)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115 - until exit
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path += [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
     code = _run(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
