@@ -78,6 +78,11 @@ def test_tokenised_once(tmp_path: Path, bytewise: Tokenizer, trained_bpe: Tokeni
     assert dataset.reads == 2
     prepare(Documents("other text"), bytewise, tmp_path)
     assert len(folders(tmp_path)) == 3
+    part = core.get("tokenizer", "bpe")
+    other_merges = part(part.Options(vocab_size=300))
+    other_merges.train(iter(["other merges " * 20]))
+    prepare(dataset, other_merges, tmp_path)
+    assert dataset.reads == 3
 
 
 def test_progress_is_told_in_bytes(tmp_path: Path, bytewise: Tokenizer) -> None:
