@@ -56,7 +56,13 @@ class Part:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "Options" not in cls.__dict__:
-            own = type("Options", (cls.Options,), {"__module__": cls.__module__, "__doc__": cls.Options.__doc__})
+            names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}  # for pickle
+            # Without fields there are no docstrings, and looking for them takes longer than importing the part.
+            config = {"use_attribute_docstrings": False}
+            own: Any = type(
+                "Options", (cls.Options,), {**names, "__doc__": cls.Options.__doc__, "model_config": config}
+            )
+            own.model_config["use_attribute_docstrings"] = True  # for the classes derived from it
             setattr(cls, "Options", own)  # noqa: B010 - a type checker takes a nested class for final
         cls.Options.part = cls
 
@@ -234,9 +240,16 @@ class Mixer(ModelPart):
         acts = chosen.part.acts
         if acts == "nowhere" or acts in self.accepts:
             return site.build(None, Position)
-        able = [n for n in core.names("mixer") if acts in core.get("mixer", n).accepts]
+        able = [n for n in core.names("mixer") if _accepts(n, acts)]
         who = f"mixers that take it: {', '.join(able)}" if able else "choose it as the model's `position`"
         raise ValueError(f"position '{chosen.part.name}' acts on the {acts}, not in mixer '{self.name}'; {who}")
+
+
+def _accepts(mixer: str, place: str) -> bool:
+    try:
+        return place in core.get("mixer", mixer).accepts
+    except core.RegistryError:  # another part's fault, which is not what this message is about
+        return False
 
 
 class FFN(ModelPart):

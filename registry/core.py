@@ -151,8 +151,10 @@ def suggest(word: str, choices: list[str]) -> str:
 
 def elsewhere(family: str, name: str) -> list[str]:
     """Other families which have a part of this name."""
-    announced = (e.family for e in installed.all_entries() if e.name == name and e.namespace in _active.get())
-    return sorted({*(f for f in families() if _is_core(f, name)), *announced} - {family})
+    here = {f for f in families() if _is_core(f, name)}
+    made = {f for f, n in _registered if n == name and not _needs_listing(n)}
+    announced = {e.family for e in installed.all_entries() if e.name == name and e.namespace in _active.get()}
+    return sorted((here | made | announced) - {family})
 
 
 def origin(family: str, name: str) -> str:

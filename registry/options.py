@@ -105,10 +105,11 @@ class Slot:
         return value
 
     def _shape(self, value: Any) -> str:
+        one = f"{'an' if self.family[0] in 'aeiou' else 'a'} {self.family}"
         if isinstance(value, Mapping):
             keys = ", ".join(map(str, value)) or "nothing"
-            return f"needs `type:`, the name of a {self.family} ({', '.join(core.names(self.family))}); got only {keys}"
-        return f"must be the name of a {self.family} or a mapping with `type:`, got {value!r}"
+            return f"needs `type:`, the name of {one} ({', '.join(core.names(self.family))}); got only {keys}"
+        return f"must be the name of {one} or a mapping with `type:`, got {value!r}"
 
 
 def slot_family(field: FieldInfo) -> str | None:

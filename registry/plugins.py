@@ -7,8 +7,10 @@ A plugin is a namespace. Its distribution announces, for each of its parts, an e
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, distributions
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "transformer_kit."
 NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -21,7 +23,7 @@ class Entry:
     family: str
     name: str
     distribution: str
-    point: EntryPoint
+    point: "EntryPoint"
 
     @property
     def namespace(self) -> str:
@@ -42,11 +44,15 @@ class Entry:
 @cache
 def all_entries() -> tuple[Entry, ...]:
     """Every entry point of every family, as found when first asked (`all_entries.cache_clear()` looks again)."""
+    from importlib.metadata import distributions  # slow to import, and not needed until something is looked up
+
+    announced = [(d, [p for p in d.entry_points if p.group.startswith(GROUP)]) for d in distributions()]
+    if not any(points for _, points in announced):
+        return ()  # the usual case; names, which have to be parsed out of long files, are not needed
     found: dict[str, list[Entry]] = {}
-    for distribution in distributions():
+    for distribution, points in announced:
         name = distribution.name or "unknown"
         if name not in found:  # the first on the path hides later copies, as it does for imports
-            points = (p for p in distribution.entry_points if p.group.startswith(GROUP))
             found[name] = [Entry(p.group.removeprefix(GROUP), p.name, name, p) for p in points]
     return tuple(entry for entries_of_one in found.values() for entry in entries_of_one)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import sysconfig
 import tokenize
@@ -39,10 +40,9 @@ class PythonStdlib(Dataset):
 
     @cached_property
     def _files(self) -> list[Path]:
-        root = _root()
-        found = sorted(p for p in root.rglob("*.py") if LEFT_OUT.isdisjoint(p.relative_to(root).parts))
+        found = sorted(_sources(_root()))
         if not found:
-            raise ValueError(f"{root}: this interpreter comes without the source code of its library")
+            raise ValueError(f"{_root()}: this interpreter comes without the source code of its library")
         if self.options.max_mb is None:
             return found
         return list(_first(found, self.options.max_mb * 1e6))
@@ -50,6 +50,12 @@ class PythonStdlib(Dataset):
 
 def _root() -> Path:
     return Path(sysconfig.get_path("stdlib"))
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = set(folders) - LEFT_OUT  # os.walk goes where this list says
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
 
 
 def _first(files: list[Path], size: float) -> Iterator[Path]:

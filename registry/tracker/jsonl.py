@@ -1,9 +1,10 @@
 """Metrics as JSON lines: one object for each step, in `metrics.jsonl`."""
 
+import errno
 import json
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from registry.contracts import Tracker
 from registry.core import register
@@ -17,14 +18,15 @@ class Jsonl(Tracker):
     def __init__(self, options: Options, folder: Path) -> None:
         super().__init__(options, folder)
         self.path = folder / "metrics.jsonl"
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line, and hand it to the operating system. Raises OSError when it cannot be written."""
         if self._file is None:
-            self._file = self.path.open("a", encoding="utf-8")
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+            self._file = self.path.open("ab", buffering=0)  # nothing is held back for `close` to fail on
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, "no space is left for the whole line")
 
     def rewind(self, step: int) -> None:
         """Keep the lines up to `step`; what came later, and a line that a crash cut short, go."""

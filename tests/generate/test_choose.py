@@ -28,9 +28,19 @@ def test_every_share_of_the_line_belongs_to_its_token() -> None:
         assert choose(logits, [], torch.tensor([uniform], dtype=torch.float64)).tolist() == [token]
 
 
-def test_half_precision_logits_are_sampled_in_single() -> None:
-    logits = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.bfloat16)
-    assert choose(logits, [], None).tolist() == [2]
+def test_samplers_see_single_precision_whatever_the_model_computes_in() -> None:
+    seen: list[torch.dtype] = []
+
+    class Looks(Sampler):
+        """Notes what it is given."""
+
+        def apply(self, logits: torch.Tensor) -> torch.Tensor:
+            seen.append(logits.dtype)
+            return logits
+
+    logits = torch.tensor([[1.0, 4.0, 2.0]], dtype=torch.bfloat16)
+    assert choose(logits, [Looks(Looks.Options())], None).tolist() == [1]
+    assert seen == [torch.float32]
 
 
 def test_numbers_depend_on_seed_and_row_alone() -> None:

@@ -127,8 +127,10 @@ class _Assembler:
                 return options.part(options, site)
             except ValueError as error:
                 self._note(self.above[-1][1], error)
-            except Exception:
-                if not self.problems:
+            except Exception as error:
+                if "overflow" in str(error):  # torch says so in a RuntimeError of its own words
+                    self._note(self.above[-1][1], ValueError(f"is too large to count its weights: {error}"))
+                elif not self.problems:
                     raise
         return nn.Module()
 

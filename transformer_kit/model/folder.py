@@ -1,31 +1,33 @@
 """A trained model as a folder: `spec.yaml`, `model.safetensors`, `tokenizer.json`.
 
-    save(model, folder, tokenizer)     all or nothing: written beside, then renamed
+    save(model, folder, tokenizer)     all or nothing: written beside, brought to disk, then renamed
     load(folder)                       the model, its weights checked name by name and shape by shape
 
 Errors: FolderError, a ValueError, says what is wrong with a folder and what it should hold.
 """
 
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from registry.contracts import Tokenizer
+from registry.contracts import ModelPart, Tokenizer
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.model import Model
-from transformer_kit.spec.read import read
+from transformer_kit.spec.read import Source, read
 from transformer_kit.spec.schema import Spec
+from transformer_kit.spec.yaml import dump
 
 SPEC, WEIGHTS = "spec.yaml", "model.safetensors"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+SHOWN = 20
+"""How many wrong tensors a message names."""
 
 
 class FolderError(ValueError):
@@ -33,35 +35,45 @@ class FolderError(ValueError):
 
 
 def save(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
-    """Write the model's folder. Raises FolderError when there is something at that place already."""
-    target = Path(folder)
+    """Write the model's folder; where it lies. Raises FolderError when something is there already, or nothing can be.
+
+    After an error or an interrupt, what was there before is there, and nothing else.
+    """
+    target = Path(folder).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FolderError(f"{target} exists and is not empty; choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        raise FolderError(
+            f"{folder} exists and is not {'empty' if target.is_dir() else 'a folder'}; choose another name"
+        )
+    new = [p for p in (target, *target.parents) if not p.exists()][1:]
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
+        draft.mkdir(parents=True)
         write(model, draft, tokenizer)
-        draft.chmod(0o755)
+        for path in (*draft.iterdir(), draft):
+            _sync(path)
         os.replace(draft, target)
-    except BaseException:
+        _sync(target.parent)
+    except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
+        for parent in new:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
+        if isinstance(error, (OSError, SafetensorError)):
+            reason = getattr(error, "strerror", None) or error
+            raise FolderError(f"{folder} cannot be written: {reason}") from error
         raise
-    return target
+    return Path(folder)
 
 
 def write(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -> None:
     """Write the model's files into a folder that exists."""
-    page = model_page(model.spec)
-    (folder / SPEC).write_text(yaml.safe_dump(page, sort_keys=False, allow_unicode=True), "utf-8")
+    page = _architecture(model.spec)
+    (folder / SPEC).write_text(dump(page.resolved()), "utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "spec": model.spec.hash})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "spec": page.hash})
+    (folder / WEIGHTS).chmod((folder / SPEC).stat().st_mode)  # safetensors lets nobody but the owner read, else
     if tokenizer is not None:
         tokenizer.save(folder)
-
-
-def model_page(spec: Spec) -> dict[str, object]:
-    """The canonical form of the model's part of a page."""
-    return {k: v for k, v in spec.resolved().items() if k in Spec.model_fields}
 
 
 def load(
@@ -77,28 +89,31 @@ def load(
     """
     path = Path(folder)
     _check_folder(path)
-    model = assemble(read(path / SPEC), kernel)
+    spec = read(path / SPEC)
+    model = assemble(spec, kernel)
+    check_tensors(path / WEIGHTS, model, read_shapes(path / WEIGHTS))
     tensors = read_tensors(path / WEIGHTS, device)
-    check_tensors(path / WEIGHTS, model, {name: tuple(t.shape) for name, t in tensors.items()})
+    _check_values(path / WEIGHTS, tensors)
+    _note_hash(path / WEIGHTS, spec)
+    _fill_unsaved(model, device)
     model.load_state_dict(tensors, strict=True, assign=True)
     model = model if dtype is None else model.to(dtype)
     return model.eval()
 
 
-def _check_folder(path: Path) -> None:
-    if not path.is_dir():
-        raise FolderError(f"{path} is not a folder; a model's folder holds {SPEC} and {WEIGHTS}")
-    missing = [name for name in (SPEC, WEIGHTS) if not (path / name).is_file()]
-    if missing:
-        pickled = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
-        hint = f"; {', '.join(pickled)} is a pickle, which can run code and is never read" if pickled else ""
-        raise FolderError(f"{path} holds no {' and no '.join(missing)}, so it is not a model's folder{hint}")
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a safetensors file, read from its header. FolderError as `read_tensors`."""
+    _check_readable(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise FolderError(f"{path} cannot be read as safetensors: {error}") from None
 
 
 def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises FolderError when it is not one, is cut short, or is a pickle."""
-    if path.suffix in PICKLES:
-        raise FolderError(f"{path} is a pickle, which can run code; convert it to safetensors where it comes from")
+    _check_readable(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -116,6 +131,89 @@ def check_tensors(path: Path, model: Model, shapes: dict[str, tuple[int, ...]]) 
         for name, shape in expected.items()
         if name in shapes and shapes[name] != shape
     ]
+    _refuse(f"{path} does not fit the spec beside it", wrong)
+
+
+def _architecture(spec: Spec) -> Spec:
+    """The model's part of a page."""
+    return Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model)
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise FolderError(f"{path} {what}; a model's folder holds {SPEC} and {WEIGHTS}")
+    missing = [name for name in (SPEC, WEIGHTS) if not (path / name).is_file()]
+    if missing:
+        pickled = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
+        hint = f"; {', '.join(pickled)} is a pickle, which can run code and is never read" if pickled else ""
+        raise FolderError(f"{path} holds no {' and no '.join(missing)}, so it is not a model's folder{hint}")
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse pickles, by name and by their first bytes: an archive of torch, or a bare one."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise FolderError(f"{path} cannot be read: {error.strerror}") from None
+    bare = start[:1] == b"\x80" and start[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if path.suffix in PICKLES or start == b"PK" or (bare and not _has_header(path)):
+        raise FolderError(f"{path} is a pickle, which can run code; convert it to safetensors where it comes from")
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a JSON header follows the first eight bytes: a length may happen to look like the start of a pickle."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
+    wrong = []
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            wrong.append(f"{name} is of {tensor.dtype}, and weights are floating point".replace("torch.", ""))
+        elif tensor.numel() and not all(bound.isfinite() for bound in _bounds(tensor)):
+            wrong.append(f"{name} holds NaN or infinite values")
+    _refuse(f"{path} is damaged", wrong)
+
+
+def _bounds(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and greatest value; NaN when there is one. Takes no memory, except for the narrowest types."""
+    low, high = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())
+    return low, high
+
+
+def _refuse(what: str, wrong: list[str]) -> None:
     if wrong:
-        shown = wrong[:20] + ([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])
-        raise FolderError(f"{path} does not fit the spec beside it:\n  " + "\n  ".join(shown))
+        shown = wrong[:SHOWN] + ([f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else [])
+        raise FolderError(f"{what}:\n  " + "\n  ".join(shown))
+
+
+def _note_hash(path: Path, spec: Spec) -> None:
+    """Note, for the reader of the spec, that weights which fit it were saved with another one."""
+    with safe_open(path, framework="pt") as file:
+        saved = (file.metadata() or {}).get("spec")
+    source = spec._source
+    if saved is not None and saved != _architecture(spec).hash and isinstance(source, Source):
+        source.notes.append(f"{path}: the spec beside these weights was changed after they were saved")
+
+
+def _fill_unsaved(model: Model, device: str | torch.device) -> None:
+    """Make and fill what a part computes and no file holds: buffers that are not persistent."""
+    for module in model.modules():
+        if module._non_persistent_buffers_set:
+            nn.Module.to_empty(module, device=device, recurse=False)
+            if isinstance(module, ModelPart):
+                module.reset_parameters()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders, and commits renames by itself.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,10 +1,12 @@
 """What is wrong with a spec, all at once.
 
-    SpecError          everything that is wrong with one page; a ValueError
-    `- .problems       each a `Problem`: where it stands, and what, got, choose
+SpecError          everything that is wrong with one page; a ValueError
+`- .problems       each a `Problem`, in the page's order: where it stands, and what, got, choose
 """
 
+import reprlib
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,33 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """The spec is wrong. `problems` says everything that is; the message has a line for each."""
+    """The spec is wrong. `problems` says everything that is, each once; the message has a line for each."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = list(dict.fromkeys(problems))
+        unique = dict.fromkeys(problems)
+        self.problems = sorted(unique, key=lambda p: (p.mark.file, p.mark.line, p.mark.column))
         super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type["SpecError"], tuple[list[Problem]]]:
+        return SpecError, (self.problems,)
+
+
+class _Short(reprlib.Repr):
+    """Builtin `repr`, in bounded time and length; tables and lists with marks look like plain ones."""
+
+    repr_Table = reprlib.Repr.repr_dict
+    repr_Items = reprlib.Repr.repr_list
+
+    def repr_int(self, x: int, level: int) -> str:
+        return "a number of over 50 digits" if x.bit_length() > 166 else repr(x)
+
+
+_short = _Short()
+_short.maxstring = _short.maxother = 60
+_WORDS = {"None": "nothing", "True": "true", "False": "false"}
+
+
+def shown(value: Any) -> str:
+    """What was got, as a message quotes it: short, and in the words of YAML."""
+    text = _short.repr(value)
+    return _WORDS.get(text, text)

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from registry import core
-from registry.options import Group, slot_family
-from transformer_kit.spec.errors import Mark, Problem
-from transformer_kit.spec.tree import at, find
+from registry.options import Group, Options, slot_family
+from transformer_kit.spec.errors import Mark, Problem, shown
+from transformer_kit.spec.tree import Path, at, find
 
 _TEXTS = {
     "int_type": "must be a whole number, got {got}",
@@ -25,53 +25,81 @@ _TEXTS = {
     "less_than_equal": "must be at most {le}, got {got}",
     "finite_number": "must be a finite number, got {got}",
     "literal_error": "must be {expected}, got {got}",
-    "int_parsing_size": "must be at most 1000000000, got {got}",
+    "int_parsing_size": "must be a number of reasonable size, got {got}",
+    "int_from_float": "must be a whole number, got {got}",
     "too_short": "must hold at least {min_length}, got {actual_length}",
     "too_long": "must hold at most {max_length}, got {actual_length}",
 }
 
 
 def problems(error: ValidationError, tree: Any, page: type[Group], start: Mark) -> list[Problem]:
-    """One problem for each thing that the validator found wrong in `tree`, which should have been a `page`."""
-    return [_problem(detail, tree, page, start) for detail in error.errors()]
+    """One problem for each thing that the validator found wrong in `tree`, which should have been a `page`.
+
+    A mistake that stands in one place and is met in many layers is one problem.
+    """
+    found: dict[tuple[Any, ...], Problem] = {}
+    for detail in error.errors(include_url=False):
+        path, context = detail["loc"], detail.get("ctx", {})
+        mark = find(tree, path) or start
+        key = (mark, detail["type"], path[-1:], str(context.get("text") or context.get("error")))
+        if key not in found:
+            found[key] = Problem(mark, _text(detail, tree, page))
+    return list(found.values())
 
 
-def _problem(detail: ErrorDetails, tree: Any, page: type[Group], start: Mark) -> Problem:
-    path = detail["loc"]
-    mark = find(tree, path) or start
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        return Problem(mark, no_option(str(path[-1]), owner(page, tree, path[:-1]), at(tree, path[:-1])))
+def _text(detail: ErrorDetails, tree: Any, page: type[Group]) -> str:
+    path, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
+    if kind in ("extra_forbidden", "invalid_key"):
+        return _no_option(page, tree, path)
     if kind == "missing":
-        return Problem(mark, f"needs '{path[-1]}'{_about(owner(page, tree, path[:-1]), str(path[-1]))}")
-    return Problem(mark, _text(detail))
-
-
-def _text(detail: ErrorDetails) -> str:
-    context = detail.get("ctx", {})
+        return f"needs '{path[-1]}'{_about(owner(page, tree, path[:-1]), str(path[-1]))}"
     if "text" in context:
         return str(context["text"])
     if "error" in context:
         return str(context["error"])
-    got = repr(detail["input"])
-    got = {"None": "nothing", "True": "true", "False": "false"}.get(got, got)
-    got = got if len(got) <= 60 else f"{got[:57]}..."
-    template = _TEXTS.get(detail["type"])
+    got = shown(detail["input"])
+    template = _TEXTS.get(kind)
     return template.format(got=got, **context) if template else f"{detail['msg']}, got {got}"
 
 
-def no_option(key: str, group: type[Group] | None, written: Any) -> str:
+def _no_option(page: type[Group], tree: Any, path: Path) -> str:
     """`no option 'd_f' in 'gated'; did you mean 'd_ff'?`, or whose option it is."""
+    key, above = str(path[-1]), path[:-1]
+    group = owner(page, tree, above)
     if group is None:
         return f"no key '{key}' here"
     part = getattr(group, "part", None)
+    what = f"no key '{key}' here" if part is None else f"no option '{key}' in '{part.name}'"
+    whose = [] if part is None else [f"'{o}'" for o in _owners(part.family, part.name, key)]
+    whose = whose or _neighbours(page, tree, above, key)
+    if whose:
+        return f"{what}; it belongs to {', '.join(whose)}"
     fields = list(group.model_fields)
-    inside = f"'{part.name}'" if part is not None else group.__name__.lower()
-    others = [] if part is None else _owners(part.family, part.name, key)
-    if others:
-        return f"no option '{key}' in {inside}; it belongs to {', '.join(repr(o) for o in others)}"
-    free = [f for f in fields if not (isinstance(written, Mapping) and f in written)]
-    return f"no option '{key}' in {inside}{core.suggest(key, free) if free else '; it has none'}"
+    return f"{what}{core.suggest(key, fields)}" if fields else f"{what}; it has none"
+
+
+def _neighbours(page: type[Group], tree: Any, path: Path, key: str) -> list[str]:
+    """The written parts below `path` and beside it which have an option `key`; else the nearest around it."""
+    found: list[str] = []
+    for place in dict.fromkeys((path, path[:-1])):
+        group, inside = owner(page, tree, place), at(tree, place)
+        for name, field in group.model_fields.items() if group is not None else ():
+            family = slot_family(field)
+            options = _part_options(family, at(inside, (name,))) if family else None
+            if options is not None and key in options.model_fields:
+                found.append(f"{name} '{options.part.name}'")
+    if found:
+        return list(dict.fromkeys(found))
+    above = (path[:i] for i in range(len(path) - 1, -1, -1))
+    around = ((p, g) for p in above if (g := owner(page, tree, p)) is not None and key in g.model_fields)
+    return [_place(p, g) for p, g in around][:1]
+
+
+def _place(path: Path, group: type[Group]) -> str:
+    part = getattr(group, "part", None)
+    if part is not None:
+        return f"the {part.family} '{part.name}' around it"
+    return f"'{path[-1]}'" if path else "the page itself"
 
 
 def _owners(family: str, name: str, key: str) -> list[str]:
@@ -90,7 +118,7 @@ def _about(group: type[Group] | None, key: str) -> str:
     return f": {field.description[0].lower()}{field.description[1:].rstrip('.')}" if field and field.description else ""
 
 
-def owner(page: type[Group], tree: Any, path: tuple[Any, ...]) -> type[Group] | None:
+def owner(page: type[Group], tree: Any, path: Path) -> type[Group] | None:
     """The class of options whose fields may be written at `path`."""
     group: type[Group] | None = page
     for i, key in enumerate(path):
@@ -105,12 +133,15 @@ def owner(page: type[Group], tree: Any, path: tuple[Any, ...]) -> type[Group] | 
     return group
 
 
-def _part_options(family: str, written: Any) -> type[Group] | None:
+def _part_options(family: str, written: Any) -> type[Options] | None:
     name = written.get("type") if isinstance(written, Mapping) else written
+    if not isinstance(name, str):
+        return None
     try:
-        return core.get(family, str(name)).Options
+        options: type[Options] = core.get(family, name).Options
     except core.RegistryError:
         return None
+    return options
 
 
 def _group(annotation: Any) -> type[Group] | None:

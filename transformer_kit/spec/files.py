@@ -5,54 +5,51 @@ the tree it was started from. No other path, and no URL, is ever opened.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from registry.core import suggest
 from transformer_kit.spec import yaml
-from transformer_kit.spec.errors import Mark, Problem, SpecError
+from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
+from transformer_kit.spec.shipped import names, shipped
 from transformer_kit.spec.tree import Table, find, merge, stamp
 
 MAX_DEPTH = 16
+MAX_PAGES = 64
+MAX_BYTES = 4 * yaml.MAX_LENGTH
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def shipped() -> Path:
-    """The folder of specs that come with the kit: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return next(p for p in (package / "configs", package.parent / "configs") if (p / "models").is_dir())
-
-
-def names(kind: str = "models") -> list[str]:
-    """Names of the specs of one kind that come with the kit: `models` or `runs`."""
-    return sorted(p.stem for p in (shipped() / kind).glob("*.yaml"))
 
 
 def locate(spec: str | Path) -> Path:
     """The file that a person means: a path, or the name of a shipped spec. Raises SpecError."""
     path = Path(spec)
-    if path.is_file():
+    if _is_file(path):
         return path
     if isinstance(spec, str) and _NAME.fullmatch(spec) and path.suffix not in (".yaml", ".yml"):
         for kind in ("models", "runs"):
-            if (shipped() / kind / f"{spec}.yaml").is_file():
+            if _is_file(shipped() / kind / f"{spec}.yaml"):
                 return shipped() / kind / f"{spec}.yaml"
-    what = "is a folder" if path.is_dir() else "does not exist"
-    hint = f"; specs that come with the kit: {', '.join([*names('models'), *names('runs')])}"
-    raise SpecError([Problem(Mark(str(spec)), f"the file {what}{hint}")])
+    known = [*names("models"), *names("runs")]
+    what = "is a folder, not a file" if _is(Path.is_dir, path) else "there is no such file"
+    raise SpecError([Problem(Mark(_short(path)), f"{what}; specs that come with the kit: {', '.join(known)}")])
 
 
 def page(path: Path) -> tuple[Table, Mark]:
     """The mapping in one file, as written. Raises SpecError."""
-    shown = str(path)
+    file = _short(path)
     try:
-        text = path.read_text("utf-8")
+        with path.open("rb") as stream:
+            text = stream.read(MAX_BYTES + 1).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SpecError([Problem(Mark(shown), f"not UTF-8 text: byte {error.start}: {error.reason}")]) from None
+        if error.end > MAX_BYTES:
+            raise SpecError([Problem(Mark(file), f"the page is too long: at most {MAX_BYTES} bytes")]) from None
+        raise SpecError([Problem(Mark(file), f"not UTF-8 text: byte {error.start}: {error.reason}")]) from None
     except OSError as error:
-        raise SpecError([Problem(Mark(shown), f"cannot be read: {error.strerror}")]) from None
-    value, mark = yaml.parse(text, shown)
+        raise SpecError([Problem(Mark(file), f"cannot be read: {error.strerror}")]) from None
+    value, mark = yaml.parse(text, file)
     if value is None:
-        raise SpecError([Problem(Mark(shown, 1, 1), "the page is empty; `kit new model NAME` writes a first one")])
+        raise SpecError([Problem(Mark(file, 1, 1), "the page is empty; `kit new model NAME` writes a first one")])
     if not isinstance(value, Table):
         kind = "a list" if isinstance(value, list) else "one value"
         raise SpecError([Problem(mark, f"a page must be a mapping of keys to values, got {kind}")])
@@ -61,7 +58,91 @@ def page(path: Path) -> tuple[Table, Mark]:
 
 def load(path: Path, dropped: list[str]) -> tuple[Table, Mark]:
     """The mapping in `path` with all it builds on laid underneath."""
-    return _load(path, _root(path), (), dropped)
+    return _Loader(path, dropped).load(path, ())
+
+
+def settle(tree: Table, path: Path, dropped: list[str]) -> None:
+    """Put the architecture in the place of `model` where that names a page, as seen from `path`."""
+    _Loader(path, dropped).settle(tree, path, (path.resolve(),))
+
+
+class _Loader:
+    """Reads pages of one tree, and not without end."""
+
+    def __init__(self, path: Path, dropped: list[str]) -> None:
+        self.root = _root(path)
+        self.dropped = dropped
+        self.read = 0
+
+    def load(self, path: Path, above: tuple[Path, ...]) -> tuple[Table, Mark]:
+        table, start = page(path)
+        above = (*above, path.resolve())
+        own = self.settle(table, path, above)
+        if "extends" not in table:
+            return table, start
+        base = self._reference(table, "extends", path, above)
+        if own and "model" in base:  # a model of its own making replaces the one below, instead of mixing with it
+            del base["model"]
+        merged: Table = merge(base, _without(table, "extends"), self.dropped)
+        return merged, start
+
+    def settle(self, table: Table, path: Path, above: tuple[Path, ...]) -> bool:
+        """Put the named architecture at `model`, or under it; whether one was named."""
+        model = table.get("model")
+        if isinstance(model, str):
+            table.take("model", table, self._model(table, "model", path, above))
+            return True
+        if not isinstance(model, Table) or "extends" not in model:
+            return False
+        base = self._model(model, "extends", path, above)
+        table.take("model", table, merge(base, _without(model, "extends"), self.dropped, "model"))
+        return True
+
+    def _model(self, source: Table, key: str, path: Path, above: tuple[Path, ...]) -> Any:
+        base = self._reference(source, key, path, above)
+        if "model" not in base:
+            raise SpecError([_problem(source, key, path, f"the page '{source[key]}' describes no model")])
+        return base["model"]
+
+    def _reference(self, source: Table, key: str, path: Path, above: tuple[Path, ...]) -> Table:
+        """The page that `source[key]` names, with all that it builds on."""
+        name = source[key]
+        if not isinstance(name, str):
+            text = f"must be the name of a spec or a path to one, got {shown(name)}"
+            raise SpecError([_problem(source, key, path, text)])
+        target = self._target(source, key, path)
+        self.read += 1
+        if target.resolve() in above:
+            chain = " -> ".join(p.name for p in (*above, target))
+            raise SpecError([_problem(source, key, path, f"pages build on each other in a circle: {chain}")])
+        if len(above) > MAX_DEPTH or self.read > MAX_PAGES:
+            text = f"builds on too many pages: at most {MAX_DEPTH} deep and {MAX_PAGES} in all"
+            raise SpecError([_problem(source, key, path, text)])
+        table, _ = self.load(target, above)
+        stamped: Table = stamp(table, f"from {target.name}, which {path.name} builds on")
+        return stamped
+
+    def _target(self, source: Table, key: str, path: Path) -> Path:
+        name: str = source[key]
+        if not name.endswith((".yaml", ".yml")):
+            known = shipped() / "models" / f"{name}.yaml"
+            if _NAME.fullmatch(name) and _is_file(known):
+                return known
+            text = (
+                f"no spec '{_brief(name)}' comes with the kit (a path to a file ends in .yaml){suggest(name, names())}"
+            )
+            raise SpecError([_problem(source, key, path, text)])
+        if Path(name).is_absolute():
+            text = f"'{_brief(name)}' is an absolute path; write it relative to the folder of {path.name}"
+            raise SpecError([_problem(source, key, path, text)])
+        target = _resolved(path.parent / name)
+        if target is not None and not any(target.is_relative_to(tree.resolve()) for tree in (self.root, shipped())):
+            text = f"'{name}' lies outside {self.root}, the tree of this page; start from a folder that holds both"
+            raise SpecError([_problem(source, key, path, text)])
+        if target is None or not _is_file(target):
+            text = f"there is no file '{_brief(name)}', as seen from the folder of {path.name}"
+            raise SpecError([_problem(source, key, path, text)])
+        return target
 
 
 def _root(path: Path) -> Path:
@@ -73,62 +154,45 @@ def _root(path: Path) -> Path:
     return around[0] if around else here.parent
 
 
-def _load(path: Path, root: Path, above: tuple[Path, ...], dropped: list[str]) -> tuple[Table, Mark]:
-    table, start = page(path)
-    above = (*above, path.resolve())
-    table = _extended(table, path, root, above, dropped)
-    model = table.get("model")
-    if isinstance(model, str):
-        table.take("model", table, _reference(model, find(table, ("model",)), path, root, above, dropped).get("model"))
-    elif isinstance(model, Table):
-        table.take("model", table, _extended(model, path, root, above, dropped, "model"))
-    return table, start
+def _problem(source: Table, key: str, path: Path, text: str) -> Problem:
+    return Problem(find(source, (key,)) or Mark(_short(path)), text)
 
 
-def _extended(
-    table: Table, path: Path, root: Path, above: tuple[Path, ...], dropped: list[str], key: str | None = None
-) -> Table:
-    """`table` laid on the page its `extends` names, or on that page's `key`."""
-    if "extends" not in table:
-        return table
-    mark = find(table, ("extends",)) or Mark(str(path))
-    name = table["extends"]
-    if not isinstance(name, str):
-        raise SpecError([Problem(mark, f"must be the name of a spec or a path to one, got {name!r}")])
-    base: Any = _reference(name, mark, path, root, above, dropped)
-    if key is not None:
-        base = base.get(key, Table())
-    own = Table()
+def _without(table: Table, key: str) -> Table:
+    rest = Table()
     for k in table:
-        if k != "extends":
-            own.take(k, table, table[k])
-    merged: Table = merge(base, own, dropped)
-    return merged
+        if k != key:
+            rest.take(k, table, table[k])
+    return rest
 
 
-def _reference(
-    name: str, mark: Mark | None, path: Path, root: Path, above: tuple[Path, ...], dropped: list[str]
-) -> Table:
-    mark = mark or Mark(str(path))
-    target = _target(name, mark, path, root)
-    if target.resolve() in above or len(above) > MAX_DEPTH:
-        chain = " -> ".join(p.name for p in (*above, target))
-        raise SpecError([Problem(mark, f"pages build on each other in a circle: {chain}")])
-    table, _ = _load(target, root if target.is_relative_to(root) else shipped(), above, dropped)
-    stamped: Table = stamp(table, f"from {target.name}, which {path.name} builds on")
-    return stamped
+def _short(path: Path) -> str:
+    """The path as messages show it: from the working folder, where it lies below that."""
+    try:
+        return _brief(str(path.relative_to(Path.cwd())))
+    except ValueError:
+        return _brief(str(path))
 
 
-def _target(name: str, mark: Mark, path: Path, root: Path) -> Path:
-    if not name.endswith((".yaml", ".yml")):
-        known = shipped() / "models" / f"{name}.yaml"
-        if _NAME.fullmatch(name) and known.is_file():
-            return known
-        hint = ", ".join(names())
-        raise SpecError([Problem(mark, f"no spec '{name}' comes with the kit; choose from {hint}, or a .yaml file")])
-    target = (path.parent / name).resolve()
-    if Path(name).is_absolute() or not (target.is_relative_to(root) or target.is_relative_to(shipped().resolve())):
-        raise SpecError([Problem(mark, f"'{name}' lies outside {root}; a page builds on files of its own tree")])
-    if not target.is_file():
-        raise SpecError([Problem(mark, f"the file '{name}' does not exist beside {path.name}")])
-    return target
+def _brief(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _resolved(path: Path) -> Path | None:
+    """Where links lead; None where they lead in a circle, or the name is none."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _is_file(path: Path) -> bool:
+    return _is(Path.is_file, path)
+
+
+def _is(question: Callable[[Path], bool], path: Path) -> bool:
+    """The answer of the file system; no for what cannot even be asked: names too long or with a NUL."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False

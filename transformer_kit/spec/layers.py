@@ -9,14 +9,18 @@
 `expand` turns this into one block for each layer; `fold` turns the blocks back.
 """
 
-import difflib
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from transformer_kit.spec.tree import Items, Table, find, marks_of, merge
+from registry.core import suggest
+from transformer_kit.spec.errors import Mark, shown
+from transformer_kit.spec.tree import Items, Table, difference, find, marks_of, merge, written
 
 KEYS = ("count", "block", "kinds", "pattern", "at")
 MAX_LAYERS = 4096
@@ -31,60 +35,93 @@ def expand(layers: Any) -> Any:
     if not isinstance(layers, Mapping) or "blocks" in layers:
         return layers
     wrong: list[Wrong] = []
-    blocks = blocks_of(layers, wrong)
+    blocks = blocks_of(written(layers, "layers"), wrong)
     if wrong:
         raise PydanticCustomError("layers", "{text}", {"text": "; ".join(text for _, text in wrong)})
     return {"blocks": blocks}
 
 
 def blocks_of(layers: Mapping[str, Any], wrong: list[Wrong], dropped: list[str] | None = None) -> Items:
-    """One merged block for each layer. What is wrong is appended to `wrong`, options lost in merging to `dropped`."""
-    _check_keys(layers, wrong)
-    count, block = layers.get("count"), layers.get("block")
-    kinds = {"block": block, **_kinds(layers, wrong, dropped)}
+    """One merged block for each layer, as far as they can be made.
+
+    What is wrong is appended to `wrong`, options lost in merging to `dropped`.
+    """
+    sound = _check_keys(layers, wrong)
+    kinds = _kinds(layers, wrong, dropped)
     names = list(_names(layers, kinds, wrong))
-    if wrong or not names:
+    changes = list(_indices(layers, wrong)) if sound else []
+    if wrong and not (sound and names):
         return Items()
+    count: int = layers["count"]
     if count % len(names):
         wrong.append((("pattern",), f"count ({count}) must be a multiple of the pattern's length, got {len(names)}"))
-        return Items()
-    blocks = Items(kinds[names[i % len(names)]] for i in range(count))
-    for index, change in _changes(layers, count, wrong):
-        blocks[index] = merge(blocks[index], change, dropped, f"layers.at.{index}")
-    mark = marks_of(layers, "block")[1] or find(layers, ("block",))
-    blocks.values_at = [mark] * count if mark else []
-    return blocks
+    order = [names[i % len(names)] for i in range(count)]
+    blocks = [kinds[name] for name in order]
+    marks = [_mark(layers, () if name == "block" else ("kinds", name), kinds[name]) for name in order]
+    for key, index in changes:
+        blocks[index] = merge(blocks[index], layers["at"][key], dropped, f"model.layers.at.{key}")
+        marks[index] = _mark(layers, ("at", key), blocks[index]) or marks[index]
+    return _items(blocks, marks)
 
 
-def _check_keys(layers: Mapping[str, Any], wrong: list[Wrong]) -> None:
-    for key in layers:
-        if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(KEYS)}"
-            wrong.append(((key,), f"no key '{key}' in layers{hint}"))
-    wrong += [((), f"layers needs '{key}'") for key in ("count", "block") if key not in layers]
+def spare_blocks(layers: Mapping[str, Any]) -> Items:
+    """Every block that is written, whether it stands in a layer or not: `block` and each kind, merged."""
+    kinds = _kinds(layers, [], None)
+    names = [name for name, block in kinds.items() if isinstance(block, Mapping)]
+    marks = [_mark(layers, () if name == "block" else ("kinds", name), kinds[name]) for name in names]
+    return _items([kinds[name] for name in names], marks)
+
+
+def unused(layers: Mapping[str, Any]) -> list[str]:
+    """The kinds that stand in no layer."""
+    kinds = _kinds(layers, [], None)
+    return sorted({*kinds} - {"block"} - {*_names(layers, kinds, [])})
+
+
+def _items(blocks: list[Any], marks: list[Mark | None]) -> Items:
+    items = Items(blocks)
+    items.values_at = [m for m in marks if m is not None] if all(marks) else []
+    return items
+
+
+def _mark(layers: Mapping[str, Any], change: tuple[Any, ...], merged: Any) -> Mark | None:
+    """Where a block was written: at `block`, unless a change of another type replaced it whole."""
+    value: Any = layers[change[0]][change[1]] if change else None
+    if merged is not value:
+        return find(layers, ("block",))
+    mark = find(layers, change)
+    via = f"'{value['type']}' replaces the type of `block`, and nothing is carried over"
+    return None if mark is None else replace(mark, via=mark.via or via)
+
+
+def _check_keys(layers: Mapping[str, Any], wrong: list[Wrong]) -> bool:
+    """Whether layers could be laid out, were it not for unknown keys."""
+    unknown = [key for key in layers if key not in KEYS]
+    wrong += [((key,), f"no key '{key}' in layers{suggest(str(key), [*KEYS])}") for key in unknown]
+    wrong += [((), f"needs '{key}'") for key in ("count", "block") if key not in layers]
     count, block = layers.get("count", 1), layers.get("block", {})
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_LAYERS:
-        wrong.append((("count",), f"must be a whole number from 1 to {MAX_LAYERS}, got {count!r}"))
-    if not isinstance(block, Mapping) and not hasattr(block, "model_fields_set"):
-        wrong.append((("block",), f"must be a mapping with `type:`, a mixer and an ffn, got {block!r}"))
-    for key, kind in (("kinds", Mapping), ("at", Mapping), ("pattern", list)):
-        if not isinstance(layers.get(key, kind()) if kind is list else layers.get(key, {}), kind):
-            wrong.append(((key,), f"must be a {'list' if kind is list else 'mapping'}, got {layers[key]!r}"))
+        wrong.append((("count",), f"must be a whole number from 1 to {MAX_LAYERS}, got {shown(count)}"))
+    if not isinstance(block, Mapping):
+        wrong.append((("block",), f"must be a mapping with `type:`, a mixer and an ffn, got {shown(block)}"))
+    for key, empty, word in (("kinds", {}, "mapping"), ("pattern", [], "list"), ("at", {}, "mapping")):
+        if not isinstance(layers.get(key, empty), type(empty)):
+            wrong.append(((key,), f"must be a {word}, got {shown(layers[key])}"))
+    return len(wrong) == len(unknown)
 
 
 def _kinds(layers: Mapping[str, Any], wrong: list[Wrong], dropped: list[str] | None) -> dict[str, Any]:
+    """`block`, and each kind merged onto it."""
     kinds = layers.get("kinds", {})
-    if not isinstance(kinds, Mapping):
-        return {}
-    merged = {}
-    for name, change in kinds.items():
-        if name == "block" or not isinstance(name, str) or not _STEP.fullmatch(name):
-            wrong.append((("kinds", name), f"a kind needs a name of its own, of letters, digits and _, got {name!r}"))
+    merged = {"block": layers.get("block")}
+    for name, change in kinds.items() if isinstance(kinds, Mapping) else ():
+        if name == "block" or not isinstance(name, str) or not _STEP.fullmatch(name) or "*" in name:
+            text = f"a kind needs a name of its own, of letters, digits and _, got {shown(name)}"
+            wrong.append((("kinds", name), text))
         elif not isinstance(change, Mapping):
-            wrong.append((("kinds", name), f"must be a mapping of changes to `block`, got {change!r}"))
+            wrong.append((("kinds", name), f"must be a mapping of changes to `block`, got {shown(change)}"))
         else:
-            merged[name] = merge(layers.get("block"), change, dropped, f"layers.kinds.{name}")
+            merged[name] = merge(merged["block"], change, dropped, f"model.layers.kinds.{name}")
     return merged
 
 
@@ -93,49 +130,57 @@ def _names(layers: Mapping[str, Any], kinds: dict[str, Any], wrong: list[Wrong])
     if not isinstance(pattern, list):
         return
     if not pattern:
-        wrong.append((("pattern",), "must name at least one kind"))
+        wrong.append((("pattern",), "must name at least one kind, got an empty list"))
     total = 0
     for i, step in enumerate(pattern):
         match = _STEP.fullmatch(step) if isinstance(step, str) else None
         times = int(match[2] or 1) if match else 0
         total += times
         if match is None or times < 1 or total > MAX_LAYERS:
-            wrong.append((("pattern", i), f"must be a kind or kind*n, of at most {MAX_LAYERS} layers, got {step!r}"))
+            wrong.append(
+                (("pattern", i), f"must be a kind or kind*n, of at most {MAX_LAYERS} layers, got {shown(step)}")
+            )
         elif match[1] not in kinds:
-            wrong.append((("pattern", i), f"no kind '{match[1]}'; choose from {', '.join(kinds)}"))
+            wrong.append((("pattern", i), f"no kind '{match[1]}'{suggest(match[1], [*kinds])}"))
         else:
             yield from [match[1]] * times
 
 
-def _changes(layers: Mapping[str, Any], count: int, wrong: list[Wrong]) -> Iterator[tuple[int, Any]]:
+def _indices(layers: Mapping[str, Any], wrong: list[Wrong]) -> Iterator[tuple[Any, int]]:
+    """Each key of `at` and the layer it means."""
+    count: int = layers["count"]
     seen: dict[int, Any] = {}
     for key, change in layers.get("at", {}).items():
-        index = key + count if isinstance(key, int) and key < 0 else key
-        if not isinstance(index, int) or not 0 <= index < count:
-            wrong.append((("at", key), f"must be a layer from {-count} to {count - 1}, got {key!r}"))
+        whole = isinstance(key, int) and not isinstance(key, bool)
+        index = key + count if whole and key < 0 else key
+        if not whole or not 0 <= index < count:
+            wrong.append((("at", key), f"must be a layer from {-count} to {count - 1}, got {shown(key)}"))
         elif index in seen:
             wrong.append((("at", key), f"is the same layer as {seen[index]}"))
         elif not isinstance(change, Mapping):
-            wrong.append((("at", key), f"must be a mapping of changes to the layer, got {change!r}"))
+            wrong.append((("at", key), f"must be a mapping of changes to the layer, got {shown(change)}"))
         else:
             seen[index] = key
-            yield index, change
+            yield key, index
 
 
 def fold(blocks: list[Any]) -> dict[str, Any]:
-    """The five keys for given blocks: the commonest block, the others as kinds, the order as a pattern."""
-    distinct: list[Any] = []
-    for block in blocks:
-        if block not in distinct:
-            distinct.append(block)
-    common = max(distinct, key=blocks.count)
-    others = [b for b in distinct if b != common]
-    layers: dict[str, Any] = {"count": len(blocks), "block": common}
-    if others:
-        layers["kinds"] = {f"kind_{i}": b for i, b in enumerate(others, 1)}
-        names = ["block" if b == common else f"kind_{others.index(b) + 1}" for b in blocks]
-        layers["pattern"] = _run_lengths(_period(names))
-    return layers
+    """The keys of `layers` for given blocks: the commonest, what others differ in as kinds, the order as a pattern.
+
+    Blocks that merging cannot make from the commonest one are written out one by one, as `blocks`.
+    """
+    texts = [json.dumps(block) for block in blocks]
+    counts = Counter(texts)
+    common = counts.most_common(1)[0][0]
+    names = {text: f"kind_{i}" for i, text in enumerate((t for t in counts if t != common), 1)}
+    block = json.loads(common)
+    layers: dict[str, Any] = {"count": len(blocks), "block": block}
+    if names:
+        layers["kinds"] = {name: difference(block, json.loads(text)) for text, name in names.items()}
+        layers["pattern"] = _run_lengths(_period([names.get(text, "block") for text in texts]))
+    merged = [json.dumps(b, sort_keys=True) for b in blocks_of(layers, [])]
+    same = merged == [json.dumps(b, sort_keys=True) for b in blocks]
+    return layers if same else {"blocks": blocks}
 
 
 def _period(names: list[str]) -> list[str]:
@@ -155,7 +200,7 @@ def _run_lengths(names: list[str]) -> list[str]:
 
 
 def marked(layers: Mapping[str, Any], blocks: Items) -> Table:
-    """The expanded layers, still knowing where their parts were written."""
+    """The expanded layers, still knowing where they were written."""
     table = Table()
     table.put("blocks", blocks, *marks_of(layers, "block"))
     return table

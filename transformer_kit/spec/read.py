@@ -7,19 +7,20 @@ The stages: find and parse the files, lay each on what it builds on, apply `--se
 Everything wrong is raised at once, as one SpecError.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from registry.core import RegistryError
+from registry import core, plugins
 from transformer_kit.spec import explain, files, yaml
-from transformer_kit.spec.errors import Mark, Problem, SpecError
-from transformer_kit.spec.layers import Wrong, blocks_of, marked
-from transformer_kit.spec.schema import VERSION, RunSpec, Spec
-from transformer_kit.spec.tree import Items, Table, find
+from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
+from transformer_kit.spec.layers import Wrong, blocks_of, marked, spare_blocks, unused
+from transformer_kit.spec.schema import VERSION, Layers, RunSpec, Spec
+from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, find, merge, named, remarked, written
 
 S = TypeVar("S", bound=Spec)
 
@@ -57,40 +58,61 @@ def tree_of(spec: str | Path, sets: Sequence[str] = ()) -> tuple[Table, Mark, li
     path = files.locate(spec)
     notes: list[str] = []
     tree, start = files.load(path, notes)
+    wrong: list[Problem] = []
     for assignment in sets:
-        assign(tree, assignment)
-    return tree, Mark(str(path), start.line, start.column), notes
+        try:
+            assign(tree, assignment, notes)
+            files.settle(tree, path, notes)
+        except SpecError as error:
+            wrong += error.problems
+    if wrong:
+        raise SpecError(wrong)
+    return tree, start, notes
 
 
 def from_mapping(value: dict[str, Any], kind: type[S]) -> S:
-    """The spec that a mapping describes. Raises SpecError."""
-    if not isinstance(value, dict):
-        raise SpecError([Problem(Mark("spec"), f"must be a mapping of keys to values, got {value!r:.60}")])
-    return checked(value, kind, Mark("spec"), [])
+    """The spec that a mapping describes; parts in it may be Options objects. Raises SpecError."""
+    start = Mark("spec")
+    if not isinstance(value, Mapping):
+        raise SpecError([Problem(start, f"must be a mapping of keys to values, got {shown(value)}")])
+    return checked(written(value, start.file), kind, start, [])
 
 
 def checked(tree: Mapping[str, Any], kind: type[S], start: Mark, notes: list[str]) -> S:
     """Validate a merged tree. Raises SpecError with everything that is wrong."""
-    if "kit" in tree and tree["kit"] != VERSION:
-        text = f"written in version {tree['kit']!r} of the spec language; this kit reads version {VERSION}"
+    version = tree.get("kit", VERSION)
+    if type(version) is not int or version != VERSION:
+        text = f"must be the version of the spec language, of which this kit reads {VERSION}, got {shown(version)}"
         raise SpecError([Problem(find(tree, ("kit",)) or start, text)])
     wrong: list[Problem] = []
-    expanded = _expand(tree, wrong, start, notes)
+    usable = _with_installed(tree, wrong, start)
+    expanded = _expand(usable, wrong, start, notes)
+    covered = {problem.mark for problem in wrong}
     try:
         spec = kind.model_validate(expanded)
     except ValidationError as error:
-        raise SpecError(_merge_problems(wrong, explain.problems(error, expanded, kind, start))) from None
-    except RegistryError as error:
-        raise SpecError([*wrong, Problem(find(tree, ("plugins",)) or start, str(error))]) from None
+        wrong += [p for p in explain.problems(error, expanded, kind, start) if p.mark not in covered]
     if wrong:
         raise SpecError(wrong)
     object.__setattr__(spec, "_source", Source(expanded, start, notes))
     return spec
 
 
-def _merge_problems(wrong: list[Problem], found: list[Problem]) -> list[Problem]:
-    """All problems, in the order of the page."""
-    return sorted(wrong + found, key=lambda p: (p.mark.file, p.mark.line, p.mark.column))
+def _with_installed(tree: Mapping[str, Any], wrong: list[Problem], start: Mark) -> Mapping[str, Any]:
+    """The tree, listing those plugins only that can be used; what keeps the others from it goes to `wrong`."""
+    listed = tree.get("plugins")
+    if not isinstance(listed, list):
+        return tree
+    kept = Items()
+    for i, name in enumerate(listed):
+        problem = plugins.problem(name) if isinstance(name, str) else None
+        mark = find(tree, ("plugins", i)) or start
+        if problem is None:
+            kept.append(name)
+            kept.values_at.append(mark)
+        else:
+            wrong.append(Problem(mark, problem))
+    return _with(tree, "plugins", kept)
 
 
 def _expand(tree: Mapping[str, Any], wrong: list[Problem], start: Mark, notes: list[str]) -> Any:
@@ -101,11 +123,30 @@ def _expand(tree: Mapping[str, Any], wrong: list[Problem], start: Mark, notes: l
         return tree
     found: list[Wrong] = []
     blocks = blocks_of(layers, found, notes)
-    here = ("model", "layers")
-    wrong += [Problem(find(tree, here + path) or start, text) for path, text in found]
-    if found:  # check what can still be checked: the block itself
-        blocks = Items([layers["block"]] if "block" in layers else [])
+    wrong += [Problem(find(tree, ("model", "layers", *path)) or start, text) for path, text in found]
+    idle = unused(layers)
+    if not found and idle:
+        notes += [f"{find(layers, ('kinds', name)) or start}: no layer is of the kind '{name}'" for name in idle]
+        wrong += _idle_problems(tree, layers, start)
+    if found:  # check what can still be checked: the blocks themselves
+        spare = spare_blocks(layers)
+        marks = [*blocks.values_at, *spare.values_at]
+        blocks = Items([*blocks, *spare])
+        blocks.values_at = marks
     return _with(tree, "model", _with(model, "layers", marked(layers, blocks)))
+
+
+def _idle_problems(tree: Mapping[str, Any], layers: Mapping[str, Any], start: Mark) -> list[Problem]:
+    """What is wrong with blocks that stand in no layer, where nobody else would look."""
+    table = marked(layers, spare_blocks(layers))
+    listed = tree.get("plugins")
+    names = frozenset(n for n in listed if isinstance(n, str)) if isinstance(listed, list) else frozenset()
+    try:
+        with core.activate(names):
+            Layers.model_validate(table)
+    except ValidationError as error:
+        return explain.problems(error, table, Layers, start)
+    return []
 
 
 def _with(source: Mapping[Any, Any], key: Any, value: Any) -> Table:
@@ -115,46 +156,67 @@ def _with(source: Mapping[Any, Any], key: Any, value: Any) -> Table:
     return table
 
 
-def assign(tree: Table, assignment: str) -> None:
-    """Apply `path.to.key=value`, the value written as YAML, in place. Raises SpecError."""
+def assign(tree: Table, assignment: str, notes: list[str] | None = None) -> None:
+    """Apply `path.to.key=value`, the value written as YAML, in place, by the rule of `merge`. Raises SpecError.
+
+    Options lost with a replaced part are appended to `notes`.
+    """
     path, equals, text = assignment.partition("=")
-    mark = Mark("--set", 0, 0, path, f"--set {assignment}")
-    if not equals or not all(path.split(".")):
-        raise SpecError([Problem(mark, f"must be PATH=VALUE, such as model.d_model=64, got '{assignment}'")])
-    value, _ = yaml.parse(text, "--set")
-    here: Any = tree
+    path = path.strip()
+    mark = Mark("--set", 0, 0, path, f"--set {assignment:.200}")
     keys = path.split(".")
+    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
+        raise _refusal(mark, "must be PATH=VALUE, such as model.d_model=64")
+    value = _value(text, mark)
+    here: Any = tree
     for i, key in enumerate(keys[:-1]):
-        here = _step(here, key, ".".join(keys[: i + 1]), mark)
+        here = _step(here, _key(here, key, mark), ".".join(keys[: i + 1]), mark)
     last = _key(here, keys[-1], mark)
+    over = Table()
+    over.put(last, value, mark, mark)
     if isinstance(here, list):
-        here[last] = value
+        here[last] = merge(_pair(here, last), over, notes)[last]
+        if isinstance(here, Items) and here.values_at:
+            here.values_at[last] = mark
     else:
-        here.put(last, _typed(here.get(last), value), mark, mark)
+        old = _pair(here, last) if last in here else Table()
+        here.put(last, merge(old, over, notes, ".".join(keys[:-1]))[last], mark, mark)
 
 
-def _step(here: Any, key: str, path: str, mark: Mark) -> Any:
-    step = _key(here, key, mark)
-    if isinstance(here, dict) and step not in here:
-        here.put(step, Table(), mark, mark)
-    if isinstance(here[step], str):  # a part by its bare name: options go into the mapping it stands for
-        table = Table()
-        table.put("type", here[step], *(m for m in (find(here, (step,)), find(here, (step,)))))
-        here[step] = table
-    if not isinstance(here[step], (dict, list)):
-        raise SpecError([Problem(mark, f"'{path}' is {here[step]!r}, which has nothing inside")])
-    return here[step]
+def _value(text: str, mark: Mark) -> Any:
+    """The value of an assignment, every place in it being the assignment's."""
+    try:
+        value, _ = yaml.parse(text, mark.file)
+    except SpecError as error:
+        raise SpecError([Problem(mark, problem.text) for problem in error.problems]) from None
+    return remarked(value, lambda inner: replace(mark, path=f"{mark.path}.{inner.path}"))
+
+
+def _pair(source: Any, key: Any) -> Table:
+    table = Table()
+    table.take(key, source, source[key])
+    return table
+
+
+def _step(here: Any, key: Any, path: str, mark: Mark) -> Any:
+    """What `key` leads to, made where there is nothing yet."""
+    if isinstance(here, Table) and key not in here:
+        here.put(key, Table(), replace(mark, path=path), replace(mark, path=path))
+    if isinstance(here[key], str):  # a part by its bare name: options go into the mapping it stands for
+        here[key] = named(here, key)
+    if not isinstance(here[key], (dict, list)):
+        raise _refusal(mark, f"'{path}' has nothing inside, it is {shown(here[key])}")
+    return here[key]
 
 
 def _key(here: Any, key: str, mark: Mark) -> Any:
-    number = int(key) if key.lstrip("-").isdigit() else None
+    number = int(key) if re.fullmatch(r"-?[0-9]{1,9}", key) else None
     if isinstance(here, list):
         if number is None or not -len(here) <= number < len(here):
-            raise SpecError([Problem(mark, f"'{key}' must be a number of an item of this list of {len(here)}")])
+            raise _refusal(mark, f"'{key:.60}' must be the number of an item, from 0 to {len(here) - 1}")
         return number
-    return number if number is not None and key not in here else key
+    return key if number is None or key in here else number
 
 
-def _typed(old: Any, value: Any) -> Any:
-    """A bare part name replaces a part; the same name leaves its options."""
-    return old if isinstance(old, Mapping) and old.get("type") == value and isinstance(value, str) else value
+def _refusal(mark: Mark, text: str) -> SpecError:
+    return SpecError([Problem(mark, text)])

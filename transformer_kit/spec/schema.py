@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Le, MaxLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import Field, PrivateAttr, model_validator
 
 from registry import core
@@ -37,7 +37,7 @@ VERSION = 1
 class Layers(Group):
     """The stack: every layer's block, in order. YAML writes it as `count`, `block`, `kinds`, `pattern`, `at`."""
 
-    blocks: Annotated[tuple[BlockSlot, ...], AsTuple, MaxLen(MAX_LAYERS)]
+    blocks: Annotated[tuple[BlockSlot, ...], AsTuple, MinLen(1), MaxLen(MAX_LAYERS)]
     """One block for each layer."""
 
     @model_validator(mode="before")
@@ -99,6 +99,17 @@ class Spec(Group):
         from transformer_kit.spec.read import from_mapping
 
         return from_mapping(value, cls)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when they say the same, wherever each was written."""
+        if not isinstance(other, Spec) or type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is unusual about the page and possible all the same, such as options lost with a replaced part."""
+        return () if self._source is None else tuple(self._source.notes)
 
     def resolved(self) -> dict[str, Any]:
         """The canonical form: every choice written out, the layers folded. Reads back as an equal spec."""

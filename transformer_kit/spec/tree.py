@@ -1,13 +1,20 @@
 """Values that remember where they were written, and the one rule by which two of them merge.
 
 A `Table` is a dict and an `Items` a list, so they validate as such; both carry a `Mark` for each member. Plain
-dicts and lists, as Python users write them, work everywhere and simply have no marks.
+dicts and lists work everywhere and simply have no marks; `written` gives them some.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from transformer_kit.spec.errors import Mark
+from registry.options import Options, plain
+from transformer_kit.spec.errors import Mark, Problem, SpecError
+
+MAX_DEPTH = 60
+"""How deep values may be nested."""
+
+Path = tuple[Any, ...]
 
 
 class Table(dict[Any, Any]):
@@ -53,36 +60,56 @@ def marks_of(source: Any, key: Any) -> tuple[Mark | None, Mark | None]:
 def merge(base: Any, over: Any, dropped: list[str] | None = None, path: str = "") -> Any:
     """`over` laid on `base`: mappings merge, anything else replaces, a part of another type replaces the whole part.
 
-    A part may be written as its bare name. `dropped` collects the options lost with a replaced part.
+    A part inside may be written as its bare name. `dropped` collects, as notes, the options lost with a replaced part.
     """
-    if isinstance(over, str) and isinstance(base, Mapping) and "type" in base:
-        over = _like(base, over)
-    if isinstance(base, str) and isinstance(over, Mapping):
-        base = _like(over, base)
     if not isinstance(base, Mapping) or not isinstance(over, Mapping):
         return over
     if "type" in over and over["type"] != base.get("type", over["type"]):
         lost = [str(k) for k in base if k != "type" and k not in over]
         if dropped is not None and lost:
-            dropped.append(f"{path}: '{over['type']}' replaces '{base['type']}' with its {', '.join(lost)}")
+            mark = marks_of(over, "type")[1]
+            where = f"{mark}: " if mark is not None and mark.line else ""
+            text = f"'{over['type']}' replaces '{base['type']}'; not carried over: {', '.join(lost)}"
+            dropped.append(f"{where}{path}: {text}" if path else f"{where}{text}")
         return over
     result = Table()
     for key in base:
         result.take(key, base, base[key])
-    for key, value in over.items():
-        value = merge(base[key], value, dropped, f"{path}.{key}".strip(".")) if key in base else value
+    for key in over:
+        value = over[key]
+        if key in base:
+            value = merge(*_parts(base, over, key), dropped, f"{path}.{key}".strip("."))
         result.take(key, over, value)
     return result
 
 
-def _like(other: Any, name: str) -> Table:
-    """A part written by its bare name, as a mapping."""
+def _parts(base: Mapping[Any, Any], over: Mapping[Any, Any], key: Any) -> tuple[Any, Any]:
+    """The values at `key`; a bare name beside a mapping as the mapping it stands for."""
+    under, upper = base[key], over[key]
+    if isinstance(upper, str) and isinstance(under, Mapping) and "type" in under:
+        return under, named(over, key)
+    if isinstance(under, str) and isinstance(upper, Mapping):
+        return named(base, key), upper
+    return under, upper
+
+
+def named(source: Any, key: Any) -> Table:
+    """The part which stands at `key` by its bare name, as a mapping."""
     table = Table()
-    table.put("type", name, *marks_of(other, "type"))
+    mark = marks_of(source, key)[1]
+    table.put("type", source[key], mark, mark)
     return table
 
 
-def find(tree: Any, path: tuple[Any, ...]) -> Mark | None:
+def difference(base: Any, over: Any) -> Any:
+    """The least to lay on `base` for `merge` to give `over`, when it can: merging takes no key away."""
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping) or base.get("type") != over.get("type"):
+        return over
+    changed = (k for k in over if k not in base or repr(base[k]) != repr(over[k]))
+    return {k: difference(base[k], over[k]) if k in base else over[k] for k in changed}
+
+
+def find(tree: Any, path: Path) -> Mark | None:
     """Place of the value at `path`, or of the nearest thing that encloses it."""
     mark = None
     for key in path:
@@ -95,7 +122,7 @@ def find(tree: Any, path: tuple[Any, ...]) -> Mark | None:
     return mark
 
 
-def at(tree: Any, path: tuple[Any, ...]) -> Any:
+def at(tree: Any, path: Path) -> Any:
     """The value at `path`; None when there is nothing."""
     for key in path:
         try:
@@ -105,20 +132,50 @@ def at(tree: Any, path: tuple[Any, ...]) -> Any:
     return tree
 
 
+def written(value: Any, file: str, path: Path = ()) -> Any:
+    """What a Python user wrote, with marks in `file`: plain containers, parts as mappings, other objects as they are.
+
+    Raises SpecError for what is nested without end.
+    """
+    if len(path) > MAX_DEPTH:
+        mark = Mark(file, path=".".join(map(str, path[:3])))
+        raise SpecError([Problem(mark, f"nested too deeply: at most {MAX_DEPTH} levels")])
+    if isinstance(value, Options) and value.part is not None:
+        value = plain(value)
+    if isinstance(value, Mapping):
+        table = Table()
+        for key, inner in value.items():
+            here = (*path, key)
+            mark = Mark(file, path=".".join(map(str, here)))
+            table.put(key, written(inner, file, here), mark, mark)
+        return table
+    if isinstance(value, (list, tuple)):
+        items = Items(written(inner, file, (*path, i)) for i, inner in enumerate(value))
+        items.values_at = [Mark(file, path=".".join(map(str, (*path, i)))) for i in range(len(items))]
+        return items
+    return value
+
+
+def copied(tree: Any) -> Any:
+    """An equal tree that shares nothing with `tree`."""
+    return remarked(tree, lambda mark: mark)
+
+
 def stamp(tree: Any, via: str) -> Any:
     """The same values, each mark saying how it came here."""
+    return remarked(tree, lambda mark: mark if mark.via else replace(mark, via=via))
+
+
+def remarked(tree: Any, change: Callable[[Mark], Mark]) -> Any:
+    """A copy of the same values with changed marks."""
     if isinstance(tree, Table):
         table = Table()
         for key, value in tree.items():
-            marks = [None if m is None else _via(m, via) for m in marks_of(tree, key)]
-            table.put(key, stamp(value, via), *marks)
+            key_at, value_at = (None if m is None else change(m) for m in marks_of(tree, key))
+            table.put(key, remarked(value, change), key_at, value_at)
         return table
     if isinstance(tree, Items):
-        items = Items(stamp(v, via) for v in tree)
-        items.values_at = [_via(m, via) for m in tree.values_at]
+        items = Items(remarked(v, change) for v in tree)
+        items.values_at = [change(m) for m in tree.values_at]
         return items
     return tree
-
-
-def _via(mark: Mark, via: str) -> Mark:
-    return mark if mark.via else Mark(mark.file, mark.line, mark.column, mark.path, via)

@@ -1,45 +1,53 @@
 """Reads YAML as plain values with marks: YAML 1.2 scalars, no tags, no duplicate keys, bounded size and depth.
 
-Works on the parser's events and builds the values itself, so a hostile page is refused before it grows.
+Works on the parser's events and builds the values itself, so a hostile page is refused before it grows. `dump` writes
+plain values so that `parse` returns them.
 """
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+from yaml.reader import ReaderError
 
-from transformer_kit.spec.errors import Mark, Problem, SpecError
-from transformer_kit.spec.tree import Items, Table
+from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
+from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, copied
 
-MAX_BYTES = 1_000_000
-MAX_NODES = 50_000
-MAX_DEPTH = 60
+MAX_LENGTH = 400_000
+MAX_NODES = 25_000
+MAX_PROBLEMS = 50
+MAX_DIGITS = 1000
 
 _INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NUMBERS = {".inf": float("inf"), "-.inf": float("-inf"), "+.inf": float("inf"), ".nan": float("nan")}
 
 
 def parse(text: str, file: str) -> tuple[Any, Mark]:
     """The value of a page and the place where it starts. Raises SpecError."""
-    start = Mark(file, 1, 1)
-    if len(text) > MAX_BYTES:
-        raise SpecError([Problem(Mark(file), f"the page is too long: at most {MAX_BYTES} characters, got {len(text)}")])
+    if len(text) > MAX_LENGTH:
+        raise SpecError(
+            [Problem(Mark(file), f"the page is too long: at most {MAX_LENGTH} characters, got {len(text)}")]
+        )
     reader = _Reader(text, file)
     try:
         value, mark = reader.document()
-    except yaml.MarkedYAMLError as error:
-        place = error.problem_mark or error.context_mark
-        at = Mark(file, place.line + 1, place.column + 1) if place else start
-        raise SpecError([Problem(at, f"not YAML: {_reason(error)}")]) from None
-    except yaml.YAMLError as error:
-        raise SpecError([Problem(start, f"not YAML: {error}")]) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError([*reader.problems, _broken(error, text, file)]) from None
     if reader.problems:
         raise SpecError(reader.problems)
-    return value, mark or start
+    return value, mark or Mark(file, 1, 1)
+
+
+def dump(value: Any) -> str:
+    """A page that `parse` reads as `value`, made of plain mappings, lists and scalars."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def scalar(text: str) -> Any:
@@ -47,14 +55,29 @@ def scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
-        return int(text, 0) if text[:2] in ("0x", "0o") else _integer(text)
+        return _integer(text)
     if _FLOAT.fullmatch(text):
         return float(text)
     return _NUMBERS.get(text.lower(), text)
 
 
 def _integer(text: str) -> int | str:
-    return int(text) if len(text) < 1000 else text  # Python refuses longer ones; as text they fail their field's check
+    if len(text) > MAX_DIGITS:  # Python may refuse it; as text it fails its field's check
+        return text
+    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+def _broken(error: Exception, text: str, file: str) -> Problem:
+    """What the parser found wrong. It lets errors of its own arithmetic through: escapes and versions out of range."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        place = error.problem_mark or error.context_mark
+        mark = Mark(file, place.line + 1, place.column + 1) if place else Mark(file, 1, 1)
+        return Problem(mark, f"not YAML: {_reason(error)}")
+    if isinstance(error, ReaderError):
+        before = text[: error.position]
+        mark = Mark(file, before.count("\n") + 1, error.position - before.rfind("\n"))
+        return Problem(mark, f"not YAML: the character {text[error.position]!r} may not stand in a page")
+    return Problem(Mark(file, 1, 1), "not YAML: a number in an escape or in a directive is out of range")
 
 
 def _reason(error: yaml.MarkedYAMLError) -> str:
@@ -62,6 +85,22 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
     if "\\t" in problem:
         return f"{problem}; indent with spaces"
     return problem
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever YAML 1.1 or 1.2 would not read as text, and writes repeated values in full."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _write_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style=None if isinstance(scalar(value), str) else "'"
+    )
+
+
+_Dumper.add_representer(str, _write_text)
 
 
 class _Reader:
@@ -89,10 +128,10 @@ class _Reader:
     def _value(self, event: Any, path: tuple[Any, ...], depth: int) -> Any:
         self._count(event, 1)
         if depth > MAX_DEPTH:
-            self._stop(event, path, f"nested too deeply: at most {MAX_DEPTH} levels")
+            self._stop(event, (), f"nested too deeply: at most {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path)
-        if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag == "!"):
+        if event.tag is not None:
             self._problem(event, path, f"tags are not used in specs, got '{event.tag}'")
         before = self.nodes
         value = self._built(event, path, depth)
@@ -113,7 +152,7 @@ class _Reader:
             key = self._value(event, path, depth + 1)
             key_event, event = event, next(self.events)
             if not isinstance(key, (str, int)) or isinstance(key, bool):
-                self._problem(key_event, path, f"a key must be a word or a whole number, got {key!r:.40}")
+                self._problem(key_event, path, f"a key must be a word or a whole number, got {shown(key)}")
                 key = str(key)
             here = (*path, key)
             if key in table:
@@ -136,19 +175,21 @@ class _Reader:
             self._stop(event, path, f"no anchor '&{event.anchor}' before this")
         value, size = self.anchors[event.anchor]
         self._count(event, size)
-        return value
+        return copied(value)
 
     def _count(self, event: Any, nodes: int) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
             self._stop(event, (), f"the page grows too large: at most {MAX_NODES} values, aliases counted in full")
 
-    def _stop(self, event: Any, path: tuple[Any, ...], text: str) -> None:
+    def _stop(self, event: Any, path: tuple[Any, ...], text: str) -> NoReturn:
         self._problem(event, path, text)
         raise SpecError(self.problems)
 
     def _problem(self, event: Any, path: tuple[Any, ...], text: str) -> None:
         self.problems.append(Problem(self._mark(event, path), text))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise SpecError(self.problems)
 
     def _mark(self, event: Any, path: Any) -> Mark:
         dotted = ".".join(map(str, path))

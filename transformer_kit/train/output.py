@@ -10,11 +10,14 @@ OUT/loss.png          the loss over the steps
 
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from transformer_kit.train.errors import OutputError
 
@@ -85,13 +88,22 @@ def check_space(folder: Path, checkpoint_bytes: int, keep: int) -> str | None:
 
 @contextmanager
 def writing(path: Path, more: str = "") -> Iterator[None]:
-    """Inside, an OSError becomes an OutputError that says what could not be written, why, and `more`."""
+    """Inside, a write that fails becomes an OutputError that says what could not be written, why, and `more`."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else error.strerror or str(error)
-        raise OutputError(f"{path}: cannot be written: {reason}{more}") from error
+    except (OSError, SafetensorError) as error:
+        number = _errno(error)
+        reason = str(error) if number is None else os.strerror(number)
+        full = number in (errno.ENOSPC, errno.EDQUOT)
+        raise OutputError(f"{path}: cannot be written: {'the disk is full' if full else reason}{more}") from error
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number for what went wrong; safetensors gives it in words only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 def _probe(folder: Path) -> None:

@@ -47,7 +47,9 @@ class Step:
         self.optimizer = optimizer
         self.placement = placement
         self.clip = clip
-        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])  # a resumed optimizer has it: its lr is the last step's
+        self._peaks = [group["initial_lr"] for group in optimizer.param_groups]
 
     def lr(self, scale: float) -> float:
         """The learning rate at a schedule's `scale`; the highest, where parameter groups differ."""

@@ -48,15 +48,13 @@ def peak_flops(placement: Placement, named: float | None) -> float:
 
 
 def _measure(placement: Placement) -> float:
-    """FLOP/s of the fastest of a few square multiplications, each size eight times the work of the one before."""
-    best, size = 0.0, 128
-    # A slow device stops early: the next size is tried only when it will take less than about 0.1 s.
-    while size <= 8192:
+    """FLOP/s of the fastest of some square multiplications, each size eight times the work of the one before."""
+    best, size, begin = 0.0, 256, time.perf_counter()
+    # A slow or busy machine ends this early: it must not delay the first step.
+    while size <= 8192 and time.perf_counter() - begin < 0.1:
         x = torch.ones(size, size, device=placement.device, dtype=placement.dtype)
-        seconds = min(_timed(x) for _ in range(3))
+        seconds = min(_timed(x) for _ in range(4))
         best = max(best, 2 * size**3 / seconds)
-        if seconds > 0.01:
-            break
         size *= 2
     return best
 

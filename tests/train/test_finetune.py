@@ -1,0 +1,91 @@
+"""Fine-tuning: what carries over, what is frozen, and which tokens are used."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.train.runs import Recorder
+from transformer_kit.model.folder import FolderError, load
+from transformer_kit.spec.schema import RunSpec
+from transformer_kit.train import TransferError, checkpoint, run
+
+
+@pytest.fixture
+def trained(spec: Callable[..., RunSpec], tmp_path: Path) -> Path:
+    return run(spec(train={"steps": 3}), tmp_path / "first").layout.model
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load(folder).state_dict()
+
+
+def test_it_starts_from_the_trained_weights_with_a_fresh_optimizer(
+    spec: Callable[..., RunSpec], trained: Path, recorder: Recorder, tmp_path: Path
+) -> None:
+    still = spec(train={"steps": 1}, optimizer={"type": "sgd", "lr": 1e-30})
+    result = run(still, tmp_path / "second", source=trained, report=recorder)
+    before, after = _weights(trained), _weights(result.layout.model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert recorder.plans[0].start == 0
+    assert any("text becomes tokens as in" in note for note in recorder.notes)
+
+
+def test_freezing_by_name(spec: Callable[..., RunSpec], trained: Path, recorder: Recorder, tmp_path: Path) -> None:
+    wanted = spec(train={"steps": 2, "freeze": ["layers.0.*", "embedding.*"]})
+    result = run(wanted, tmp_path / "second", source=trained, report=recorder)
+    before, after = _weights(trained), _weights(result.layout.model)
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if name.startswith(("layers.0.", "embedding."))}
+    assert recorder.plans[0].learning == sum(t.numel() for name, t in before.items() if name not in same)
+
+
+def test_another_model_is_refused_and_says_what_would_happen(
+    spec: Callable[..., RunSpec], trained: Path, recorder: Recorder, tmp_path: Path
+) -> None:
+    changed = spec(train={"steps": 1}, model={"position": "rope", "head": {"type": "lm", "bias": True}})
+    with pytest.raises(TransferError, match="--allow-partial") as caught:
+        run(changed, tmp_path / "second", source=trained)
+    said = str(caught.value)
+    assert "model.position" in said
+    assert "starting anew: head.bias" in said
+    assert "left behind: position.table.weight" in said
+    assert not list((tmp_path / "second").iterdir())
+    run(changed, tmp_path / "second", source=trained, allow_partial=True, report=recorder)
+    assert any("starting anew: head.bias" in note for note in recorder.notes)
+
+
+def test_a_difference_without_tensors_is_refused_too(
+    spec: Callable[..., RunSpec], trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TransferError, match=r"model.dropout: 0.2, now 0.0"):
+        run(spec(train={"steps": 1}, model={"dropout": 0.0}), tmp_path / "second", source=trained)
+
+
+def test_nothing_in_common(spec: Callable[..., RunSpec], trained: Path, tmp_path: Path) -> None:
+    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": {"type": "mlp", "d_ff": 48}}
+    layers = {"count": 1, "block": block}
+    with pytest.raises(TransferError, match="no tensor there fits"):
+        run(spec(model={"d_model": 24, "layers": layers}), tmp_path / "second", source=trained, allow_partial=True)
+
+
+def test_what_is_no_model_folder(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/tokenizer.json").write_text("{}")
+    with pytest.raises((FolderError, ValueError)):
+        run(spec(), tmp_path / "second", source=tmp_path / "empty")
+
+
+def test_a_resumed_fine_tuning_needs_its_source_no_more(
+    spec: Callable[..., RunSpec], trained: Path, recorder: Recorder, tmp_path: Path
+) -> None:
+    wanted = spec(train={"steps": 4})
+    whole = run(wanted, tmp_path / "whole", source=trained)
+    run(wanted, tmp_path / "second", source=trained)
+    (checkpoint.path_of(tmp_path / "second/checkpoints", 4) / checkpoint.MANIFEST).unlink()
+    trained.rename(trained.with_name("gone"))
+    result = run(wanted, tmp_path / "second", resume=True, report=recorder)
+    assert recorder.plans[0].start == 3
+    before, after = _weights(whole.layout.model), _weights(result.layout.model)
+    assert all(torch.equal(before[name], after[name]) for name in before)

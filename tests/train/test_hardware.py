@@ -1,0 +1,96 @@
+"""Precision, peaks and counters."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from registry import core
+from tests.train.runs import Recorder
+from transformer_kit.model.build import build
+from transformer_kit.spec.schema import Hardware, RunSpec
+from transformer_kit.train import plot, run
+from transformer_kit.train.assemble import architecture
+from transformer_kit.train.precision import FAST_BF16, Placement, has_fast_bfloat16, place
+from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
+
+CPU = torch.device("cpu")
+
+
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    have = torch.cpu.get_capabilities()
+    for feature in (None, *FAST_BF16):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda on=feature: {**have, **dict.fromkeys(FAST_BF16, False), on: True}
+        )
+        chosen = place(Hardware(device="cpu"))
+        assert chosen.dtype == (torch.float32 if feature is None else torch.bfloat16)
+        assert chosen.note is None
+
+
+def test_asking_for_slow_bfloat16_is_allowed_and_said(
+    spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    run(spec(train={"steps": 2}, hardware={"precision": "bfloat16"}), tmp_path / "out", report=recorder)
+    assert recorder.plans[0].precision == "bfloat16"
+    assert any("bfloat16 is slow on this cpu" in note for note in recorder.notes)
+    assert place(Hardware(device="cpu", precision="float32")).dtype == torch.float32
+    assert not has_fast_bfloat16(CPU)
+
+
+def test_flops_are_six_for_each_weight_and_twelve_for_each_score(spec: Callable[..., RunSpec]) -> None:
+    wanted = spec(model={"position": "none"})
+    model = build(architecture(wanted), device="meta")
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name)
+    objective = core.get("objective", "causal_lm")
+    counted = flops_per_token(model, objective(objective.Options()), 16)
+    # The gradient of the first layer's input has no use, but its embedding learns, so nothing is saved there.
+    assert counted == 6 * matrices + 12 * 2 * 16 * 16
+
+
+def test_peaks() -> None:
+    placement = Placement(CPU, torch.float32)
+    assert peak_flops(placement, 2.5) == 2.5e12
+    begin = time.perf_counter()
+    assert 1e8 < peak_flops(placement, None) < 1e14
+    assert time.perf_counter() - begin < 5
+
+
+def test_the_meter_leaves_pauses_out() -> None:
+    meter = Meter(tokens_per_step=1000, flops_per_token=2.0, peak=1e6)
+    meter.begin()
+    time.sleep(0.02)
+    with meter.pause():
+        time.sleep(0.5)
+    speed = meter.lap(1)
+    assert 1000 / 0.5 < speed <= 1000 / 0.02
+    assert meter.mfu(speed) == speed * 2 / 1e6
+    assert Meter(1, 0.0, 0.0).mfu(5.0) == 0
+
+
+def test_the_plot_needs_records(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    assert not plot.draw(metrics, tmp_path / "loss.png")
+    metrics.write_text('{"step": 1, "loss": 2.0}\n[1]\n{"step": 2, "lo')
+    assert plot.read(metrics) == [{"step": 1, "loss": 2.0}]
+    assert plot.draw(metrics, tmp_path / "loss.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["loss.png", "metrics.jsonl"]
+
+
+def test_smoothing_has_no_pull_towards_zero() -> None:
+    assert plot.smooth([3.0, 3.0, 3.0], 10.0) == pytest.approx([3.0, 3.0, 3.0])
+    assert plot.smooth([0.0, 1.0], 1.0)[1] == pytest.approx(1 / (1 + 0.36788), rel=1e-4)
+
+
+def test_a_compiled_run_is_the_same_run(
+    spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled by the backend that does not need a compiler: what is saved has the model's own names."""
+    monkeypatch.setattr(torch, "compile", lambda model: torch._dynamo.optimize("eager")(model))
+    plain = run(spec(train={"steps": 2}), tmp_path / "plain")
+    compiled = run(spec(train={"steps": 2}, hardware={"compile": True}), tmp_path / "compiled")
+    assert compiled.loss == pytest.approx(plain.loss, rel=1e-5)
+    assert compiled.layout.model.joinpath("model.safetensors").exists()

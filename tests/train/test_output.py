@@ -1,0 +1,125 @@
+"""The run's folder: refused before anything is written, or left complete."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.train.runs import Recorder, records
+from transformer_kit.model.folder import load
+from transformer_kit.spec.schema import RunSpec
+from transformer_kit.train import OutputError, TrainError, output, run
+from transformer_kit.train.output import Layout, check_space, claim, lock
+
+
+def test_a_folder_with_something_in_it_is_not_touched(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(OutputError, match="not empty; choose another folder"):
+        run(spec(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_run_that_is_there_offers_to_go_on(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    run(spec(train={"steps": 1}), tmp_path / "out")
+    with pytest.raises(OutputError, match="go on with it by --resume"):
+        run(spec(train={"steps": 1}), tmp_path / "out")
+
+
+def test_a_file_is_no_folder_and_nothing_is_nothing_to_resume(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        claim(file, resume=False)
+    with pytest.raises(OutputError, match="cannot be written: Not a directory"):
+        claim(file / "below", resume=False)
+    with pytest.raises(OutputError, match="holds no run to resume"):
+        claim(tmp_path / "nowhere", resume=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_that_takes_no_files() -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        claim(Path("/proc/self/out"), resume=False)
+
+
+def test_a_disk_too_small_is_found_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"a checkpoint takes .* TiB, the disk has"):
+        check_space(tmp_path, 1 << 60, 2)
+    assert check_space(tmp_path, 1, 2) is None
+    assert "checkpoints will take" in (check_space(tmp_path, 1024, 1 << 50) or "")
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from transformer_kit.train.output import Layout, lock\n"
+        f"with lock(Layout(Path({str(tmp_path)!r}))): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match="another process is training there"), lock(layout):
+            pass
+        other.communicate("")
+    with lock(layout):
+        pass
+    assert not (tmp_path / output.LOCK).exists()
+
+
+def test_what_a_run_leaves(spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path) -> None:
+    wanted = spec(sample={"every": 4, "prompt": "the ", "max_new_tokens": 5}, train={"documents": "apart"})
+    result = run(wanted, tmp_path / "out", report=recorder)
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {
+        *("run.yaml", "metrics.jsonl", "checkpoints", "samples", "model", "loss.png"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    }
+    assert (tmp_path / "out/loss.png").read_bytes().startswith(b"\x89PNG")
+    assert load(result.layout.model).spec.model == wanted.model
+    assert result.loss == records(tmp_path / "out")[-1]["loss"]
+    assert [step for step, _ in recorder.samples] == [4, 8]
+    assert recorder.samples[0][1].startswith("the ")
+    assert (tmp_path / "out/samples/step-00000008.txt").read_text() == recorder.samples[1][1]
+    plan = recorder.plans[0]
+    assert (plan.tokens_per_step, plan.device, plan.precision) == (2 * 2 * 16, "cpu", "float32")
+    assert plan.parameters == plan.learning == sum(p.numel() for p in load(result.layout.model).parameters())
+
+
+def test_metrics_are_complete(spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path) -> None:
+    result = run(spec(), tmp_path / "out", report=recorder)
+    lines = records(tmp_path / "out")
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert [line["tokens"] for line in lines] == [64 * n for n in range(1, 9)]
+    assert [line["step"] for line in lines if "val_loss" in line] == [4, 8]
+    # One byte a token but for the single end of text: bits per byte are nats over ln 2.
+    step, loss, bits = recorder.evaluations[-1]
+    assert (step, loss) == (8, result.validation_loss)
+    assert bits == pytest.approx(loss / 0.693147, rel=1e-3)
+    assert recorder.seen[-1].step == 8
+    assert recorder.seen[-1].eta == 0
+    assert 0 < recorder.seen[-1].mfu < 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train": {"seq_len": 17}}, r"train.seq_len must be at most model.max_seq_len \(16\), got 17"),
+        ({"model": {"vocab_size": 200}}, r"model.vocab_size must be at least the tokenizer's \(257\), got 200"),
+        ({"sample": {"prompt": ""}}, "sample.prompt must have 1 to 15 tokens"),
+        ({"sample": {"prompt": "x" * 16}}, "sample.prompt must have 1 to 15 tokens .* got 16"),
+        ({"optimizer": {"type": "sgd", "lr": 0.1, "nesterov": True}}, "optimizer: nesterov needs a momentum"),
+        ({"hardware": {"device": "cuda:77"}}, "hardware.device: cannot use 'cuda:77'"),
+        ({"hardware": {"device": "abacus"}}, "hardware.device: cannot use 'abacus'"),
+        ({"hardware": {"device": "meta"}}, "nothing can be trained on 'meta'"),
+        ({"train": {"freeze": ["no.such.*"]}}, "no parameter is named like 'no.such.*'"),
+        ({"train": {"freeze": ["*"]}}, "every parameter is frozen"),
+    ],
+)
+def test_what_cannot_run_is_refused_and_leaves_nothing(
+    spec: Callable[..., RunSpec], tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(TrainError, match=words):
+        run(spec(**changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

@@ -1,0 +1,126 @@
+"""`kit list` and `kit show`: the parts there are, and one of them in full."""
+
+from typing import Annotated, Any
+
+import typer
+
+from registry import core, plugins
+from transformer_kit.cli import names
+from transformer_kit.cli.output import Json, emit, note, rows, say
+from transformer_kit.spec.shipped import names as shipped_names
+from transformer_kit.spec.shipped import shipped
+
+SHIPPED = ("models", "runs")
+
+
+def list_parts(
+    family: Annotated[
+        str | None,
+        typer.Argument(metavar="[FAMILY]", help="Only this family, or: models, runs.", autocompletion=names.families),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the parts that a page may name, family by family, and the specs that come with the kit.
+
+    Example: `kit list position`
+    """
+    sound, problems = _plugins()
+    with core.activate(frozenset(sound)):
+        chosen = [*core.families(), *SHIPPED] if family is None else [_known(family)]
+        listed = {name: _section(name) for name in chosen}
+    if json:
+        emit({"families": listed, "plugins": sound, "problems": problems})
+        return
+    for name, section in listed.items():
+        say(f"{name}  {section['summary']}", style="bold cyan")
+        rows([(f"  {part['name']}", part["summary"]) for part in section["parts"]], ("bold", ""))
+    for problem in problems:
+        note(problem)
+
+
+def _known(family: str) -> str:
+    if family not in (*core.families(), *SHIPPED):
+        raise core.UnknownFamily(f"no family '{family}'{core.suggest(family, [*core.families(), *SHIPPED])}")
+    return family
+
+
+def _plugins() -> tuple[list[str], list[str]]:
+    """Plugins that can be used, and why others cannot."""
+    found = {name: plugins.problem(name) for name in plugins.namespaces()}
+    problems = [text for text in found.values() if text is not None]
+    families = core.families()
+    for entry in plugins.all_entries():
+        if not entry.namespace and entry.distribution not in " ".join(problems):
+            problems.append(f"{entry.source} claims the bare name '{entry.name}', which is the core's")
+        if entry.family not in families:
+            problems.append(f"{entry.source} offers '{entry.name}' for '{entry.family}', which is no family")
+    return [name for name, text in found.items() if text is None], problems
+
+
+def _section(family: str) -> dict[str, Any]:
+    if family in SHIPPED:
+        paths = [shipped() / family / f"{name}.yaml" for name in shipped_names(family)]
+        parts = [{"name": path.stem, "summary": _heading(path.read_text("utf-8")), "plugin": None} for path in paths]
+        return {"summary": f"{family.capitalize()} that come with the kit.", "parts": parts}
+    parts = [
+        {"name": name, "summary": core.summary(family, name), "plugin": name.partition(".")[0] if "." in name else None}
+        for name in core.names(family)
+    ]
+    return {"summary": core.family_summary(family), "parts": parts}
+
+
+def _heading(page: str) -> str:
+    """The comment that a page begins with: its first line."""
+    first = page.split("\n", 1)[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def show(
+    part: Annotated[str, typer.Argument(metavar="FAMILY/NAME", help="The part.", autocompletion=names.parts)],
+    json: Json = False,
+) -> None:
+    """Show one part: its options, where it comes from, what it can do, and how a page writes it.
+
+    Example: `kit show position/rope`
+    """
+    from transformer_kit.cli.card import describe
+
+    family, slash, name = part.partition("/")
+    if not slash:
+        raise typer.BadParameter(f"must be FAMILY/NAME, as in position/rope, got '{part}'{_places(part)}")
+    with core.activate(frozenset(_plugins()[0])):
+        card = describe(family, name)
+    if json:
+        emit(card)
+        return
+    say(f"{family}/{name}", style="bold cyan")
+    say(card["documentation"])
+    for paper in card["papers"]:
+        say(f"paper   {paper}")
+    for key, value in card["capabilities"].items():
+        say(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    say(f"source  {card['source']}")
+    _options(card["options"])
+    say("\nexample", style="bold")
+    say(card["example"])
+
+
+def _options(options: list[dict[str, Any]]) -> None:
+    say("\noptions" if options else "\nno options", style="bold")
+    lines = []
+    for option in options:
+        default = "required" if option["required"] else f"= {_yaml(option['default'])}"
+        lines.append((f"  {option['name']}", option["type"], default, option["documentation"]))
+    rows(lines, ("bold", "", "", "dim"))
+
+
+def _yaml(value: Any) -> str:
+    from transformer_kit.cli.card import inline
+
+    return inline(value)
+
+
+def _places(word: str) -> str:
+    """Families that have a part of this name."""
+    found = [f"{f}/{word}" for f in core.families() if word in core.names(f)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""

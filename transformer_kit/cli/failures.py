@@ -1,0 +1,95 @@
+"""What a person is told when something goes wrong, and what the process returns.
+
+    0  good
+    1  the run failed on its way: the loss is not a number any more
+    2  the page or the command is wrong
+    3  the environment: a package is missing, a file cannot be read or written, the disk is full
+    4  it does not fit
+
+An error of the user's, of the machine's or of the data's is one message on stderr; with --json it is
+`{"errors": [{file, line, column, path, text, via}]}` on stdout. Anything else is a fault of the kit and shows where.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformer_kit.spec.errors import Mark, Problem, SpecError
+
+GOOD, FAILED, USAGE, ENVIRONMENT, FIT = range(5)
+INTERRUPTED = 130
+
+CODES = {
+    "transformer_kit.train.errors.OutputError": ENVIRONMENT,
+    "transformer_kit.train.errors.CheckpointError": ENVIRONMENT,
+    "transformer_kit.train.errors.Diverged": FAILED,
+    "registry.core.BrokenPart": ENVIRONMENT,
+    "registry.core.RegistryError": USAGE,
+    "safetensors_rust.SafetensorError": ENVIRONMENT,
+    "torch.OutOfMemoryError": FIT,
+    "builtins.ValueError": USAGE,
+    "builtins.OSError": ENVIRONMENT,
+    "builtins.ImportError": ENVIRONMENT,
+    "builtins.MemoryError": FIT,
+}
+"""Exit code of each family of errors, by full name: importing the classes would import torch."""
+
+_MISTAKEN = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What a wrong path looks like: the command's fault, not the machine's."""
+
+
+class NotFitting(Exception):
+    """What was asked for does not fit into the memory there is."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed command."""
+
+    code: int
+    problems: list[Problem]
+
+    def data(self) -> list[dict[str, Any]]:
+        """The problems as JSON has them."""
+        return [entry(p) for p in self.problems]
+
+
+def entry(problem: Problem) -> dict[str, Any]:
+    """One problem as JSON has it; line and column are 0 where a file has none."""
+    return {**asdict(problem.mark), "text": problem.text}
+
+
+def failure(error: BaseException) -> Failure | None:
+    """What to say about `error`; None when it is a fault of the kit."""
+    if isinstance(error, SpecError):
+        return Failure(_code(error, USAGE), error.problems)
+    if isinstance(error, NotFitting) or "can't allocate memory" in str(error):
+        return Failure(FIT, [_problem(str(error).strip().split("\n", 1)[0])])
+    if hasattr(error, "format_message"):  # the parser's own errors; where their class lives depends on typer's version
+        return Failure(USAGE, [_problem(error.format_message())])
+    names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__]
+    known = next((CODES[name] for name in names if name in CODES), None)
+    if known is None:
+        return None
+    return Failure(_code(error, known), [_problem(_text(error))])
+
+
+def _code(error: BaseException, otherwise: int) -> int:
+    """The environment's code when an error was raised because of it."""
+    cause: BaseException | None = error
+    while cause is not None and otherwise == USAGE:
+        if isinstance(cause, ImportError) or (isinstance(cause, OSError) and not isinstance(cause, _MISTAKEN)):
+            return ENVIRONMENT
+        cause = cause.__cause__ or cause.__context__
+    return USAGE if isinstance(error, _MISTAKEN) else otherwise
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return str(error) or type(error).__name__
+
+
+def _problem(text: str) -> Problem:
+    return Problem(Mark(""), text)

@@ -1,0 +1,101 @@
+"""`kit generate`: a trained folder continues a prompt."""
+
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from transformer_kit.cli import names
+from transformer_kit.cli.output import Json, emit, harmless
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SAMPLERS = {
+    "temperature": ("temperature", "value"),
+    "top_k": ("top_k", "k"),
+    "top_p": ("top_p", "p"),
+    "min_p": ("min_p", "p"),
+}
+"""This command's own words for samplers: option, and the sampler with the one option that it sets. In order."""
+
+
+def generate(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A model's folder, or the folder of a run.", autocompletion=names.folders),
+    ],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to continue; - reads standard input.")],
+    max_new_tokens: Annotated[int, typer.Option(help="How far, in tokens.")] = 128,
+    temperature: Annotated[float | None, typer.Option(help="Divides the logits: below 1 is safer.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest that hold P together.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Leave out what is below P of the likeliest.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the likeliest.")] = False,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    stream: Annotated[bool, typer.Option(help="Print the text while it comes.")] = True,
+    json: Json = False,
+) -> None:
+    """Continue a prompt with a trained model.
+
+    Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
+    """
+    flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    samplers = _samplers({key: value for key, value in flags.items() if value is not None}, greedy)
+    text = _text(prompt)
+    pieces = _complete(_model_folder(folder), text, max_new_tokens, samplers, seed)
+    if json:
+        emit({"prompt": text, "text": "".join(pieces), "seed": seed})
+        return
+    parts = chain([text], pieces, ["\n"])
+    _show(parts if stream else ["".join(parts)])
+
+
+def _complete(folder: Path, text: str, count: int, samplers: list[Any], seed: int | None) -> "Iterator[str]":
+    from transformer_kit.data.tokenizer_file import load_tokenizer
+    from transformer_kit.generate.text import complete
+    from transformer_kit.model.folder import load
+
+    model = load(folder)
+    tokenizer = load_tokenizer(folder)
+    return complete(model, tokenizer, text, max_new_tokens=count, samplers=samplers, seed=seed)
+
+
+def _samplers(flags: dict[str, float], greedy: bool) -> list[Any]:
+    """Samplers as a page writes them; the usual ones of a run's samples when no flag says how."""
+    if greedy and flags:
+        raise typer.BadParameter(f"--greedy leaves nothing to choose, so it goes without {_option(next(iter(flags)))}")
+    if greedy:
+        return []
+    if flags:
+        return [{"type": SAMPLERS[flag][0], SAMPLERS[flag][1]: value} for flag, value in flags.items()]
+    from transformer_kit.spec.schema import Sample
+
+    return list(Sample().samplers)
+
+
+def _option(flag: str) -> str:
+    return f"--{flag.replace('_', '-')}"
+
+
+def _text(prompt: str) -> str:
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8 text: byte {error.start}: {error.reason}") from None
+
+
+def _model_folder(folder: Path) -> Path:
+    """The folder itself, or the trained model in the folder of a run."""
+    return folder / "model" if (folder / "model" / "spec.yaml").is_file() else folder
+
+
+def _show(pieces: "Iterable[str]") -> None:
+    tame = harmless if sys.stdout.isatty() else str
+    for piece in pieces:
+        sys.stdout.write(tame(piece))
+        sys.stdout.flush()

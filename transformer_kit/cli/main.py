@@ -1,0 +1,93 @@
+"""`kit`: the commands, and the one place where their failures become messages and exit codes."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from transformer_kit import __version__
+from transformer_kit.cli import catalogue, cost, generation, pages, start, training
+from transformer_kit.cli.failures import GOOD, INTERRUPTED, failure
+from transformer_kit.cli.output import console, fail, is_terminal, say
+
+
+class Kit(TyperGroup):
+    """Turns what commands raise into one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console(stderr=True).print("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except (Exception, MemoryError) as error:
+            if isinstance(error, (typer.Exit, typer.Abort, BrokenPipeError)):
+                raise
+            if hasattr(error, "format_message") and not ctx.obj:
+                raise  # the parser shows its own errors, with the usage
+            failed = failure(error)
+            if failed is None:
+                raise
+            fail(failed, as_json=bool(ctx.obj))
+            raise typer.Exit(failed.code) from None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note, before anything can be wrong, whether errors are to be JSON."""
+        words = args[: args.index("--")] if "--" in args else args
+        ctx.obj = "--json" in words
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=Kit,
+    name="kit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if is_terminal() else None,  # boxes and colours are for a person
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 good, 1 the run failed, 2 the page or the command is wrong, 3 the environment, "
+    "4 it does not fit. With --json, errors are JSON on stdout as well.",
+)
+
+for name, command, summary in (
+    ("list", catalogue.list_parts, "List the parts and specs there are."),
+    ("show", catalogue.show, "Show one part in full."),
+    ("check", pages.check, "Say what is wrong with a page."),
+    ("explain", pages.explain, "Say where a value comes from."),
+    ("build", cost.build, "Show what a model is and what it costs."),
+    ("new", start.new, "Start a page or a plugin."),
+    ("train", training.train, "Train a model."),
+    ("generate", generation.generate, "Continue a prompt."),
+    ("schema", pages.schema, "Print the JSON schema of pages."),
+):
+    app.command(name, short_help=summary)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"kit {__version__}")
+        raise typer.Exit(GOOD)
+
+
+@app.callback()
+def kit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Transformers from one page of YAML: every word names an interchangeable part.
+
+    First steps: `kit list` shows the parts, `kit build tutorial` what a model costs,
+    `kit train quickstart` trains one, `kit new run NAME` starts your own page.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command line and leave the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ?, not a traceback
+    app(args=args, prog_name="kit")

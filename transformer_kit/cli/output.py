@@ -1,0 +1,100 @@
+"""What commands print: aligned and coloured for a person, plain lines for a pipe, JSON for a program."""
+
+import json
+import math
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from transformer_kit.cli.failures import Failure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A console that adds nothing of its own: no highlighting, no wrapping of long lines."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def is_terminal() -> bool:
+    """Whether a person reads stdout; a pipe gets plain text, and rich is not even imported."""
+    return sys.stdout.isatty()
+
+
+def say(text: str = "", style: str = "") -> None:
+    """One line on stdout."""
+    if is_terminal():
+        console().print(text, style=style)
+    else:
+        sys.stdout.write(f"{text}\n")
+
+
+def note(text: str) -> None:
+    """One line on stderr that is worth reading and no error."""
+    console(stderr=True).print(harmless(f"note: {text}"), style="yellow")
+
+
+def emit(value: Any, *, line: bool = False) -> None:
+    """`value` as JSON on stdout; on one `line`, at once, when it is one of a stream."""
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=None if line else 2)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def rows(lines: Sequence[Sequence[str]], styles: Sequence[str] = ("bold", "", "dim")) -> None:
+    """A table without borders: the last column wraps on a terminal and is left alone in a pipe."""
+    if not lines:
+        return
+    if not is_terminal():
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    last = len(lines[0]) - 1
+    for i in range(last + 1):
+        table.add_column(style=styles[i] if i < len(styles) else "", no_wrap=i < last, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    console().print(table, soft_wrap=False)
+
+
+def fail(failed: Failure, *, as_json: bool, as_list: bool = False) -> None:
+    """Say what went wrong: on stderr, or as JSON on stdout."""
+    if as_json:
+        emit(failed.data() if as_list else {"errors": failed.data()})
+        return
+    from rich.text import Text
+
+    out = console(stderr=True)
+    for problem in failed.problems:
+        where = harmless(f"{problem.mark}: ") if problem.mark.file else ""
+        text = Text(where, "bold") if where else Text("error: ", "bold red")
+        out.print(text.append(harmless(str(problem).removeprefix(f"{problem.mark}: ")), "not bold"))
+
+
+def harmless(text: str) -> str:
+    """Text without control characters, which could do things to a terminal, except newlines and tabs."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null instead."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value

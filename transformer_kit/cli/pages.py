@@ -1,0 +1,101 @@
+"""`kit check`, `kit explain` and `kit schema`: what is wrong with a page, where a value comes from, what may stand."""
+
+import json as codec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transformer_kit.cli import names
+from transformer_kit.cli.failures import GOOD, Failure, failure
+from transformer_kit.cli.output import Json, emit, fail, note, say
+
+SpecArgument = Annotated[
+    str,
+    typer.Argument(metavar="SPEC", help="A page, or the name of a spec of the kit.", autocompletion=names.specs),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace a value, as in model.d_model=64; may be repeated."),
+]
+
+
+def check(
+    specs: Annotated[
+        list[str],
+        typer.Argument(metavar="SPEC...", help="Pages, or names of specs of the kit.", autocompletion=names.specs),
+    ],
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Read pages and assemble their models, without memory for weights; print everything that is wrong.
+
+    Example: `kit check my-model.yaml --set model.d_model=64`
+    """
+    failures = [found for spec in specs if (found := _wrong(spec, sets or [])) is not None]
+    problems = [problem for found in failures for problem in found.problems]
+    code = max((found.code for found in failures), default=GOOD)
+    if json or problems:
+        fail(Failure(code, problems), as_json=json, as_list=True)
+    else:
+        say(f"{', '.join(specs)}: good", style="green")
+    raise typer.Exit(code)
+
+
+def _wrong(spec: str, sets: list[str]) -> Failure | None:
+    from transformer_kit.model.build import assemble
+    from transformer_kit.spec.read import read
+
+    try:
+        page = read(spec, sets)
+        assemble(page)
+    except (ValueError, OSError) as error:
+        return failure(error)
+    for text in page._source.notes:
+        note(text)
+    return None
+
+
+def explain(
+    spec: SpecArgument,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A value's place, as in model.layers.0.ffn.d_ff.")],
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Say what a value is, where it comes from, and what it is for.
+
+    Example: `kit explain llama-3-8b model.layers.0.ffn.d_ff`
+    """
+    from transformer_kit.cli.card import inline
+    from transformer_kit.spec.provenance import provenance
+
+    found = provenance(spec, path, sets or [])
+    if json:
+        emit(found.data())
+        return
+    say(f"{path} = {inline(found.value)}", style="bold")
+    say(found.whence())
+    if found.documentation:
+        say(found.documentation, style="dim")
+
+
+def schema(
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it to this file instead of stdout.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the JSON schema of pages, installed plugins included, for editors and other tools.
+
+    Example: `kit schema --out kit.schema.json`, and in a page:
+    `# yaml-language-server: $schema=kit.schema.json`
+    """
+    from transformer_kit.cli.start import write
+    from transformer_kit.spec.json_schema import json_schema
+
+    page = json_schema()
+    if out is None:
+        emit(page)
+        return
+    write(out, codec.dumps(page, indent=1) + "\n", replace=True)
+    emit({"file": str(out)}) if json else say(f"{out} written")

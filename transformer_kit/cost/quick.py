@@ -1,0 +1,73 @@
+"""Makes counting on the meta device start fast. Nothing here changes a number; without it the same is counted later.
+
+Shapes on the meta device come from torch's Python decompositions, which import the compiler (`torch._dynamo`, more
+than a second) only to tell it to leave them alone. Nobody compiles while the cost is counted.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+COMPILER = "torch._dynamo"
+
+
+class Unfilled(TorchFunctionMode):
+    """Skips `torch.nn.init` while a module is built: on the meta device there is nothing to fill."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs.get("tensor", args[0] if args else None)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Inside, "do not compile this function" costs nothing; whatever else is asked of the compiler imports it."""
+    if COMPILER in sys.modules:
+        yield
+        return
+    asleep = _Asleep()
+    asleep.lie_down()
+    try:
+        yield
+    finally:
+        asleep.get_up()
+
+
+class _Asleep(ModuleType):
+    """Stands in for the compiler. Knows `disable`; any other attribute brings the real one."""
+
+    def __init__(self) -> None:
+        super().__init__(COMPILER)
+        self.__spec__ = ModuleSpec(COMPILER, None)
+        self.disabled: list[Callable[..., Any]] = []
+
+    def disable(self, fn: Callable[..., Any], recursive: bool = True, *, wrapping: bool = True) -> Any:
+        """`fn` itself, remembered: once the compiler is there, it must be told for real."""
+        self.disabled.append(fn)
+        return fn
+
+    def lie_down(self) -> None:
+        sys.modules[COMPILER] = self
+        torch._dynamo = self
+
+    def get_up(self) -> None:
+        if sys.modules.get(COMPILER) is self:
+            del sys.modules[COMPILER]
+            del torch._dynamo
+        for fn in self.disabled:
+            fn.__dict__.pop("__dynamo_disable", None)
+        self.disabled.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        self.get_up()
+        import torch._dynamo as awake
+
+        return getattr(awake, name)

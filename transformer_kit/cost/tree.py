@@ -1,0 +1,133 @@
+"""The parts of a built model as a tree, equal neighbours folded."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from registry.contracts import Kernel, ModelPart
+from registry.options import Group, Options
+from transformer_kit.cost.count import Kind
+from transformer_kit.model.model import Model
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part, or several equal ones."""
+
+    label: str
+    """Its place: the attribute that holds it, or the layers it stands for."""
+    part: str
+    """Its registered name."""
+    choices: dict[str, Any] = field(default_factory=dict)
+    """Options that differ from their defaults."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Its own parameters, without those of the parts in it."""
+    parameters: int = 0
+    """How many, of one, with the parts in it."""
+    count: int = 1
+    """How many such there are."""
+    children: tuple["Node", ...] = ()
+
+    def data(self) -> dict[str, Any]:
+        """The tree as mappings and lists."""
+        return {
+            "label": self.label,
+            "part": self.part,
+            "choices": self.choices,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "parameters": self.parameters,
+            "count": self.count,
+            "children": [child.data() for child in self.children],
+        }
+
+
+def tree(model: Model, stack: list[Kind]) -> list[Node]:
+    """Embedding, layers (one node for each kind), final norm and head, as they run."""
+    page = model.spec.model
+    nodes = [_node("embedding", model.embedding, page.embedding)]
+    if model.position.name:  # else it acts in the mixers, and stands there
+        nodes.append(_node("position", model.position, page.position))
+    for kind in stack:
+        word = "layers" if kind.count > 1 else "layer"
+        node = _node(f"{word} {listed(kind.indices)}", kind.layer, kind.options)
+        nodes.append(replace(node, count=kind.count))
+    nodes.append(_node("norm", model.norm, page.final_norm))
+    nodes.append(_node("head", model.head, page.head))
+    return nodes
+
+
+def listed(indices: list[int]) -> str:
+    """`0-31`, `0, 2, .. 24`, or each number: indices in rising order, in few letters."""
+    if len(indices) < 3:
+        return ", ".join(map(str, indices))
+    step = indices[1] - indices[0]
+    if indices != list(range(indices[0], indices[-1] + 1, step)):
+        runs = _runs(indices)
+        shown = [f"{a}-{b}" if b > a else str(a) for a, b in runs]
+        return ", ".join(shown if len(shown) < 7 else [*shown[:3], "..", shown[-1]])
+    return f"{indices[0]}-{indices[-1]}" if step == 1 else f"{indices[0]}, {indices[1]}, .. {indices[-1]}"
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int]]:
+    runs = [(indices[0], indices[0])]
+    for i in indices[1:]:
+        if i == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], i)
+        else:
+            runs.append((i, i))
+    return runs
+
+
+def _node(label: str, module: nn.Module, options: Options | None) -> Node:
+    shapes = dict(_own_shapes("", module))
+    children = tuple(_fold(list(_children(module, options))))
+    count = sum(p.numel() for p in module.parameters())
+    choices = {} if options is None else dict(_choices(options))
+    return Node(label, getattr(module, "name", ""), choices, shapes, count, 1, children)
+
+
+def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Parameters of a module and of the plain torch modules in it: `q` for `q.weight`."""
+    for name, parameter in module.named_parameters(recurse=False):
+        yield (prefix.rstrip(".") if prefix and name == "weight" else prefix + name), tuple(parameter.shape)
+    for name, child in module.named_children():
+        if not isinstance(child, ModelPart):
+            yield from _own_shapes(f"{prefix}{name}.", child)
+
+
+def _children(module: nn.Module, options: Options | None) -> Iterator[Node]:
+    """The parts directly in a module; the kernel belongs to the run, not to the model."""
+    for name, child in module.named_children():
+        inner = getattr(options, name, None)
+        if isinstance(child, ModelPart):
+            if child.name and not isinstance(child, Kernel):
+                yield _node(name, child, inner if isinstance(inner, Options) else None)
+        else:
+            yield from (replace(n, label=f"{name}.{n.label}") for n in _children(child, None))
+
+
+def _fold(nodes: list[Node]) -> Iterator[Node]:
+    """Neighbours that differ in their place alone become one node."""
+    i = 0
+    while i < len(nodes):
+        alike = [nodes[i]]
+        while i + len(alike) < len(nodes) and replace(nodes[i + len(alike)], label="") == replace(nodes[i], label=""):
+            alike.append(nodes[i + len(alike)])
+        labels = [n.label for n in alike]
+        label = ", ".join(labels) if len(labels) < 3 else f"{labels[0]} .. {labels[-1]}"
+        yield replace(nodes[i], label=label, count=len(alike))
+        i += len(alike)
+
+
+def _choices(group: Group) -> Iterator[tuple[str, Any]]:
+    """Plain values that differ from their defaults."""
+    for name, info in type(group).model_fields.items():
+        value = getattr(group, name)
+        if isinstance(value, Options):
+            continue
+        if isinstance(value, Group):
+            yield from _choices(value)
+        elif value != info.default and not isinstance(value, Mapping):
+            yield name, list(value) if isinstance(value, tuple) else value

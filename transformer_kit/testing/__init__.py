@@ -1,0 +1,39 @@
+"""The conformance kit: what every part must do, ready to be run on yours. Needs `hypothesis` (the extra `dev`).
+
+    from transformer_kit.testing import check_part
+    print(check_part("ffn", "my.swish"))      # raises a Failure with everything that is wrong
+
+`checks_for` gives the checks one by one, `options_for` and `specs` are Hypothesis strategies, `strong_init`, `agree`
+and the behaviours serve tests of your own. Plugins' parts are found inside `registry.core.activate`.
+"""
+
+from transformer_kit.testing.behaviours import (
+    BEHAVIOURS,
+    causal,
+    decodes_as_it_reads,
+    packed_as_separate,
+    padded_as_alone,
+    rows_independent,
+)
+from transformer_kit.testing.carriers import agree, carrier, strong_init
+from transformer_kit.testing.checks import Check, Failure, Report, check_part, checks_for
+from transformer_kit.testing.strategies import options_for, specs
+
+__all__ = [
+    "BEHAVIOURS",
+    "Check",
+    "Failure",
+    "Report",
+    "agree",
+    "carrier",
+    "causal",
+    "check_part",
+    "checks_for",
+    "decodes_as_it_reads",
+    "options_for",
+    "packed_as_separate",
+    "padded_as_alone",
+    "rows_independent",
+    "specs",
+    "strong_init",
+]

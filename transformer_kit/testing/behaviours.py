@@ -1,0 +1,132 @@
+"""What every model must do, whatever its parts: each function takes a model and fails when it does not.
+
+    for behaviour in BEHAVIOURS:
+        behaviour(model)
+
+Give models with strong weights (`strong_init`), in evaluation mode: with small ones a wrong result looks right.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from registry.context import PADDING
+from transformer_kit.model.model import Model
+from transformer_kit.testing.carriers import LENGTH, agree, tokens
+
+Behaviour = Callable[[Model], None]
+
+
+@torch.no_grad()
+def causal(model: Model) -> None:
+    """Logits do not depend on what comes after them."""
+    ids = tokens(model)
+    expected = model(ids).logits
+    for t in (1, LENGTH // 2, LENGTH - 1):
+        other = ids.clone()
+        other[:, t:] = (other[:, t:] + 1) % model.spec.model.vocab_size
+        agree(model(other).logits[:, :t], expected[:, :t], f"logits before token {t} after changing what follows")
+
+
+@torch.no_grad()
+def rows_independent(model: Model) -> None:
+    """A row's logits do not depend on the rows beside it."""
+    ids = tokens(model)
+    expected = model(ids).logits
+    for row in range(len(ids)):
+        agree(model(ids[row : row + 1]).logits, expected[row : row + 1], f"row {row} alone")
+
+
+@torch.no_grad()
+def decodes_as_it_reads(model: Model) -> None:
+    """Reading in pieces of any size, or token by token, gives the logits of reading at once."""
+    ids = tokens(model)
+    expected = model(ids).logits
+    ones = [1] * LENGTH
+    for chunks, spare in (
+        (ones, 0),
+        ([3, *ones], 5),
+        ([LENGTH - 1, 1], 0),
+        ([LENGTH], 5),
+        ([5, 4, 4], 0),
+        ([2, 7, 1, 3], 5),
+    ):
+        got = in_chunks(model, ids, chunks, spare=spare)
+        agree(got, expected, f"logits of chunks {_taken(chunks)} with room for {LENGTH + spare}")
+    state = model.state(len(ids), LENGTH)
+    agree(model(ids, state=state, last=True).logits, expected[:, -1:], "logits of the last token alone")
+
+
+@torch.no_grad()
+def padded_as_alone(model: Model) -> None:
+    """A text with padding on its left gives the logits it gives alone, read at once or in pieces."""
+    ids = tokens(model)
+    pads = [0, 3, 7]
+    segments = torch.zeros_like(ids)
+    for row, pad in enumerate(pads):
+        segments[row, :pad] = PADDING
+    alone = [model(ids[row : row + 1, pad:]).logits for row, pad in enumerate(pads)]
+    for chunks in ([], [LENGTH - 1, 1], [8, *[1] * 5], [2, 4, 3, 4]):
+        got = model(ids, segments=segments).logits if not chunks else in_chunks(model, ids, chunks, segments)
+        for row, pad in enumerate(pads):
+            agree(got[row : row + 1, pad:], alone[row], f"row with {pad} of padding, chunks {chunks or 'none'}")
+    continued = _prefilled(model, ids, segments, 8)  # the segments of the prompt alone, then nothing but ids
+    for row, pad in enumerate(pads):
+        agree(continued[row : row + 1, pad:], alone[row], f"row with {pad} of padding, continued without segments")
+
+
+@torch.no_grad()
+def packed_as_separate(model: Model) -> None:
+    """Documents packed into one row give the logits they give apart, read at once or in pieces."""
+    ids = tokens(model)
+    ends = [[4, 5, LENGTH], [7, LENGTH], [LENGTH]]
+    segments = torch.stack([_numbered(e) for e in ends])
+    for chunks in ([], [1] * LENGTH, [6, 1, 6], [LENGTH - 1, 1]):
+        got = model(ids, segments=segments).logits if not chunks else in_chunks(model, ids, chunks, segments)
+        for row, cuts in enumerate(ends):
+            for begin, end in zip([0, *cuts], cuts, strict=False):
+                apart = model(ids[row : row + 1, begin:end]).logits
+                what = f"document [{begin}:{end}] of row {row}, chunks {chunks or 'none'}"
+                agree(got[row : row + 1, begin:end], apart, what)
+
+
+BEHAVIOURS: tuple[Behaviour, ...] = (causal, rows_independent, decodes_as_it_reads, padded_as_alone, packed_as_separate)
+"""What every language model of the kit must do."""
+
+
+def in_chunks(
+    model: Model, ids: Tensor, chunks: Sequence[int], segments: Tensor | None = None, spare: int = 0
+) -> Tensor:
+    """Logits (B, T, V) of reading `ids` through decode state with room to spare, in pieces of these sizes."""
+    state = model.state(len(ids), LENGTH + spare)
+    found, begin = [], 0
+    for size in _taken(chunks):
+        here = slice(begin, begin + size)
+        part = None if segments is None else segments[:, here]
+        found.append(model(ids[:, here], segments=part, state=state).logits)
+        begin += size
+    return torch.cat(found, dim=1)
+
+
+def _prefilled(model: Model, ids: Tensor, segments: Tensor, prompt: int) -> Tensor:
+    state = model.state(len(ids), LENGTH)
+    found = [model(ids[:, :prompt], segments=segments[:, :prompt], state=state).logits]
+    found += [model(ids[:, t : t + 1], state=state).logits for t in range(prompt, LENGTH)]
+    return torch.cat(found, dim=1)
+
+
+def _taken(chunks: Sequence[int]) -> list[int]:
+    """The chunks that fit into the test's length."""
+    taken: list[int] = []
+    for size in chunks:
+        if sum(taken) + size <= LENGTH:
+            taken.append(size)
+    return taken
+
+
+def _numbered(ends: list[int]) -> Tensor:
+    segments = torch.zeros(LENGTH, dtype=torch.long)
+    for end in ends[:-1]:
+        segments[end:] += 1
+    return segments

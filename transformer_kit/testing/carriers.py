@@ -1,0 +1,184 @@
+"""Tiny models around a part: wherever the part can stand, a page is made in which it stands there.
+
+    carrier(options)        a page, and the kernel to run it with, that hold the part
+    strong(spec)            a model whose every parameter is O(1) noise, so that nothing is hidden by small weights
+    tokens(model)           ids to feed it
+
+Sizes are small and unequal, so that a mistaken axis is a mistaken result.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from registry import core
+from registry.contracts import Init, Kernel, ModelPart, Part
+from registry.options import Options, Slot, slot_family
+from transformer_kit.model.build import KERNEL, assemble, build
+from transformer_kit.model.model import Model
+from transformer_kit.spec.errors import SpecError
+from transformer_kit.spec.schema import ModelSpec, Spec
+from transformer_kit.testing.values import minimal
+
+D_MODEL, VOCAB, LENGTH, MAX_SEQ_LEN, ROWS, LAYERS = 24, 19, 13, 32, 3, 2
+GAIN = 1.5
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A model that holds the part under test."""
+
+    spec: Spec
+    kernel: Options
+
+    def build(self, seed: int = 0) -> Model:
+        """The model with its own initialisation."""
+        return build(self.spec, seed=seed, kernel=self.kernel)
+
+    def strong(self, seed: int = 0) -> Model:
+        """The model with strong weights, in evaluation mode and float64, which leaves rounding no excuse."""
+        model = self.build().double()
+        strong_init(model, seed)
+        return model.eval()
+
+    def with_model(self, **changes: Any) -> "Carrier":
+        """The same page with other fields of the model. SpecError when it refuses them."""
+        model = {name: getattr(self.spec.model, name) for name in ModelSpec.model_fields}
+        return Carrier(Spec.of({"plugins": list(self.spec.plugins), "model": {**model, **changes}}), self.kernel)
+
+
+def carrier(options: Options) -> Carrier:
+    """A tiny model in which the part that `options` describe stands; SpecError when there is none."""
+    refusal: SpecError | None = None
+    for candidate in _carriers(options):
+        try:
+            assemble(candidate.spec, candidate.kernel)
+        except SpecError as error:
+            refusal = refusal or error
+        else:
+            return candidate
+    if refusal is None:
+        raise ValueError(f"a model has no place for {options.part.family} '{options.part.name}'")
+    raise refusal
+
+
+def plain_model() -> Model:
+    """A tiny model of no part in particular, with strong weights."""
+    return Carrier(Spec.of(page()), _kernel()).strong()
+
+
+def page(**model: Any) -> dict[str, Any]:
+    """A tiny model, as a mapping, with parts of the registry that leave as little as possible unseen."""
+    block = minimal(core.get("block", core.names("block")[0]), mixer=_mixer())
+    sizes = {"vocab_size": VOCAB, "d_model": D_MODEL, "max_seq_len": MAX_SEQ_LEN}
+    layers = {"blocks": [block] * LAYERS}
+    return {"plugins": sorted(core.active()), "model": {**sizes, "position": _position(), "layers": layers, **model}}
+
+
+def strong_init(module: nn.Module, seed: int = 0) -> None:
+    """Fill every parameter with noise of O(1) gain: matrices scaled by fan-in, vectors away from zero, any sign."""
+    generator = torch.Generator().manual_seed(seed)
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    with torch.no_grad():
+        for p in module.parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            if id(p) in tables:
+                p.copy_(noise)
+            elif p.ndim >= 2:
+                p.copy_(noise * GAIN * p.shape[-1] ** -0.5)
+            else:
+                p.copy_(noise.sign() * (0.5 + torch.rand(p.shape, generator=generator)))
+
+
+def tokens(model: Model, rows: int = ROWS, length: int = LENGTH, seed: int = 0) -> Tensor:
+    """Random ids (rows, length)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.spec.model.vocab_size, (rows, length), generator=generator)
+
+
+def agree(got: Tensor, expected: Tensor, what: str, tolerance: float = 5e-4) -> None:
+    """AssertionError when `got` is off by more than a small share of the spread of `expected`, or not finite."""
+    assert got.shape == expected.shape, f"{what}: shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
+    if not expected.numel():
+        return
+    assert bool(torch.isfinite(got).all()), f"{what}: not finite"
+    spread = float(expected.detach().float().std(correction=0))
+    off = float((got.detach().float() - expected.detach().float()).abs().max())
+    assert off <= tolerance * max(spread, 1e-6), f"{what}: off by {off:.3g}, where values spread by {spread:.3g}"
+
+
+def is_of_model(family: str) -> bool:
+    """Whether the parts of a family make up a model."""
+    return issubclass(contract(family), (ModelPart, Init))
+
+
+def contract(family: str) -> type[Part]:
+    """The base class of a family."""
+    pending: list[type[Part]] = [Part]
+    while pending:
+        cls = pending.pop()
+        if cls.__dict__.get("family") == family:
+            return cls
+        pending += cls.__subclasses__()
+    raise core.UnknownFamily(f"no contract has the family '{family}'")
+
+
+def _carriers(options: Options) -> Iterator[Carrier]:
+    if issubclass(options.part, Kernel):
+        yield Carrier(Spec.of(page()), options)
+        return
+    for model in _models(options, frozenset()):
+        try:
+            yield Carrier(Spec.of(page(**model)), _kernel())
+        except SpecError:
+            continue
+
+
+def _models(options: Options, tried: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """Changes to the model's page that make the part a part of it: in its own slots, or inside of other parts."""
+    family = options.part.family
+    if family == "block":
+        yield {"layers": {"blocks": [options] * LAYERS}}
+    direct = [n for n, f in ModelSpec.model_fields.items() if slot_family(f) == family and n != "layers"]
+    for name in direct:
+        for mixer in _mixers():  # not every mixer takes every position scheme
+            block = minimal(core.get("block", core.names("block")[0]), mixer=mixer)
+            yield {name: options, "layers": {"blocks": [block] * LAYERS}}
+    if not direct:
+        for parent in _parents(family, tried):
+            yield from _models(parent(options), tried | {family})
+
+
+def _parents(family: str, tried: frozenset[str]) -> Iterator[Any]:
+    for other in core.families():
+        if other in tried or other == family or not is_of_model(other):
+            continue
+        for name in core.names(other):
+            part = core.get(other, name)
+            for field_name, field in part.Options.model_fields.items():
+                if slot_family(field) == family:
+                    yield lambda options, part=part, field_name=field_name: minimal(part, **{field_name: options})
+
+
+def _kernel() -> Options:
+    return Slot("kernel").read(KERNEL)
+
+
+def _mixers() -> list[Options]:
+    """All mixers, those first which take the most position schemes."""
+    parts = [core.get("mixer", n) for n in core.names("mixer") if "." not in n]
+    return [minimal(p) for p in sorted(parts, key=lambda p: -len(p.accepts))]
+
+
+def _mixer() -> Options:
+    return _mixers()[0]
+
+
+def _position() -> Options:
+    """A scheme that marks absolute places, so that a token at a wrong place gives a wrong result."""
+    parts = [core.get("position", n) for n in core.names("position") if "." not in n]
+    chosen = next((p for p in parts if p.acts == "embedding" and not p.shift_invariant), parts[0])
+    return Slot("position").read(chosen.name)

@@ -1,0 +1,90 @@
+"""The conformance checks: every promise of a contract, tried on a part.
+
+    check_part("ffn", "gated")        runs all that apply to the family; says which ran, or raises what failed
+    checks_for("ffn")                 those checks one by one, to parametrise a test with
+
+A check is a function of the part's class that raises AssertionError. Which families it applies to stands at its head:
+`@check("norm", "ffn")`, or `@check(ALL)`, `@check(MODEL)`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from registry import core
+from transformer_kit.testing.carriers import is_of_model
+
+ALL = "every family"
+MODEL = "every family of the model"
+HOMES = ("option_checks", "model_checks", "place_checks", "kernel_checks", "effect_checks", "run_checks")
+"""The modules beside this one that hold checks."""
+
+_checks: list["Check"] = []
+
+
+class Failure(AssertionError):
+    """A part does not keep its contract; the message has every check that failed."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise, tried on a part."""
+
+    run: Callable[[Any], None]
+    families: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What it tries, in a few words."""
+        return self.run.__name__
+
+    def applies(self, family: str) -> bool:
+        """Whether parts of this family make the promise."""
+        return family in self.families or ALL in self.families or (MODEL in self.families and is_of_model(family))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Which checks a part passed."""
+
+    family: str
+    name: str
+    checks: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.family}/{self.name}: {len(self.checks)} checks passed"
+
+
+def check(*families: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Mark a function as a check of the parts of these families."""
+
+    def mark(run: Callable[[Any], None]) -> Callable[[Any], None]:
+        _checks.append(Check(run, families))
+        return run
+
+    return mark
+
+
+def checks_for(family: str) -> list[Check]:
+    """The checks that apply to the parts of a family."""
+    for home in HOMES:
+        import_module(f"transformer_kit.testing.{home}")
+    return [c for c in _checks if c.applies(family)]
+
+
+def check_part(family: str, name: str) -> Report:
+    """Run every check that applies. Raises Failure with all that failed; RegistryError when there is no such part."""
+    part = core.get(family, name)
+    failed: dict[str, Exception] = {}
+    checks = checks_for(family)
+    for one in checks:
+        try:
+            one.run(part)
+        except Exception as error:
+            failed[one.name] = error
+    if failed:
+        lines = [f"  {n}: {type(e).__name__}: {e}" for n, e in failed.items()]
+        head = f"{family}/{name}: {len(failed)} of {len(checks)} checks failed"
+        raise Failure("\n".join([head, *lines])) from next(iter(failed.values()))
+    return Report(family, name, tuple(c.name for c in checks))

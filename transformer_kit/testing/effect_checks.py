@@ -1,0 +1,128 @@
+"""The check that no option is swallowed: changing it changes what the part does.
+
+What a part does is measured by family: of a part of a model its parameters, first weights, output and training.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from registry.contracts import (
+    Dataset,
+    Init,
+    ModelPart,
+    Objective,
+    Optimizer,
+    Part,
+    Sampler,
+    Schedule,
+    Tokenizer,
+)
+from registry.options import Options
+from transformer_kit.spec.errors import SpecError
+from transformer_kit.testing.carriers import carrier, plain_model, tokens
+from transformer_kit.testing.checks import ALL, check
+from transformer_kit.testing.run_checks import TEXTS, VOCAB, Bowl, corpus, trained, walk
+from transformer_kit.testing.values import Path as Place
+from transformer_kit.testing.values import changed, leaves, values, variants
+
+Effect = Callable[[Options], Hashable]
+
+
+@check(ALL)
+def every_option_matters(part: Any) -> None:
+    """For each option there are two values between which parameters, output, training or decoding differ."""
+    measure = next((m for kind, m in EFFECTS.items() if issubclass(part, kind)), None)
+    if measure is None:
+        return
+    seen: dict[str, Hashable] = {}
+    inert = [
+        ".".join(path) for path, field in leaves(part.Options) if not _matters(part, path, values(field), measure, seen)
+    ]
+    assert not inert, f"no value of {', '.join(inert)} changes anything"
+
+
+def _matters(part: Any, place: Place, choices: list[Any], measure: Effect, seen: dict[str, Hashable]) -> bool:
+    """Whether two values of an option differ in effect, beside some choice of the others."""
+    for _, beside in variants(part):
+        options = [o for value in choices if (o := changed(beside, place, value)) is not None]
+        effects = {e for o in options if (e := _measured(o, measure, seen)) is not None}
+        if len(effects) > 1:
+            return True
+    return False
+
+
+def _measured(options: Options, measure: Effect, seen: dict[str, Hashable]) -> Hashable:
+    """The effect of these options; None where they are refused."""
+    key = options.model_dump_json()
+    if key not in seen:
+        try:
+            seen[key] = measure(options)
+        except (SpecError, ValueError):
+            seen[key] = None
+    return seen[key]
+
+
+def _of_model(options: Options) -> Hashable:
+    """Names, shapes and first values of the weights; output with strong weights; loss in training."""
+    held = carrier(options)
+    weights = held.build().state_dict()
+    model = held.strong()
+    ids = tokens(model)
+    with torch.no_grad():
+        logits = model(ids).logits
+        torch.manual_seed(0)
+        trained_logits = model.train()(ids).logits
+    first = tuple((name, tuple(t.shape), _digest(t)) for name, t in weights.items())
+    return first, _digest(logits), _digest(trained_logits)
+
+
+def _of_tokenizer(options: Options) -> Hashable:
+    with corpus() as base:
+        tokenizer = trained(options, base)
+        return tuple(map(tuple, map(tokenizer.encode, TEXTS))), tokenizer.vocab_size, tokenizer.fingerprint
+
+
+def _of_dataset(options: Options) -> Hashable:
+    with corpus() as base:
+        return tuple(d for d, _ in zip(options.part(options, base).documents(), range(20), strict=False))
+
+
+def _of_schedule(options: Options) -> Hashable:
+    return tuple(options.part(options).scale(step, 20) for step in range(20))
+
+
+def _of_sampler(options: Options) -> Hashable:
+    logits = torch.randn(8, VOCAB, generator=torch.Generator().manual_seed(0))
+    return _digest(options.part(options).apply(logits))
+
+
+def _of_optimizer(options: Options) -> Hashable:
+    bowl = Bowl()
+    walk(bowl, options.part(options).make(bowl), 3)
+    return tuple(_digest(p.detach()) for p in bowl.parameters())
+
+
+def _of_objective(options: Options) -> Hashable:
+    model = plain_model()
+    ids = tokens(model)
+    loss, count = options.part(options).loss(model, ids, None)
+    return _digest(loss.detach()), int(count)
+
+
+def _digest(values: Tensor) -> Hashable:
+    return tuple(values.double().flatten().tolist()) if values.numel() < 64 else values.double().numpy().tobytes()
+
+
+EFFECTS: dict[type[Part], Effect] = {
+    ModelPart: _of_model,
+    Init: _of_model,
+    Tokenizer: _of_tokenizer,
+    Dataset: _of_dataset,
+    Schedule: _of_schedule,
+    Sampler: _of_sampler,
+    Optimizer: _of_optimizer,
+    Objective: _of_objective,
+}

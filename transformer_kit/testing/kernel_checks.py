@@ -1,0 +1,148 @@
+"""Checks of a kernel against attention written out by hand, from the description of the mask alone."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from registry.context import PADDING, Mask
+from registry.contracts import Kernel
+from transformer_kit.testing.carriers import agree
+from transformer_kit.testing.checks import check
+from transformer_kit.testing.place_checks import each
+
+ROWS, HEADS, HEAD_DIM = 2, 4, 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """One description of attention: where queries and keys stand, what they see, what bends the scores."""
+
+    start: int
+    length: int
+    keys: int | tuple[int, ...]
+    window: int | None
+    segments: tuple[tuple[int, ...], ...] | None
+    causal: bool = True
+    kv_heads: int = HEADS
+    softcap: float | None = None
+    biased: bool = False
+
+    @property
+    def places(self) -> list[int]:
+        """Index of each key."""
+        return list(range(self.keys)) if isinstance(self.keys, int) else list(self.keys)
+
+    def mask(self) -> Mask:
+        """As a mixer would describe it."""
+        keys = self.keys if isinstance(self.keys, int) else torch.tensor(self.keys)
+        ours = theirs = None
+        if self.segments is not None:
+            row = torch.tensor(self.segments)
+            ours, theirs = row[:, self.start : self.start + self.length], row[:, self.places]
+        return Mask(self.start, self.length, keys, self.causal, self.window, torch.device("cpu"), ours, theirs)
+
+    def sees(self, row: int, query: int, key: int) -> bool:
+        """Whether the token at index `query` sees the one at index `key`."""
+        apart = self.segments is not None and self.segments[row][query] != self.segments[row][key]
+        ahead = self.causal and key > query
+        far = self.window is not None and abs(query - key) >= self.window
+        return not (apart or ahead or far)
+
+
+def cases() -> Iterator[Case]:
+    """All that mixers ask for: square, longer past, one token, a ring; windows, segments, groups, softcaps, biases."""
+    divided = ((PADDING, PADDING, 0, 0, 0, 0, 0, 0), (0, 0, 0, 1, 1, 1, 2, 2))
+    ring = (5, 6, 7, 3, 4)
+    for start, length, keys in ((0, 8, 8), (3, 5, 8), (7, 1, 8), (0, 1, 1)):
+        for window, segments in itertools.product((None, 3, 1, 50), (None, divided)):
+            yield Case(start, length, keys, window, segments)
+    yield Case(7, 1, ring, 5, None)
+    yield Case(7, 1, ring, 5, divided)
+    yield Case(6, 2, (2, 3, 4, 5, 6, 7), 5, divided)
+    yield Case(0, 8, 8, None, None, causal=False)
+    yield Case(0, 8, 8, 3, divided, causal=False)
+
+
+@check("kernel")
+def equals_attention(part: Any) -> None:
+    """Output and gradients are those of attention written out, for every mask, group, softcap and bias."""
+    for _, kernel in each(part):
+        for case in cases():
+            for kv_heads, softcap, biased in ((4, None, False), (2, 1.5, True), (1, None, True), (2, None, False)):
+                _compare(kernel, Case(**{**vars(case), "kv_heads": kv_heads, "softcap": softcap, "biased": biased}))
+
+
+@check("kernel")
+@torch.no_grad()
+def drops_in_training(part: Any) -> None:
+    """Dropout changes weights when it is asked for, and keeps their mean."""
+    case = Case(0, 8, 8, None, None)
+    q, k, _, _ = _inputs(case)
+    v = torch.ones(ROWS, HEADS, 8, HEAD_DIM)
+    for _, kernel in each(part):
+        torch.manual_seed(0)
+        given = (q.float(), k.float(), v, case.mask())
+        drawn = torch.stack([kernel(*given, scale=0.4, softcap=None, bias=None, dropout=0.5) for _ in range(200)])
+        assert float(drawn.std()) > 0.1, "dropout drops nothing"
+        assert abs(float(drawn.mean()) - 1.0) < 0.05, f"dropout changes the mean from 1 to {float(drawn.mean()):.3f}"
+
+
+@check("kernel")
+@torch.no_grad()
+def keeps_bfloat16(part: Any) -> None:
+    """bfloat16 comes out as bfloat16, near to what float64 gives."""
+    case = Case(0, 8, 8, 3, None, biased=True)
+    q, k, v, bias = _inputs(case)
+    expected = written_out(case, q, k, v, bias, 0.4)
+    for _, kernel in each(part):
+        small = [t.to(torch.bfloat16) for t in (q, k, v)]
+        got = kernel(*small, case.mask(), scale=0.4, softcap=None, bias=bias, dropout=0.0)
+        assert got.dtype == torch.bfloat16, f"bfloat16 became {got.dtype}"
+        agree(got, expected, "attention in bfloat16", tolerance=0.05)
+
+
+def written_out(case: Case, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Attention as the contract of kernels states it, one head at a time: (B, H, T, K)."""
+    rows = []
+    for row in range(q.shape[0]):
+        seen = torch.tensor([[case.sees(row, case.start + t, key) for key in case.places] for t in range(case.length)])
+        heads = []
+        for h in range(q.shape[1]):
+            g = h // (q.shape[1] // k.shape[1])
+            scores = scale * q[row, h] @ k[row, g].T  # (T, S)
+            if case.softcap is not None:
+                scores = case.softcap * torch.tanh(scores / case.softcap)
+            if bias is not None:
+                scores = scores + bias[h]
+            heads.append(scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v[row, g])
+        rows.append(torch.stack(heads))
+    return torch.stack(rows)
+
+
+def _compare(kernel: Kernel, case: Case) -> None:
+    *inputs, bias = _inputs(case)
+    inputs = [t.requires_grad_() for t in inputs]
+    expected = written_out(case, *inputs, bias, 0.7)
+    got = kernel(*inputs, case.mask(), scale=0.7, softcap=case.softcap, bias=bias, dropout=0.0)
+    agree(got, expected, f"attention in {case}", tolerance=1e-4)
+    weight = torch.randn(got.shape, generator=torch.Generator().manual_seed(3), dtype=got.dtype)
+    ours, theirs = (torch.autograd.grad((y * weight).sum(), inputs) for y in (got, expected))
+    for name, mine, other in zip("qkv", ours, theirs, strict=True):
+        off = float((mine - other).abs().max())
+        assert off <= 1e-4 * max(1.0, float(other.abs().max())), f"gradient of {name} off by {off:.3g} in {case}"
+
+
+def _inputs(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    keys = len(case.places)
+    q = draw(ROWS, HEADS, case.length, HEAD_DIM)
+    k, v = draw(ROWS, case.kv_heads, keys, HEAD_DIM), draw(ROWS, case.kv_heads, keys, HEAD_DIM)
+    return q, k, v, draw(HEADS, case.length, keys).float() if case.biased else None

@@ -1,0 +1,214 @@
+"""Checks of a part as a piece of a whole model: built, saved, copied, compiled, trained, and read in every way.
+
+Each runs on the part's minimal options, most on every change of a single option as well.
+"""
+
+import copy
+import pickle
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from registry.options import Options
+from transformer_kit.model.build import assemble, fill
+from transformer_kit.model.model import Model
+from transformer_kit.spec.errors import SpecError
+from transformer_kit.testing import behaviours
+from transformer_kit.testing.carriers import ROWS, VOCAB, Carrier, agree, carrier, strong_init, tokens
+from transformer_kit.testing.checks import MODEL, check
+from transformer_kit.testing.values import minimal, variants
+
+
+def default(part: Any) -> Carrier:
+    """A model around the part's minimal options."""
+    return carrier(minimal(part))
+
+
+@lru_cache(maxsize=2)
+def standing(part: Any) -> tuple[tuple[str, Carrier], ...]:
+    """A model around each variant of a part, but for those that are refused with a reason."""
+    return tuple((what, held) for what, options in variants(part) if (held := _carried(options)) is not None)
+
+
+@check(MODEL)
+def meta_equals_real(part: Any) -> None:
+    """On the meta device the same tensors are there as in memory: names, shapes, kinds."""
+    for what, held in standing(part):
+        expected = _outline(held.build())
+        got = _outline(assemble(held.spec, held.kernel))
+        assert got == expected, f"{what}: {got ^ expected} on meta or in memory alone"
+
+
+@check(MODEL)
+def weights_all_filled(part: Any) -> None:
+    """Initialisation fills every parameter and buffer: nothing of what lay in memory before is left."""
+    for what, held in standing(part):
+        model = assemble(held.spec, held.kernel).to_empty(device="cpu")
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.fill_(float("nan") if tensor.is_floating_point() else -77)
+        fill(model, 0)
+        expected = held.build().state_dict()
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, expected[name]), f"{what}: {name} depends on what lay in memory before"
+            assert torch.isfinite(tensor).all(), f"{what}: {name} is not finite"
+
+
+@check(MODEL)
+def deterministic(part: Any) -> None:
+    """A seed decides the weights, another seed changes them, and evaluation draws no random numbers."""
+    held = default(part)
+    first, again, other = (_weights(held.build(seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(first[n], again[n]) for n in first), "two builds with one seed differ"
+    assert any(not torch.equal(first[n], other[n]) for n in first), "the seed changes nothing"
+    model = held.strong()
+    ids = tokens(model)
+    before = torch.random.get_rng_state()
+    assert torch.equal(model(ids).logits, model(ids).logits), "two evaluations differ"
+    assert torch.equal(before, torch.random.get_rng_state()), "evaluation draws from the global random numbers"
+
+
+@check(MODEL)
+def no_shared_storage(part: Any) -> None:
+    """Two models share no memory, so training one leaves the other alone; decode states neither."""
+    held = default(part)
+    one, two = held.build(), held.build()
+    assert not _storages(one) & _storages(two), "two models share memory"
+    ids = tokens(one)
+    first, second = one.state(ROWS), one.state(ROWS)
+    expected = one(ids).logits
+    one(ids.flip(1), state=second)
+    agree(one(ids, state=first).logits, expected, "logits beside another decode state")
+
+
+@check(MODEL)
+def state_dict_round_trips(part: Any) -> None:
+    """The state dict holds all that decides the output: loaded into another model, it makes it the same."""
+    for what, held in standing(part):
+        model, other = held.strong(0), held.strong(1)
+        ids = tokens(model)
+        other.load_state_dict(model.state_dict(), strict=True)
+        assert torch.equal(model(ids).logits, other(ids).logits), f"{what}: other output after loading the weights"
+
+
+@check(MODEL)
+def shapes_and_types(part: Any) -> None:
+    """Logits are (B, T, V), for a single token and for one row too, of the type of the weights, in decoding as well."""
+    held = default(part)
+    for kind in (torch.float32, torch.float64, torch.bfloat16):
+        model = held.build().to(kind).eval()
+        for rows, length in ((ROWS, 7), (1, 1), (2, 1)):
+            ids = tokens(model, rows, length)
+            for logits in (model(ids).logits, model(ids, state=model.state(rows)).logits):
+                assert logits.shape == (rows, length, VOCAB), f"logits {tuple(logits.shape)} for ids {(rows, length)}"
+                assert logits.dtype == kind, f"logits of {logits.dtype} from weights of {kind}"
+
+
+@check(MODEL)
+def finite_in_bfloat16(part: Any) -> None:
+    """Neither logits nor gradients overflow in bfloat16, with strong weights and with the part's own."""
+    for what, held in standing(part):
+        for init in (strong_init, lambda _: None):
+            model = held.build()
+            init(model)
+            model = model.to(torch.bfloat16).train()
+            ids = tokens(model)
+            logits, loss = model(ids, ids)
+            assert loss is not None
+            loss.backward()
+            finite = [torch.isfinite(logits).all(), *(torch.isfinite(p.grad).all() for p in _graded(model))]
+            assert all(finite), f"{what}: not finite in bfloat16"
+
+
+@check(MODEL)
+def every_parameter_learns(part: Any) -> None:
+    """Each parameter gets a finite gradient in every variant, and one that is not zero in some."""
+    learning: dict[str, bool] = {}
+    for what, held in standing(part):
+        for seed in range(3):
+            model = held.strong(seed).train()
+            ids = tokens(model, seed=seed)
+            segments = (torch.arange(ids.shape[1]) // 5).expand_as(ids) - 1  # padding, then two documents
+            loss = model(ids, ids.roll(-1, 1), segments=segments).loss
+            assert loss is not None
+            loss.backward()
+            for name, p in model.named_parameters():
+                assert p.grad is not None, f"{what}: {name} is not used"
+                assert torch.isfinite(p.grad).all(), f"{what}: gradient of {name} is not finite"
+                learning[name] = learning.get(name, False) or bool(p.grad.any())
+    never = [name for name, learns in learning.items() if not learns]
+    assert not never, f"gradient always zero: {', '.join(never)}"
+
+
+@check(MODEL)
+def copies_and_pickles(part: Any) -> None:
+    """deepcopy and pickle give a model of the same output that shares no memory."""
+    model = default(part).strong()
+    ids = tokens(model)
+    expected = model(ids).logits
+    for how, other in (("deepcopy", copy.deepcopy(model)), ("pickle", pickle.loads(pickle.dumps(model)))):
+        assert torch.equal(other(ids).logits, expected), f"{how} changes the output"
+        assert not _storages(model) & _storages(other), f"{how} shares memory"
+
+
+@check(MODEL)
+def one_graph(part: Any) -> None:
+    """torch.compile traces forward, loss and backward as one graph without breaks, and changes nothing."""
+    model = default(part).strong()
+    ids = tokens(model)
+    segments = (torch.arange(ids.shape[1]) // 5).expand_as(ids) - 1
+    torch.compiler.reset()
+    traced = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
+    for given in (None, segments):
+        agree(traced(ids, ids, segments=given).logits, model(ids, segments=given).logits, "compiled logits")
+    torch.compiler.reset()
+
+
+def _over_variants(behaviour: behaviours.Behaviour) -> Callable[[Any], None]:
+    def run(part: Any) -> None:
+        for what, held in standing(part):
+            try:
+                behaviour(held.strong())
+            except Exception as error:
+                error.add_note(f"with {what}")
+                raise
+
+    run.__name__, run.__doc__ = behaviour.__name__, behaviour.__doc__
+    return run
+
+
+for _behaviour in behaviours.BEHAVIOURS:
+    check(MODEL)(_over_variants(_behaviour))
+
+
+def _carried(options: Options) -> Carrier | None:
+    try:
+        return carrier(options)
+    except SpecError as error:
+        assert_reason(error)
+        return None
+
+
+def assert_reason(error: ValueError) -> None:
+    """A refusal says why."""
+    assert str(error), "refused without a reason"
+
+
+def _outline(model: nn.Module) -> set[tuple[Any, ...]]:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {(name, tuple(t.shape), t.dtype, t.requires_grad) for name, t in tensors.items()}
+
+
+def _weights(model: Model) -> dict[str, Tensor]:
+    return dict(model.state_dict())
+
+
+def _storages(model: nn.Module) -> set[int]:
+    return {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+
+
+def _graded(model: nn.Module) -> list[Any]:
+    return [p for p in model.parameters() if p.grad is not None]

@@ -1,0 +1,105 @@
+"""Checks of a part's options and documentation, for every family."""
+
+import ast
+import inspect
+import json
+import sys
+from typing import Any
+
+import hypothesis
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from registry.options import Options, Slot, plain
+from transformer_kit.testing.checks import ALL, check
+from transformer_kit.testing.strategies import options_for
+from transformer_kit.testing.values import leaves, minimal, variants
+
+UNKNOWN = "no_such_option"
+
+
+@check(ALL)
+def options_round_trip(part: Any) -> None:
+    """Options written out, through JSON too, read back as equal options of the same part."""
+    slot = Slot(part.family)
+
+    @hypothesis.settings(max_examples=20, deadline=None, database=None, derandomize=True)
+    @hypothesis.given(options_for(part))
+    def drawn(options: Options) -> None:
+        page = plain(options)
+        assert slot.read(page) == options, f"{page} reads back as {slot.read(page)}"
+        assert slot.read(json.loads(json.dumps(page))) == options, f"{page} does not survive JSON"
+
+    drawn()
+    for what, options in variants(part):
+        assert slot.read(plain(options)) == options, f"{what}: {plain(options)} reads back differently"
+    assert slot.read(minimal(part)).part is part, f"its Options configure {slot.read(minimal(part)).part}"
+
+
+@check(ALL)
+def unknown_option_refused(part: Any) -> None:
+    """A misspelt option is an error, not ignored; in nested groups as well."""
+    page = plain(minimal(part))
+    groups: list[dict[str, Any]] = [page]
+    while groups:
+        here = groups.pop()
+        groups += [v for v in here.values() if isinstance(v, dict)]
+        here[UNKNOWN] = 1
+        assert _refused(part, page), f"{UNKNOWN}: 1 was swallowed in {page}"
+        del here[UNKNOWN]
+
+
+@check(ALL)
+def wrong_types_refused(part: Any) -> None:
+    """Numbers are not made from strings or booleans, nor whole numbers from fractions."""
+    for path, field in leaves(part.Options):
+        for wrong in _wrong(field):
+            page = plain(minimal(part))
+            here = page
+            for name in path[:-1]:
+                here = here[name]
+            here[path[-1]] = wrong
+            assert _refused(part, page), f"{'.'.join(path)}: {wrong!r} was accepted"
+
+
+@check(ALL)
+def options_frozen(part: Any) -> None:
+    """Options do not change once they are made."""
+    options = minimal(part)
+    for name in part.Options.model_fields:
+        try:
+            setattr(options, name, getattr(options, name))
+        except ValidationError:
+            continue
+        raise AssertionError(f"{name} can be assigned to")
+
+
+@check(ALL)
+def documented(part: Any) -> None:
+    """Module, class and each option say what they are; the module in one sentence that ends with a full stop."""
+    first = (sys.modules[part.__module__].__doc__ or "").strip().split("\n\n")[0]
+    assert first.endswith("."), f"the module's first paragraph must be a sentence (title, authors, year), got {first!r}"
+    tree = ast.parse(inspect.getsource(sys.modules[part.__module__]))
+    own = next((n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == part.__name__), None)
+    assert own is None or ast.get_docstring(own), f"class {part.__name__} has no docstring"
+    for path, field in leaves(part.Options):
+        assert field.description, f"option {'.'.join(path)} has no docstring under it"
+
+
+def _refused(part: Any, page: dict[str, Any]) -> bool:
+    try:
+        part.Options.model_validate({k: v for k, v in page.items() if k != "type"})
+    except ValidationError:
+        return True
+    return False
+
+
+def _wrong(field: FieldInfo) -> list[Any]:
+    """Values that a field of numbers or truth values must not take."""
+    text = str(field.annotation)
+    kinds = [k for k in ("int", "float", "bool", "str") if k in text]
+    if kinds == ["int"]:
+        return ["2", 2.5, True, float("nan")]
+    if kinds == ["float"]:
+        return ["0.5", True, float("nan"), float("inf")]
+    return ["yes", 1] if kinds == ["bool"] else []

@@ -1,0 +1,189 @@
+"""Few specs that hold every pair of choices: of parts and of their options, whatever slot they stand in.
+
+    rows, refused = covering()
+
+A choice is a value of a field: a part in a slot, or an option of the part that stands there. Each pair of choices that
+can stand together lies in one of `rows`; each other is in `refused`, and no spec with it can be built.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from registry import core
+from registry.options import Options, Slot, plain, slot_family
+from transformer_kit.model.build import assemble
+from transformer_kit.spec.errors import SpecError
+from transformer_kit.spec.schema import ModelSpec, Spec
+from transformer_kit.testing.carriers import LAYERS, Carrier, contract, page
+from transformer_kit.testing.values import leaves, minimal, values
+
+Key = tuple[str, ...]
+"""Where a choice stands: the slots' and parts' names on the way, then the field's."""
+Choice = tuple[Key, int]
+"""A place, and which of its values."""
+Pair = frozenset[Choice]
+
+TRIES = 6
+"""How many models with a pair are tried before it counts as refused."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model, and the choices that made it."""
+
+    chosen: frozenset[Choice]
+    carrier: Carrier
+
+    @property
+    def pairs(self) -> set[Pair]:
+        """Every two of its choices."""
+        return {frozenset(p) for p in itertools.combinations(self.chosen, 2)}
+
+
+def covering(seed: int = 0) -> tuple[list[Row], set[Pair]]:
+    """Rows that hold every pair of choices that can stand together, and the pairs that cannot."""
+    space, random_ = Space(), random.Random(seed)
+    missing = space.pairs()
+    rows: list[Row] = []
+    refused: set[Pair] = set()
+    order = sorted(missing, key=sorted)
+    random_.shuffle(order)
+    for pair in order:
+        if pair not in missing:
+            continue
+        row = space.row_with(pair, missing, random_)
+        if row is None:
+            refused.add(pair)
+            missing.discard(pair)
+        else:
+            rows.append(row)
+            missing -= row.pairs
+    return rows, refused
+
+
+class Space:
+    """Every choice there is, and the models they make."""
+
+    def __init__(self) -> None:
+        self.values: dict[Key, list[Any]] = {}
+        self.needs: dict[Key, Choice | None] = {}
+        """The choice of a part that a field belongs to; None for what is always there."""
+        self.roots: list[Key] = []
+        for name, field in ModelSpec.model_fields.items():
+            if not field.is_required():
+                self._root(name, _read(field))
+        for family in ("block", "kernel"):
+            self._root(family, [minimal(core.get(family, n)) for n in core.names(family)])
+
+    def pairs(self) -> set[Pair]:
+        """Every two choices that do not exclude each other."""
+        every = [(key, i) for key, found in self.values.items() for i in range(len(found))]
+        implied = {c: self.implied(c) for c in every}
+        return {frozenset(p) for p in itertools.combinations(every, 2) if _together(implied[p[0]], implied[p[1]])}
+
+    def implied(self, choice: Choice) -> dict[Key, int]:
+        """The choice, and the parts that have to stand for it to be there."""
+        found: dict[Key, int] = {}
+        here: Choice | None = choice
+        while here is not None:
+            found[here[0]] = here[1]
+            here = self.needs[here[0]]
+        return found
+
+    def row_with(self, pair: Pair, missing: set[Pair], random_: random.Random) -> Row | None:
+        """A model with this pair, and with as many missing ones as possible; None when all that are tried are refused.
+
+        The last ones tried are the plainest: what is not in the pair is at its first value, or nearly all.
+        """
+        fixed = {key: i for choice in pair for key, i in self.implied(choice).items()}
+        for attempt in range(TRIES):
+            boldness = 1 - attempt / (TRIES - 1)
+            chosen = dict(fixed)
+            keys = [k for k in self.values if k not in fixed]
+            random_.shuffle(keys)
+            for key in keys:
+                if random_.random() < boldness:
+                    chosen[key] = self._best(key, chosen, missing, random_)
+            row = self.row(chosen)
+            if row is not None and pair <= row.chosen:
+                return row
+        return None
+
+    def row(self, chosen: dict[Key, int]) -> Row | None:
+        """The model that these choices make, other fields at their first value; None when it is refused."""
+        used: set[Choice] = set()
+        made = {key[0]: self._value(key, chosen, used) for key in self.roots}
+        kernel, block = made.pop("kernel"), made.pop("block")
+        options = core.get("kernel", kernel.pop("type")).Options(**kernel)
+        try:
+            spec = Spec.of(page(layers={"blocks": [block] * LAYERS}, **made))
+            assemble(spec, options)
+        except SpecError as error:
+            if not str(error):
+                raise AssertionError(f"refused without a reason: {made}") from error
+            return None
+        return Row(frozenset(used), Carrier(spec, options))
+
+    def _best(self, key: Key, chosen: dict[Key, int], missing: set[Pair], random_: random.Random) -> int:
+        """The value of a field that makes the most missing pairs with what is chosen."""
+        others = list(chosen.items())
+        indices = list(range(len(self.values[key])))
+        random_.shuffle(indices)
+        return max(indices, key=lambda i: sum(frozenset(((key, i), other)) in missing for other in others))
+
+    def _value(self, key: Key, chosen: dict[Key, int], used: set[Choice]) -> Any:
+        """The value of a field as YAML would write it, with the options of the part in it; notes what was used."""
+        index = chosen.get(key, 0)
+        used.add((key, index))
+        value = self.values[key][index]
+        if not isinstance(value, Options):
+            return plain(value)
+        written = plain(value)
+        for path, _ in leaves(value.part.Options):
+            here = written
+            for name in path[:-1]:
+                here = here[name]
+            here[path[-1]] = self._value(self._key(key, value, path), chosen, used)
+        return written
+
+    def _root(self, name: str, choices: list[Any]) -> None:
+        self.roots.append((name,))
+        self._add((name,), choices, None)
+
+    def _add(self, key: Key, choices: list[Any], needs: Choice | None) -> None:
+        self.values[key] = choices
+        self.needs[key] = needs
+        for i, value in enumerate(choices):
+            for path, field in leaves(value.part.Options) if isinstance(value, Options) else ():
+                below = self._key(key, value, path)
+                if below not in self.values:
+                    shared = len(below) == len(key) + len(path)
+                    self._add(below, _read(field), needs if shared else (key, i))
+
+    def _key(self, slot: Key, value: Options, path: Key) -> Key:
+        """Fields that a whole family shares are one choice, whichever of its parts stands in the slot."""
+        shared = path[0] in contract(value.part.family).Options.model_fields
+        return (*slot, *(() if shared else (value.part.name,)), *path)
+
+
+def _read(field: FieldInfo) -> list[Any]:
+    """Values of a field, each part once: a default is written as YAML would, and is a part like the others."""
+    family = slot_family(field)
+    found = [v if family is None or v is None else Slot(family).read(v) for v in values(field)]
+    return [v for i, v in enumerate(found) if v not in found[:i]]
+
+
+def _together(one: dict[Key, int], other: dict[Key, int]) -> bool:
+    return all(other.get(key, i) == i for key, i in one.items()) and one.keys() != other.keys()
+
+
+def told(row: Row, space: "Space") -> Iterator[str]:
+    """The choices of a row in words, those of first values left out."""
+    for key, i in sorted(row.chosen):
+        if i:
+            yield f"{'.'.join(key)}={plain(space.values[key][i])}"

@@ -1,0 +1,218 @@
+"""Checks of a part by itself, where its contract says what goes in and what comes out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from registry import core
+from registry.context import Context, Mask
+from registry.contracts import Init, ModelPart, Site
+from registry.options import Options
+from transformer_kit.model.build import KERNEL, assemble
+from transformer_kit.spec.errors import SpecError
+from transformer_kit.testing.carriers import D_MODEL, LAYERS, LENGTH, MAX_SEQ_LEN, ROWS, VOCAB, agree, strong_init
+from transformer_kit.testing.checks import MODEL, check
+from transformer_kit.testing.model_checks import assert_reason, default, standing
+from transformer_kit.testing.values import minimal, variants
+
+PLACES = ("embedding", "rotation", "bias", "nowhere")
+HEADS = 4
+
+
+def alone(options: Options) -> Any:
+    """The part by itself, at the site of a model (of a head, for what acts in mixers), with strong weights."""
+    defaults = {f: minimal(core.get(f, n)) for f, n in (("kernel", KERNEL), ("norm", core.names("norm")[0]))}
+    site = Site(D_MODEL, VOCAB, MAX_SEQ_LEN, n_layers=LAYERS, n_heads=HEADS, defaults=defaults)
+    part = options.part(options, site)
+    if isinstance(part, nn.Module):
+        strong_init(part.double())
+        part.eval()
+    return part
+
+
+def each(part: Any) -> Iterator[tuple[str, Any]]:
+    """Every variant of a part by itself, but for those that its constructor refuses."""
+    for what, options in variants(part):
+        try:
+            yield what, alone(options)
+        except ValueError as error:
+            assert_reason(error)
+
+
+@check("activation", "norm", "ffn")
+@torch.no_grad()
+def tokens_independent(part: Any) -> None:
+    """Each token is transformed by itself, whatever stands around it and however many there are; the shape stays."""
+    x = _noise(ROWS, LENGTH, D_MODEL)
+    for what, module in each(part):
+        expected = module(x)
+        assert expected.shape == x.shape, f"{what}: {tuple(x.shape)} became {tuple(expected.shape)}"
+        assert expected.dtype == x.dtype, f"{what}: {x.dtype} became {expected.dtype}"
+        for t in (0, LENGTH - 1):
+            agree(module(x[:, t : t + 1]), expected[:, t : t + 1], f"{what}: token {t} alone")
+        agree(module(x.flip(0)), expected.flip(0), f"{what}: rows in another order")
+
+
+@check("activation")
+@torch.no_grad()
+def elementwise(part: Any) -> None:
+    """Each number is transformed by itself, and not linearly."""
+    x = _noise(ROWS, LENGTH, D_MODEL)
+    for what, module in each(part):
+        if not list(module.parameters()):
+            agree(module(x.flip(-1)), module(x).flip(-1), f"{what}: channels in another order")
+        assert not torch.allclose(module(-x), -module(x)) or not torch.allclose(module(2 * x), 2 * module(x)), (
+            f"{what}: linear, so it bends nothing"
+        )
+
+
+@check("norm")
+@torch.no_grad()
+def input_untouched(part: Any) -> None:
+    """The input is not overwritten."""
+    x = _noise(ROWS, LENGTH, D_MODEL)
+    for what, module in each(part):
+        before = x.clone()
+        module(x)
+        assert torch.equal(x, before), f"{what}: changes its input"
+
+
+@check("embedding")
+@torch.no_grad()
+def embeds_each_id(part: Any) -> None:
+    """Ids (B, T) become (B, T, D), each by itself, and `weight` is a table (V, D)."""
+    ids = torch.arange(VOCAB).repeat(2)[None]
+    for what, module in each(part):
+        x = module(ids)
+        assert x.shape == (1, 2 * VOCAB, D_MODEL), f"{what}: ids {tuple(ids.shape)} became {tuple(x.shape)}"
+        assert module.weight.shape == (VOCAB, D_MODEL), f"{what}: weight is {tuple(module.weight.shape)}"
+        agree(x[:, :VOCAB], x[:, VOCAB:], f"{what}: the same ids again")
+        assert len(x[0, :VOCAB].unique(dim=0)) == VOCAB, f"{what}: two ids have one vector"
+
+
+@check("head")
+@torch.no_grad()
+def reads_each_token(part: Any) -> None:
+    """x (B, T, D) becomes logits (B, T, V), each token by itself."""
+    x, table = _noise(ROWS, LENGTH, D_MODEL), _noise(VOCAB, D_MODEL)
+    for what, module in each(part):
+        logits = module(x, table)
+        assert logits.shape == (ROWS, LENGTH, VOCAB), f"{what}: {tuple(x.shape)} became {tuple(logits.shape)}"
+        agree(module(x[:, 2:3], table), logits[:, 2:3], f"{what}: token 2 alone")
+
+
+@check("position")
+@torch.no_grad()
+def acts_in_its_place(part: Any) -> None:
+    """It acts where `acts` says, and does nothing elsewhere."""
+    assert part.acts in PLACES, f"acts must be one of {', '.join(PLACES)}, got {part.acts!r}"
+    x, (q, k) = _noise(ROWS, LENGTH, D_MODEL), _queries()
+    for what, scheme in each(part):
+        turned = scheme.rotate(q, k, _context(0))
+        bias = scheme.bias(_mask(0))
+        done = {
+            "embedding": not torch.equal(scheme.embed(x, _context(0)), x),
+            "rotation": not (torch.equal(turned[0], q) and torch.equal(turned[1], k)),
+            "bias": bias is not None,
+        }
+        acted = [place for place, acting in done.items() if acting]
+        assert acted == ([] if part.acts == "nowhere" else [part.acts]), f"{what}: acts on {acted}, says {part.acts}"
+
+
+@check("position")
+@torch.no_grad()
+def shifts_as_promised(part: Any) -> None:
+    """When all positions grow alike, what it does to scores stays, if `shift_invariant`; else it does change."""
+    x, (q, k) = _noise(ROWS, LENGTH, D_MODEL), _queries()
+    for what, scheme in each(part):
+        changes = []
+        for shift in (0, 5):
+            here = _context(shift)
+            turned_q, turned_k = scheme.rotate(q, k, here)
+            bias = scheme.bias(_mask(shift))
+            added = torch.zeros(()) if bias is None else bias.double()
+            changes.append((turned_q @ turned_k.transpose(-2, -1) + added, scheme.embed(x, here)))
+        (scores, embedded), (other_scores, other_embedded) = changes
+        if part.shift_invariant:
+            agree(other_scores, scores, f"{what}: scores five positions later")
+            agree(other_embedded, embedded, f"{what}: embedding five positions later")
+        else:
+            same = torch.allclose(scores, other_scores) and torch.allclose(embedded, other_embedded)
+            assert not same, f"{what}: not shift_invariant, but a shift changes nothing"
+
+
+@check("mixer")
+@torch.no_grad()
+def sees_the_past(part: Any) -> None:
+    """What came before changes the logits: tokens are mixed."""
+    model = default(part).strong()
+    ids = torch.zeros(1, LENGTH, dtype=torch.long)
+    other = ids.clone()
+    other[:, 0] = 1
+    far = (model(ids).logits - model(other).logits)[:, 1:].abs().amax(-1)
+    assert (far > 1e-6).all(), f"tokens {(far <= 1e-6).nonzero()[:, 1].tolist()} do not see token 0"
+
+
+@check("mixer")
+def refuses_what_cannot_act(part: Any) -> None:
+    """A position scheme that acts where this mixer lets none act is an error at the door, not ignored."""
+    assert part.accepts <= {"rotation", "bias"}, f"accepts names unknown places: {set(part.accepts)}"
+    for name in core.names("position"):
+        scheme = core.get("position", name)
+        if scheme.acts in ("rotation", "bias") and scheme.acts not in part.accepts:
+            held = default(part).with_model(position=minimal(scheme))
+            try:
+                assemble(held.spec, held.kernel)
+            except SpecError:
+                continue
+            raise AssertionError(f"position '{name}' acts on the {scheme.acts}, and is ignored instead of refused")
+
+
+@check(MODEL)
+def residual_names_exist(part: Any) -> None:
+    """`residual` names projections that are there, so that initialisers scale them."""
+    if not issubclass(part, ModelPart) or not part.residual:
+        return
+    for what, held in standing(part):
+        for module in held.build().modules():
+            if isinstance(module, part):
+                for name in part.residual:
+                    found = module.get_submodule(name)
+                    assert isinstance(found, nn.Module), f"{what}: residual names '{name}', which is no module"
+
+
+@check("init")
+@torch.no_grad()
+def fills_from_its_generator(part: Any) -> None:
+    """`fill` overwrites the whole weight, in place, by the generator it is given and no other random numbers."""
+    assert issubclass(part, Init)
+    for what, init in each(part):
+        for shape in ((7, 5), (5, 7), (1, 3)):
+            for residual in (False, True):
+                drawn = []
+                before = torch.random.get_rng_state()
+                for seed in (0, 0, 1):
+                    weight = torch.full(shape, float("nan"))
+                    init.fill(weight, residual=residual, generator=torch.Generator().manual_seed(seed))
+                    drawn.append(weight)
+                assert torch.isfinite(drawn[0]).all(), f"{what}: {shape} is not filled"
+                assert torch.equal(drawn[0], drawn[1]), f"{what}: {shape} is not decided by the generator"
+                assert torch.equal(before, torch.random.get_rng_state()), f"{what}: draws global random numbers"
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def _queries() -> tuple[Tensor, Tensor]:
+    return _noise(ROWS, HEADS, LENGTH, D_MODEL), _noise(ROWS, HEADS, LENGTH, D_MODEL).flip(2)
+
+
+def _context(shift: int) -> Context:
+    return Context(shift, LENGTH, torch.arange(shift, shift + LENGTH), None, None)
+
+
+def _mask(shift: int) -> Mask:
+    return Mask(shift, LENGTH, torch.arange(shift, shift + LENGTH), True, None, torch.device("cpu"))

@@ -1,0 +1,203 @@
+"""Small valid values for any option, read off its annotation, so that nothing about a part has to be listed by hand.
+
+    values(field)                  a few values that the field takes, telling ones first
+    minimal(part)                  options with what is required filled in
+    changed(options, path, value)  the same options but for one, or None where they do not go together
+    variants(part)                 the minimal options, and every change of one of them
+
+A field whose values cannot be told from its type says so with pydantic's own `Field(examples=[...])`.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from registry import core
+from registry.options import Group, Options, Slot, plain
+
+INTEGERS = (2, 1, 4, 6, 0)
+NUMBERS = (0.5, 2.0, 1.0, 0.25, 0.0)
+STRINGS = ("a", "b")
+
+Path = tuple[str, ...]
+N = TypeVar("N", int, float)
+
+
+def values(field: FieldInfo) -> list[Any]:
+    """Values that `field` takes by itself, the default first where there is one."""
+    if field.examples:
+        found = list(field.examples)
+    else:
+        found = _values(field.annotation, list(field.metadata))
+    default = [] if field.is_required() else [field.get_default(call_default_factory=True)]
+    return _distinct([*default, *found])
+
+
+def leaves(group: type[Group], above: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
+    """Every field of a group of options with its path; nested groups are entered, slots are not."""
+    for name, field in group.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, Group) and not _slot(field.metadata):
+            yield from leaves(nested, (*above, name))
+        else:
+            yield (*above, name), field
+
+
+def minimal(part: Any, **given: Any) -> Options:
+    """Options of `part` with `given`, and the first values that go together for what else is required.
+
+    Raises ValueError when none do.
+    """
+    required = {n: values(f) for n, f in part.Options.model_fields.items() if f.is_required() and n not in given}
+    for chosen in itertools.islice(itertools.product(*required.values()), 1000):
+        options = _validated(part, {**given, **dict(zip(required, chosen, strict=True))})
+        if options is not None:
+            return options
+    raise ValueError(f"no valid options found for {part.family} '{part.name}'; give its fields `examples`")
+
+
+def changed(options: Options, path: Path, value: Any) -> Options | None:
+    """`options` with another value at `path`; None when the part refuses it."""
+    page = plain(options)
+    page.pop("type")
+    here = page
+    for name in path[:-1]:
+        here = here[name]
+    here[path[-1]] = value
+    return _validated(options.part, page)
+
+
+def variants(part: Any) -> Iterator[tuple[str, Options]]:
+    """The minimal options of a part, then each change of a single one, with what was changed in words."""
+    base = minimal(part)
+    yield "default", base
+    for path, field in leaves(part.Options):
+        for value in values(field):
+            options = changed(base, path, value)
+            if options is not None and options != base:
+                yield f"{'.'.join(path)}={brief(value)}", options
+
+
+def brief(value: Any) -> str:
+    """A value in a few words."""
+    return value.part.name if isinstance(value, Options) and value.part else str(plain(value))
+
+
+def _validated(part: Any, page: dict[str, Any]) -> Options | None:
+    try:
+        options: Options = part.Options.model_validate(page)
+    except ValidationError:
+        return None
+    return options
+
+
+def _values(annotation: Any, metadata: list[Any]) -> list[Any]:
+    slot = _slot(metadata)
+    if slot is not None:
+        return list(_parts(slot.family))
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _values(arguments[0], [*metadata, *arguments[1:]])
+    if origin in (Union, UnionType):
+        return [v for a in arguments for v in _values(a, metadata)]
+    if origin is Literal:
+        return list(arguments)
+    if origin is tuple:
+        return _tuples(arguments, metadata)
+    return _scalars(annotation, metadata)
+
+
+def _scalars(kind: Any, metadata: list[Any]) -> list[Any]:
+    if kind is NoneType:
+        return [None]
+    if kind is bool:
+        return [False, True]
+    if kind is int:
+        low, high, step = bounds(metadata)
+        first = low if math.isfinite(low) else 1
+        far = [math.ceil(first / step) * step + i * step for i in range(3)]
+        return _within([*INTEGERS, *map(int, far)], low, high, step)[:4]
+    if kind is float:
+        low, high, _ = bounds(metadata)
+        return _within([*NUMBERS, (low + high) / 2], low, high, 0)[:4]
+    if kind is str:
+        return list(STRINGS)
+    return []
+
+
+def bounds(metadata: list[Any]) -> tuple[float, float, int]:
+    """Least and greatest value and the step, from annotated_types; what lies strictly outside is moved inside."""
+    low, high, step = -math.inf, math.inf, 1
+    for m in _flat(metadata):
+        if isinstance(m, Ge):
+            low = max(low, _number(m.ge))
+        elif isinstance(m, Gt):
+            low = max(low, math.nextafter(_number(m.gt), math.inf))
+        elif isinstance(m, Le):
+            high = min(high, _number(m.le))
+        elif isinstance(m, Lt):
+            high = min(high, math.nextafter(_number(m.lt), -math.inf))
+        elif isinstance(m, MultipleOf):
+            step = int(_number(m.multiple_of))
+    return low, high, step
+
+
+def lengths(metadata: list[Any]) -> tuple[int, int]:
+    """Least and greatest length."""
+    flat = list(_flat(metadata))
+    shortest = max((m.min_length for m in flat if isinstance(m, MinLen)), default=0)
+    return shortest, min((m.max_length for m in flat if isinstance(m, MaxLen)), default=64)
+
+
+def _flat(metadata: list[Any]) -> Iterator[BaseMetadata]:
+    for m in metadata:
+        if isinstance(m, GroupedMetadata):
+            yield from _flat(list(m))
+        elif isinstance(m, BaseMetadata):
+            yield m
+
+
+def _number(bound: Any) -> float:
+    return float(bound)
+
+
+def _within(candidates: list[N], low: float, high: float, step: int) -> list[N]:
+    inside = [c for c in candidates if low <= c <= high and math.isfinite(c) and (step < 2 or c % step == 0)]
+    return list(dict.fromkeys(inside))
+
+
+def _tuples(items: tuple[Any, ...], metadata: list[Any]) -> list[Any]:
+    if len(items) == 2 and items[1] is Ellipsis:
+        shortest, longest = lengths(metadata)
+        each = _values(items[0], [])
+        found: list[Any] = [(), *((v,) for v in each), tuple(each)]
+        return [v for v in found if shortest <= len(v) <= longest]
+    columns = [_values(i, []) for i in items]
+    return [tuple(row) for row in zip(*columns, strict=False)]
+
+
+def _slot(metadata: list[Any]) -> Slot | None:
+    return next((m for m in metadata if isinstance(m, Slot)), None)
+
+
+def _parts(family: str) -> Iterator[Options]:
+    """Minimal options of each part of a family; a broken part fails its own checks and is left out here."""
+    for name in core.names(family):
+        try:
+            yield minimal(core.get(family, name))
+        except (core.RegistryError, ValueError):
+            continue
+
+
+def _distinct(found: list[Any]) -> list[Any]:
+    kept: list[Any] = []
+    for value in found:
+        if not any(value == k and type(value) is type(k) for k in kept):
+            kept.append(value)
+    return kept
