@@ -56,6 +56,8 @@ class Declaration(Group):
     """Values of `model_type`."""
     classes: list[str] = []
     """Values of `architectures`."""
+    rank: int = 100
+    """Order in which families are tried going out; plain ones first."""
     include: list[str] = []
     """Fragments that this one starts from."""
     count: str = "num_hidden_layers"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import ConvertError
@@ -158,7 +158,7 @@ def _apply(
             problems.append(f"{', '.join(move.theirs)} gives {name} as {tuple(tensor.shape)}, not {shapes[name]}")
         elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             problems.append(f"{', '.join(move.theirs)} holds values that are not numbers")
-        out[name] = nn.Parameter(tensor.contiguous(), requires_grad=False) if False else tensor.contiguous()
+        out[name] = tensor.contiguous()
     return problems
 
 

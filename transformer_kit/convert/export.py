@@ -1,0 +1,173 @@
+"""A model as a Hugging Face folder: config.json, generation_config.json, sharded safetensors with an index, tokenizer.
+
+The family is found by the declarations: the first whose config, read back, gives the same mathematics.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from registry.contracts import Tokenizer
+from registry.options import plain
+from transformer_kit.convert.declaration import Declaration, declarations
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.folder import INDEX, ONE, Weights, read_config, translated
+from transformer_kit.convert.layout import outward
+from transformer_kit.convert.page import config_of, page_of
+from transformer_kit.convert.signature import difference
+from transformer_kit.convert.tensors import Move, moves, outgoing
+from transformer_kit.model.build import assemble
+from transformer_kit.model.model import Model
+from transformer_kit.spec.errors import SpecError
+from transformer_kit.spec.schema import Spec
+
+SHARD = 5 * 10**9
+"""Bytes of a file of weights, at most, unless one tensor is larger."""
+KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+@dataclass(frozen=True)
+class Match:
+    """A family that expresses a model exactly."""
+
+    declaration: Declaration
+    config: dict[str, Any]
+
+
+def match(model: Model, family: str | None = None) -> Match:
+    """The family that computes what the model computes. Raises ConvertError, saying how near the nearest comes."""
+    page = plain(model.spec)
+    twin = assemble(model.spec)
+    known = declarations()
+    if family is not None and family not in known:
+        raise ConvertError("export", [f"no family '{family}'; declared are {', '.join(sorted(known))}"])
+    misses: list[str] = []
+    for declaration in _ordered(known, family):
+        try:
+            config = config_of(page, declaration)
+            other = assemble(Spec.of(page_of({**config, "model_type": declaration.names[0]}, declaration)))
+        except (ConvertError, SpecError, KeyError, TypeError, ValueError) as error:
+            misses.append(f"{declaration.names[0]}: {str(error).splitlines()[0]:.120}")
+            continue
+        differs = difference(twin, other)
+        if differs is None:
+            return Match(declaration, config)
+        misses.append(f"{declaration.names[0]}: {differs}")
+    raise ConvertError("export", ["no Hugging Face class computes this model exactly", *misses])
+
+
+def _ordered(known: Mapping[str, Declaration], family: str | None) -> list[Declaration]:
+    """Distinct declarations, plainest first."""
+    chosen = {id(d): d for name, d in known.items() if family in (None, name)}
+    return sorted(chosen.values(), key=lambda d: (d.rank, d.names[0]))
+
+
+def export(
+    model: Model,
+    folder: str | Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    family: str | None = None,
+    shard: int = SHARD,
+) -> Match:
+    """Write the model's Hugging Face folder, all or nothing. Raises ConvertError.
+
+    What is written is read again by the import, and must give the same tensors, bit for bit.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConvertError(str(target), ["exists and is not empty; choose another folder"])
+    found = match(model, family)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _write(model, found, draft, tokenizer, shard)
+        _verify(model, found.declaration, draft)
+        draft.chmod(0o755)
+        os.replace(draft, target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return found
+
+
+def _write(model: Model, found: Match, folder: Path, tokenizer: Tokenizer | None, shard: int) -> None:
+    kind = KINDS.get(model.embedding.weight.dtype, "float32")
+    ends = {} if tokenizer is None or tokenizer.end_of_text is None else {"eos_token_id": tokenizer.end_of_text}
+    config = {
+        "architectures": found.declaration.classes,
+        "model_type": found.declaration.names[0],
+        "torch_dtype": kind,
+        **found.config,
+        **ends,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, **ends}, indent=2) + "\n", "utf-8")
+    _write_weights(_theirs(model, found), folder, shard)
+    if tokenizer is not None:
+        tokenizer.save(folder)
+
+
+def _theirs(model: Model, found: Match) -> Iterator[tuple[str, Tensor]]:
+    """Their tensors, one group at a time."""
+    ours = model.state_dict()
+    shapes = {name: tuple(t.shape) for name, t in ours.items()}
+    made = moves(found.declaration, shapes, len(model.layers))
+    left = set(ours) - {name for move in made for name in move.ours}
+    if left:
+        raise ConvertError("export", [f"{found.declaration.names[0]} has no name for {name}" for name in sorted(left)])
+    for theirs, group in outgoing(made).items():
+        yield from zip(theirs, _together(group, ours, shapes, found.config), strict=True)
+
+
+def _together(
+    group: list[Move], ours: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+) -> list[Tensor]:
+    parts = [outward([ours[n] for n in m.ours], m.ops, [shapes[n][0] for n in m.ours], config) for m in group]
+    if group[0].part is None:
+        return parts[0]
+    stacked = [torch.stack(tensors) for tensors in zip(*parts, strict=True)]
+    return [t.flatten(0, 1) for t in stacked] if group[0].part[2] else stacked
+
+
+def _write_weights(tensors: Iterator[tuple[str, Tensor]], folder: Path, limit: int) -> None:
+    shards: list[list[str]] = []
+    held: dict[str, Tensor] = {}
+    total = size = 0
+    for name, tensor in tensors:
+        if held and size + tensor.nbytes > limit:
+            shards.append(_shard(held, folder, len(shards)))
+            held, size = {}, 0
+        held[name] = tensor.contiguous()
+        size, total = size + tensor.nbytes, total + tensor.nbytes
+    shards.append(_shard(held, folder, len(shards)))
+    if len(shards) == 1:
+        (folder / "part-0").rename(folder / ONE)
+        return
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for i, name in enumerate(names):
+        (folder / f"part-{i}").rename(folder / name)
+    where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _shard(tensors: dict[str, Tensor], folder: Path, number: int) -> list[str]:
+    save_file(tensors, folder / f"part-{number}", metadata={"format": "pt"})
+    return list(tensors)
+
+
+def _verify(model: Model, declaration: Declaration, folder: Path) -> None:
+    again = translated(Weights(folder), model, declaration, read_config(folder))
+    wrong = [name for name, tensor in model.state_dict().items() if not torch.equal(again[name], tensor.cpu())]
+    if wrong:
+        raise ConvertError("export", [f"{name} does not come back as it went out" for name in wrong])

@@ -1,0 +1,59 @@
+"""Whether two specs mean the same mathematics, whatever words they use: their assembled models are compared."""
+
+import math
+from typing import Any
+
+from torch import nn
+
+from registry.contracts import Part
+from registry.options import Options, plain
+from transformer_kit.model.model import Model
+
+IGNORED = {"training", "dropout", "p", "spec", "key", "inplace"}
+"""Attributes that are not mathematics of inference."""
+
+
+def signature(model: Model) -> dict[str, Any]:
+    """What computes, by name: the class of each module, its plain attributes, the shapes of its tensors."""
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, (Model, nn.Dropout)):
+            found[name] = f"{type(module).__module__}.{type(module).__qualname__}"
+            found |= {f"{name}.{k}": v for k, v in _attributes(module).items()}
+    return found | {name: tuple(t.shape) for name, t in model.state_dict().items()}
+
+
+def difference(ours: Model, theirs: Model) -> str | None:
+    """The first thing in which two models differ; None when they compute the same."""
+    a, b = signature(ours), signature(theirs)
+    for name in (*a, *b):
+        if not _same(a.get(name), b.get(name)):
+            return f"{name} is {a.get(name)!r:.80}, not {b.get(name)!r:.80}"
+    return None
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in vars(thing).items():
+        if key.startswith("_") or key in IGNORED:
+            continue
+        if isinstance(value, (bool, int, float, str, tuple, list, type(None))):
+            out[key] = value
+        elif isinstance(value, Options):
+            out[key] = plain(value)
+        elif isinstance(value, Part) and not isinstance(value, nn.Module):
+            out[key] = type(value).__qualname__
+            out |= {f"{key}.{k}": v for k, v in _attributes(value).items()}
+        elif callable(value) and not isinstance(value, nn.Module):
+            out[key] = getattr(value, "__qualname__", "")
+    return out
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-6)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    return bool(a == b)
