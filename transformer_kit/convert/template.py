@@ -1,6 +1,7 @@
 """Templates: values with variables, filled from a config on the way in, solved for it on the way out.
 
     $key                                   the value of a key; an entry whose key is null is left out
+    $key?                                  likewise; going out, a case that has it may be meant though it is not given
     {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
     {$: key, fn: rsqrt}                    by a function that has an inverse
     $each                                  inside `each`: the layer's own value in the list
@@ -30,7 +31,7 @@ def is_variable(value: Any) -> bool:
 
 def key_of(value: Any) -> str:
     """The key that a variable stands for."""
-    return str(value["$"] if isinstance(value, Mapping) else value[1:])
+    return str(value["$"] if isinstance(value, Mapping) else value[1:]).removesuffix("?")
 
 
 def filled(template: Any, config: Mapping[str, Any], used: set[str]) -> Any:
@@ -112,7 +113,7 @@ def _inverse(variable: Any, value: Any) -> Any:
 def holds(template: Any, value: Any) -> bool:
     """Whether everything the template says outright is so in `value`; variables may be anything that is given."""
     if is_variable(template):
-        return value is not None
+        return value is not None or (isinstance(template, str) and template.endswith("?"))
     if isinstance(template, Mapping):
         if isinstance(value, Mapping):
             return all(holds(inner, value.get(key)) for key, inner in template.items())
