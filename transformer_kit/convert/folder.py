@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from transformer_kit.convert import stream
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.layout import inward, unfold
@@ -19,6 +20,9 @@ from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 
 CONFIG, ONE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+HEAD, TABLE = "head.out.weight", "embedding.table.weight"
+"""Our names of the two tensors that a tied model stores once."""
+DTYPES = {name: dtype for dtype, name in stream.NAMES.items()}
 MAX_CONFIG = 16 * 2**20
 
 
@@ -87,6 +91,10 @@ class Weights:
         piece: Tensor = self.files[name].get_slice(name)[index]
         return piece
 
+    def dtype(self, name: str) -> torch.dtype:
+        """A tensor's type, without reading it."""
+        return DTYPES[self.files[name].get_slice(name).get_dtype()]
+
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
         return tuple(self.files[name].get_slice(name).get_shape())
@@ -131,35 +139,49 @@ def load_folder(folder: Path, *, dtype: torch.dtype | None = None, declaration: 
 def translated(weights: Weights, model: Model, declaration: Declaration, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Our tensors, made from theirs. Raises ConvertError with everything missing, left over, misshapen or NaN."""
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    layers = len(model.spec.model.layers.blocks)
-    found = alternatives(declaration, shapes, layers, weights.names())
-    problems = _mismatches(weights, found, shapes, declaration)
+    found, problems = matched(weights, model, declaration)
     out: dict[str, Tensor] = {}
     for move in found:
         if all(name in weights for name in move.theirs):
-            problems += _apply(weights, move, shapes, config, out)
-    problems += _tied(weights, declaration, out, layers)
+            tensors, wrong = applied(weights, move, shapes, config)
+            out |= tensors
+            problems += wrong
+    problems += tied(weights, declaration, model)
     if problems:
         raise ConvertError(str(weights.folder), problems[:40])
     return out
 
 
-def _apply(
-    weights: Weights, move: Move, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], out: dict[str, Tensor]
-) -> list[str]:
+def matched(weights: Weights, model: Model, declaration: Declaration) -> tuple[list[Move], list[str]]:
+    """The moves that make a model of these weights, and what is missing or left over."""
+    shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    found = alternatives(declaration, shapes, len(model.spec.model.layers.blocks), weights.names())
+    return found, _mismatches(weights, found, shapes, declaration)
+
+
+def applied(
+    weights: Weights, move: Move, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What one move makes, and what is wrong with it."""
     try:
         theirs = [weights.get(name, move.part) for name in move.theirs]
         ours = inward(theirs, move.ops, [shapes[n][0] for n in move.ours], config)
     except (ValueError, IndexError, RuntimeError) as error:
-        return [f"{', '.join(move.theirs)}: {error}"]
+        return {}, [f"{', '.join(move.theirs)}: {error}"]
     problems = []
     for name, tensor in zip(move.ours, ours, strict=True):
         if tuple(tensor.shape) != shapes[name]:
             problems.append(f"{', '.join(move.theirs)} gives {name} as {tuple(tensor.shape)}, not {shapes[name]}")
-        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        elif not _finite(tensor):
             problems.append(f"{', '.join(move.theirs)} holds values that are not numbers")
-        out[name] = tensor.contiguous()
-    return problems
+    return {name: tensor.contiguous() for name, tensor in zip(move.ours, ours, strict=True)}, problems
+
+
+def _finite(tensor: Tensor) -> bool:
+    """One pass, nothing allocated: the extremes are finite only if everything is."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
 
 def _mismatches(
@@ -174,15 +196,15 @@ def _mismatches(
 
 
 def _head(name: str, declaration: Declaration) -> bool:
-    return declaration.tensors.get(name) == "head.out.weight"
+    return declaration.tensors.get(name) == HEAD
 
 
-def _tied(weights: Weights, declaration: Declaration, out: Mapping[str, Tensor], layers: int) -> list[str]:
+def tied(weights: Weights, declaration: Declaration, model: Model) -> list[str]:
     """Tied weights that are stored twice must be equal."""
-    if "head.out.weight" in out:
+    names = {ours: theirs for theirs, ours in declaration.tensors.items() if ours in (HEAD, TABLE)}
+    head, table = names.get(HEAD), names.get(TABLE)
+    if HEAD in model.state_dict() or head not in weights or table not in weights:
         return []
-    table = out.get("embedding.table.weight")
-    stored = [n for n, ours in declaration.tensors.items() if ours == "head.out.weight" and n in weights]
-    if table is None or not stored or torch.equal(weights.get(stored[0]), table):
+    if torch.equal(weights.get(str(head)), weights.get(str(table))):
         return []
-    return [f"the config says that {stored[0]} is the embedding's table, and the two differ"]
+    return [f"the config says that {head} is the embedding's table {table}, and the two differ"]

@@ -1,0 +1,117 @@
+"""A Hugging Face folder as a kit folder, on disk: a short spec, streamed weights, the tokenizer."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer_kit.convert import stream
+from transformer_kit.convert.declaration import Declaration
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.folder import Weights, applied, matched, read_config, spec_of, tied
+from transformer_kit.convert.page import declaration_of
+from transformer_kit.convert.tensors import Move
+from transformer_kit.model.build import assemble
+from transformer_kit.model.folder import SPEC, WEIGHTS
+from transformer_kit.model.model import Model
+from transformer_kit.spec import brief
+from transformer_kit.spec.schema import Spec
+from transformer_kit.spec.yaml import dump
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came in."""
+
+    spec: Spec
+    family: str
+    tensors: int
+    """How many of ours were written; 0 for the spec alone."""
+
+
+def import_folder(
+    source: str | Path, out: str | Path, *, spec_only: bool = False, declaration: Declaration | None = None
+) -> Imported:
+    """Make the kit folder `out` from the Hugging Face folder `source`, all or nothing. With `spec_only` from its
+    config alone. Raises ConvertError with everything that is wrong.
+    """
+    source, target = Path(source), Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConvertError(str(target), ["exists and is not empty; choose another folder"])
+    config = read_config(source)
+    declaration = declaration_of(config) if declaration is None else declaration
+    spec = spec_of(config, declaration)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        (draft / SPEC).write_text(text_of(spec, config), "utf-8")
+        count = 0 if spec_only else _weights(source, draft / WEIGHTS, spec, declaration, config)
+        _tokenizer(source, draft, spec)
+        os.replace(draft, target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return Imported(spec, declaration.names[0], count)
+
+
+def text_of(spec: Spec, config: Mapping[str, Any]) -> str:
+    """The spec as a page, with a line on where it comes from."""
+    classes = ", ".join(config.get("architectures") or []) or "no class named"
+    return f"# From a Hugging Face folder: {config.get('model_type')} ({classes}).\n{dump(brief.page(spec))}"
+
+
+def _weights(
+    source: Path, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]
+) -> int:
+    weights, model = Weights(source), assemble(spec)
+    found, problems = matched(weights, model, declaration)
+    if problems:
+        raise ConvertError(str(source), problems[:40])
+    shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    entries = [(name, weights.dtype(move.theirs[0]), shapes[name]) for move in found for name in move.ours]
+    stream.write(path, entries, _stream(weights, found, shapes, config), {"format": "pt", "spec": spec.hash})
+    wrong = tied(weights, declaration, model)
+    if wrong:
+        raise ConvertError(str(source), wrong)
+    return len(entries)
+
+
+def _stream(
+    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+) -> Iterator[Tensor]:
+    for move in found:
+        tensors, problems = applied(weights, move, shapes, config)
+        if problems:
+            raise ConvertError(str(weights.folder), problems)
+        yield from tensors.values()
+
+
+def _tokenizer(source: Path, draft: Path, spec: Spec) -> None:
+    """Copy the tokenizer's files, once they are seen to be a tokenizer that fits."""
+    if not (source / TOKENIZER[0]).is_file():
+        return
+    from transformer_kit.data.tokenizer_file import load_tokenizer
+
+    tokenizer = load_tokenizer(source)
+    if tokenizer.vocab_size > spec.model.vocab_size:
+        raise ConvertError(
+            str(source / TOKENIZER[0]),
+            [f"has {tokenizer.vocab_size} ids, more than the model's vocab_size ({spec.model.vocab_size})"],
+        )
+    for name in TOKENIZER:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, draft / name)
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """Whether a folder is a Hugging Face model's and not the kit's own."""
+    return (folder / "config.json").is_file() and not (folder / SPEC).is_file()

@@ -1,0 +1,42 @@
+"""Writes a safetensors file tensor by tensor, so that memory stays near the largest of them.
+
+The format: eight bytes with the length of a JSON header, the header, the bytes of all tensors in its order.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+}
+
+Entry = tuple[str, torch.dtype, tuple[int, ...]]
+
+
+def write(path: Path, entries: list[Entry], tensors: Iterable[Tensor], metadata: dict[str, str]) -> None:
+    """Write `tensors`, which come in the order of `entries` and are as these say, and bring them to disk."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, dtype, shape in entries:
+        begin, end = end, end + dtype.itemsize * int(torch.Size(shape).numel())
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for (name, dtype, shape), tensor in zip(entries, tensors, strict=True):
+            assert tensor.dtype == dtype and tuple(tensor.shape) == shape, name
+            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        file.flush()
+        os.fsync(file.fileno())
