@@ -24,12 +24,14 @@ class LongRoPE(Scaling):
         """Divisor of each channel pair for longer ones."""
         original: Count
         """N: context of the first training, in tokens."""
+        factor: Positive | None = None
+        """How many times longer the context becomes; max_seq_len / N when not given."""
         attention_factor: Positive | None = None
-        """Multiplies cos and sin; sqrt(1 + ln(max_seq_len/N) / ln N) when not given."""
+        """Multiplies cos and sin; sqrt(1 + ln(factor) / ln N) when not given."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        stretch = site.max_seq_len / options.original
+        stretch = site.max_seq_len / options.original if options.factor is None else options.factor
         usual = math.sqrt(1 + math.log(stretch) / math.log(options.original)) if stretch > 1 else 1.0
         self.factor = usual if options.attention_factor is None else options.attention_factor
 

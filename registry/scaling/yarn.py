@@ -7,7 +7,7 @@ from torch import Tensor
 
 from registry.contracts import Scaling
 from registry.core import register
-from registry.options import Count, Positive
+from registry.options import Count, NonNegative, Positive
 
 
 @register
@@ -24,7 +24,11 @@ class YaRN(Scaling):
         slow: Positive = 1.0
         """Channels with fewer turns than this stretch in full."""
         attention_factor: Positive | None = None
-        """Multiplies cos and sin; 0.1 ln(factor) + 1 when not given."""
+        """Multiplies cos and sin; m(sharpen) / m(spared), with m(s) = 0.1 s ln(factor) + 1, when not given."""
+        sharpen: NonNegative = 1.0
+        """How much scores sharpen with the factor."""
+        spared: NonNegative = 0.0
+        """How much of that is left to the scale of the scores, as in DeepSeek-V2 (arXiv:2405.04434)."""
         truncate: bool = True
         """Whether the ends of the ramp are rounded to whole channels."""
 
@@ -37,8 +41,11 @@ class YaRN(Scaling):
         channel = torch.arange(len(base), device=base.device, dtype=base.dtype)
         ramp = ((channel - low) / max(high - low, 0.001)).clamp(0, 1)
         given = options.attention_factor
-        sharpen = 0.1 * math.log(options.factor) + 1 if options.factor > 1 else 1.0
-        return torch.lerp(base, base / options.factor, ramp), sharpen if given is None else given
+        usual = self._gain(options.sharpen) / self._gain(options.spared)
+        return torch.lerp(base, base / options.factor, ramp), usual if given is None else given
+
+    def _gain(self, strength: float) -> float:
+        return 0.1 * strength * math.log(max(self.options.factor, 1.0)) + 1
 
     def _channel(self, turns: float, width: int, theta: float) -> float:
         """The channel that makes so many turns within the first context."""

@@ -3,8 +3,11 @@
     {first: $k, then: a, else: b}                 layers 0..k-1 are a
     {every: $n, offset: $o, then: a, else: b}     layer i is a when i % n == o (n - 1 when not given)
     {at: $indices, then: a, else: b}              the listed layers are a
+    {runs: $runs}                                 [[[a, b], 2], ...]: words in turn, so many times
     {ones: $flags, then: a, else: b}              a list of 0 and 1, one for each layer
     {all: a}                                      every layer
+
+With `given: $key` a rule holds only where that key is true; else every layer is what `then` says.
 """
 
 from collections.abc import Mapping
@@ -18,7 +21,11 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
     if "all" in rule:
         return [rule["all"]] * layers
     kind = _kind(rule)
+    if not _read(rule.get("given", True), config, used):
+        return [rule["then"]] * layers
     given = _read(rule[kind], config, used)
+    if kind == "runs":
+        return [word for words, times in given for word in words * times]
     if given is None:
         return [rule["else"]] * layers
     offset = _read(rule.get("offset"), config, used)
@@ -35,10 +42,15 @@ def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
     """Keys of the config that make the rule give `words`; empty when none do."""
     if "all" in rule:
         return {}
+    if "given" in rule:
+        plain = all(word == rule["then"] for word in words)
+        return {key_of(rule["given"]): not plain} | solution({k: v for k, v in rule.items() if k != "given"}, words)
     kind, chosen = _kind(rule), [i for i, word in enumerate(words) if word == rule["then"]]
     if not is_variable(rule[kind]):
         return {}
     key = key_of(rule[kind])
+    if kind == "runs":
+        return {key: [[words, 1]]}
     if kind == "at":
         return {key: chosen}
     if kind == "ones":
@@ -57,7 +69,7 @@ def _period(rule: Mapping[str, Any], key: str, words: list[str]) -> dict[str, An
 
 
 def _kind(rule: Mapping[str, Any]) -> str:
-    return next(k for k in ("first", "every", "at", "ones") if k in rule)
+    return next(k for k in ("first", "every", "at", "ones", "runs") if k in rule)
 
 
 def _read(value: Any, config: Mapping[str, Any], used: set[str]) -> Any:

@@ -3,12 +3,14 @@
     new: rope_parameters: {rope_type: yarn, rope_theta: 1e6, factor: 4}, or one such mapping for each kind of layer
     old: rope_theta: 1e6, rope_scaling: {type: yarn, factor: 4}, partial_rotary_factor: 0.5
 
-With kinds of layers the keys read `rope.sliding_attention.theta`.
+With kinds of layers the keys read `rope.sliding_attention.theta`; those of `full_attention` are the model's own,
+`rope.theta`.
 """
 
 from typing import Any
 
-OLD = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
+OLD = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rope_local_base_freq")
+MAIN, LOCAL = "full_attention", "sliding_attention"
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -16,6 +18,7 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     out = {k: v for k, v in config.items() if k not in OLD}
     out |= {"rope.theta": config["rope_theta"]} if "rope_theta" in config else {}
     out |= {"rope.fraction": config["partial_rotary_factor"]} if "partial_rotary_factor" in config else {}
+    out |= {f"rope.{LOCAL}.theta": config["rope_local_base_freq"]} if "rope_local_base_freq" in config else {}
     for source in ("rope_scaling", "rope_parameters"):
         out |= _settings(config.get(source) or {}, "rope")
     return out
@@ -25,7 +28,7 @@ def _settings(given: dict[str, Any], prefix: str) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in given.items():
         if isinstance(value, dict):
-            out |= _settings(value, f"{prefix}.{key}")
+            out |= _settings(value, prefix if key == MAIN else f"{prefix}.{key}")
         elif not (value is None and isinstance(given, dict)):
             out[f"{prefix}.{_SHORT.get(key, key)}"] = value
     return out
@@ -48,12 +51,13 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
             place[_LONG.get(last, last)] = value
     if not parameters:
         return out
-    return {**out, "rope_parameters": parameters, **_old(parameters)}
+    kinds = {k: v for k, v in parameters.items() if isinstance(v, dict)}
+    main = {k: v for k, v in parameters.items() if k not in kinds}
+    local = {"rope_local_base_freq": kinds[LOCAL]["rope_theta"]} if "rope_theta" in kinds.get(LOCAL, {}) else {}
+    return {**out, "rope_parameters": {MAIN: main, **kinds} if kinds else main, **_old(main), **local}
 
 
 def _old(parameters: dict[str, Any]) -> dict[str, Any]:
-    if any(isinstance(v, dict) for v in parameters.values()):
-        return {}
     out = {k: parameters[k] for k in ("rope_theta", "partial_rotary_factor") if k in parameters}
     scaling = {k: v for k, v in parameters.items() if k not in out}
     return out if scaling.get("rope_type", "default") == "default" else {**out, "rope_scaling": scaling}
