@@ -11,6 +11,8 @@ A field whose values cannot be told from its type says so with pydantic's own `F
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import suppress
+from contextvars import ContextVar
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -27,6 +29,8 @@ STRINGS = ("a", "b")
 
 Path = tuple[str, ...]
 N = TypeVar("N", int, float)
+
+_inside: ContextVar[frozenset[tuple[str, str]]] = ContextVar("parts around the one being filled in", default=frozenset())
 
 
 def values(field: FieldInfo) -> list[Any]:
@@ -54,7 +58,11 @@ def minimal(part: Any, **given: Any) -> Options:
 
     Raises ValueError when none do.
     """
-    required = {n: values(f) for n, f in part.Options.model_fields.items() if f.is_required() and n not in given}
+    token = _inside.set(_inside.get() | {(part.family, part.name)})
+    try:
+        required = {n: values(f) for n, f in part.Options.model_fields.items() if f.is_required() and n not in given}
+    finally:
+        _inside.reset(token)
     for chosen in itertools.islice(itertools.product(*required.values()), 1000):
         options = _validated(part, {**given, **dict(zip(required, chosen, strict=True))})
         if options is not None:
@@ -128,7 +136,17 @@ def _scalars(kind: Any, metadata: list[Any]) -> list[Any]:
         return _within([*NUMBERS, (low + high) / 2], low, high, 0)[:4]
     if kind is str:
         return list(STRINGS)
+    if isinstance(kind, type) and issubclass(kind, Group):
+        return list(itertools.islice(_groups(kind), 1))
     return []
+
+
+def _groups(kind: type[Group]) -> Iterator[Group]:
+    """Groups of options with what is required filled in."""
+    required = {n: values(f) for n, f in kind.model_fields.items() if f.is_required()}
+    for chosen in itertools.islice(itertools.product(*required.values()), 1000):
+        with suppress(ValidationError):
+            yield kind.model_validate(dict(zip(required, chosen, strict=True)))
 
 
 def bounds(metadata: list[Any]) -> tuple[float, float, int]:
@@ -187,12 +205,16 @@ def _slot(metadata: list[Any]) -> Slot | None:
 
 
 def _parts(family: str) -> Iterator[Options]:
-    """Minimal options of each part of a family; a broken part fails its own checks and is left out here."""
+    """Minimal options of each part of a family; a broken part fails its own checks and is left out here.
+
+    A part that may hold its own kind, as a mixture holds feed-forwards, is not put into itself.
+    """
     for name in core.names(family):
-        try:
-            yield minimal(core.get(family, name))
-        except (core.RegistryError, ValueError):
+        around = _inside.get()
+        if (family, name) in around:
             continue
+        with suppress(core.RegistryError, ValueError):
+            yield minimal(core.get(family, name))
 
 
 def _distinct(found: list[Any]) -> list[Any]:
