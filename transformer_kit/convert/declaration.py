@@ -62,6 +62,8 @@ class Declaration(Group):
     """Fragments that this one starts from."""
     count: str = "num_hidden_layers"
     """The key that gives the number of layers."""
+    nested: list[str] = []
+    """Keys that hold a mapping, whose entries read `key.inner` here."""
     defaults: dict[str, Any] = {}
     """What a key means when it is absent."""
     derived: dict[str, dict[str, Any]] = {}

@@ -37,13 +37,10 @@ def declaration_of(config: Mapping[str, Any], known: Mapping[str, Declaration] |
 
 def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
     """The page that says what `config` says. Raises ConvertError with every key that is not understood."""
-    given = rope_keys.flat(dict(config))
-    values = {**{k: v for k, v in declaration.defaults.items() if not is_variable(v)}, **given}
     used: set[str] = set()
     problems: list[str] = []
-    for key, default in declaration.defaults.items():
-        if is_variable(default) and values.get(key) is None:
-            values[key] = filled({"": default}, values, used).get("")
+    given = flat(config, declaration)
+    values = values_of(config, declaration, used)
     layers = _layer_count(values, declaration)
     for key, rule in declaration.derived.items():
         if values.get(key) is None:
@@ -61,6 +58,24 @@ def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
         raise ConvertError("config.json", list(dict.fromkeys(problems)))
     folded = _readable(fold(blocks))
     return {"kit": 1, "model": {**page, "layers": folded}}
+
+
+def flat(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """The config with rotary settings and the mappings named in `nested` under flat keys."""
+    out = rope_keys.flat(dict(config))
+    for key in declaration.nested:
+        inner = out.pop(key, None)
+        out |= {f"{key}.{k}": v for k, v in inner.items()} if isinstance(inner, dict) else {}
+    return out
+
+
+def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str] | None = None) -> dict[str, Any]:
+    """The value of every flat key, where the config is silent by default; `used` collects keys that defaults read."""
+    values = {k: v for k, v in declaration.defaults.items() if not is_variable(v)} | flat(config, declaration)
+    for key, default in declaration.defaults.items():
+        if is_variable(default) and values.get(key) is None:
+            values[key] = filled({"": default}, values, set() if used is None else used).get("")
+    return values
 
 
 def _layer_count(values: Mapping[str, Any], declaration: Declaration) -> int:
@@ -115,11 +130,16 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
     for key, value in given.items():
         if key in declaration.only and not any(value == v for v in declaration.only[key]):
             problems.append(f"{key}: {value!r} changes the model in a way the kit has no part for")
-        elif key not in known and key not in declaration.only and value is not None:
+        elif _unknown(key, known, declaration) and value is not None:
             problems.append(f"no key '{key}' is known for {declaration.names[0]}, got {value!r:.60}")
     if given.get(QUANTISED):
         problems.append("quantized weights cannot be read; take the folder in its original precision")
     return problems
+
+
+def _unknown(key: str, known: set[str], declaration: Declaration) -> bool:
+    outer, _, inner = key.partition(".")
+    return key not in known and key not in declaration.only and not (outer in declaration.nested and inner in ALWAYS_INERT)
 
 
 def _readable(layers: dict[str, Any]) -> dict[str, Any]:
@@ -153,11 +173,23 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
             config |= {key: unspelt(word)} if word != "else" else {}
     config |= solved(merged_model, model)
     for block in reversed(blocks):
-        config |= {k: v for k, v in solved(merged_block, block).items() if v is not None}
+        config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
     for key, cases in declaration.each.items():
         config |= _solved_list(key, cases, blocks, declaration)
     config.pop("each", None)
-    return rope_keys.nested({**config, **declaration.write})
+    return _nested(rope_keys.nested({**config, **declaration.write}), declaration)
+
+
+def _nested(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """`flat` undone, for the mappings named in `nested`."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        outer, _, inner = key.partition(".")
+        if inner and outer in declaration.nested:
+            out.setdefault(outer, {})[inner] = value
+        else:
+            out[key] = value
+    return out
 
 
 def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declaration) -> dict[str, Any]:
@@ -167,7 +199,7 @@ def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declara
         word = _chosen(cases, block)
         if word is None:
             return {}
-        bound = solved(cases[word], block)
+        bound = solved(cases[word], block, found)
         words.append(bound.pop("each", word) if word == "else" else unspelt(word))
         found |= bound
     if key in declaration.derived:

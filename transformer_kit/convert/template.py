@@ -4,6 +4,8 @@
     $key?                                  likewise; going out, a case that has it may be meant though it is not given
     {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
     {$: key, fn: rsqrt}                    by a function that has an inverse
+    {$: key, times: other}                 by the value of another key
+    {$: key, unless: other}                left out where another key has the same value
     $each                                  inside `each`: the layer's own value in the list
 """
 
@@ -60,8 +62,14 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
     if isinstance(variable, str):
         return value
     if "map" in variable:
-        return _mapped(variable["map"], key, value)
-    return FUNCTIONS[variable["fn"]][0](value)
+        return filled(_mapped(variable["map"], key, value), config, used)
+    if "fn" in variable:
+        return FUNCTIONS[variable["fn"]][0](value)
+    other = config.get(variable.get("times", variable.get("unless")))
+    used.add(variable.get("times", variable.get("unless")))
+    if other is None or ("unless" in variable and value == other):
+        raise Absent
+    return value * other if "times" in variable else value
 
 
 def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
@@ -86,27 +94,36 @@ def unspelt(word: str) -> Any:
     return int(word) if word.lstrip("-").isdigit() else word
 
 
-def solved(template: Any, value: Any) -> dict[str, Any]:
-    """Keys of the config that make `template` say `value`; what cannot be solved is left out."""
+def solved(template: Any, value: Any, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Keys of the config that make `template` say `value`; what cannot be solved is left out.
+
+    `known` holds keys that are solved already.
+    """
     if is_variable(template):
-        found = _inverse(template, value)
+        found = _inverse(template, value, known or {})
         return {} if found is None else {key_of(template): found}
     out: dict[str, Any] = {}
     if isinstance(template, Mapping) and isinstance(value, Mapping):
         for key, inner in template.items():
             if key in value:
-                out |= solved(inner, value[key])
+                out |= solved(inner, value[key], known)
     return out
 
 
-def _inverse(variable: Any, value: Any) -> Any:
-    if isinstance(variable, str) or value is None:
+def _inverse(variable: Any, value: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(variable, str) or value is None or "unless" in variable:
         return value
     if "map" in variable:
         name = value.get("type") if isinstance(value, Mapping) else value
         back = {ours if not isinstance(ours, Mapping) else ours["type"]: theirs for theirs, ours in variable["map"].items()}
         return unspelt(back[name]) if name in back else None
-    number = FUNCTIONS[variable["fn"]][1](value)
+    if "times" in variable:
+        other = known.get(variable["times"])
+        number = value / other if other else None
+    else:
+        number = FUNCTIONS[variable["fn"]][1](value)
+    if number is None:
+        return None
     return round(number) if abs(number - round(number)) < 1e-6 * max(1, abs(number)) else number
 
 
