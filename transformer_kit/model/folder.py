@@ -85,9 +85,13 @@ def load(
 ) -> Model:
     """The model in `folder`, in evaluation mode; weights keep the type they were saved in unless `dtype` is given.
 
-    Raises FolderError for what is not a model's folder, SpecError for a wrong spec in it.
+    A Hugging Face folder, with a config.json and no spec.yaml, is converted in memory. Raises FolderError for what is not a model's folder, SpecError for a wrong spec in it.
     """
     path = Path(folder)
+    if (path / "config.json").is_file() and not (path / SPEC).is_file():
+        from transformer_kit.convert.folder import load_folder
+
+        return load_folder(path, device=device, dtype=dtype, kernel=kernel)
     _check_folder(path)
     spec = read(path / SPEC)
     model = assemble(spec, kernel)
@@ -99,6 +103,11 @@ def load(
     model.load_state_dict(tensors, strict=True, assign=True)
     model = model if dtype is None else model.to(dtype)
     return model.eval()
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder itself, or the trained model in the folder of a run."""
+    return folder / "model" if (folder / "model" / SPEC).is_file() else folder
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

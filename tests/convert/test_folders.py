@@ -1,0 +1,202 @@
+"""Folders in and out: what comes in goes out the same, and what is wrong is told, all at once, with nothing written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from transformer_kit import Spec, build, load
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.export import export
+from transformer_kit.convert.folder import load_folder
+from transformer_kit.convert.importing import import_folder
+from transformer_kit.testing import strong_init
+
+PAGE = {
+    "model": {
+        "vocab_size": 40,
+        "d_model": 24,
+        "max_seq_len": 32,
+        "position": "rope",
+        "norm": "rms_norm",
+        "layers": {
+            "count": 2,
+            "block": {
+                "type": "pre_norm",
+                "mixer": {"type": "attention", "n_heads": 4, "n_kv_heads": 2},
+                "ffn": {"type": "gated", "d_ff": 20},
+            },
+        },
+    }
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A Llama's folder."""
+    model = build(Spec.of(PAGE))
+    strong_init(model)
+    export(model, tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def edit(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def refused(folder: Path, out: Path) -> str:
+    with pytest.raises(ConvertError) as caught:
+        import_folder(folder, out)
+    assert not out.exists()
+    assert not [p for p in out.parent.iterdir() if p.name.startswith(".out")]
+    return str(caught.value)
+
+
+def test_round_trip_is_bit_equal(folder: Path, tmp_path: Path) -> None:
+    came = import_folder(folder, tmp_path / "kit")
+    model = load(tmp_path / "kit")
+    export(model, tmp_path / "again")
+    assert came.family == "llama"
+    first, second = load_file(folder / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert json.loads((folder / "config.json").read_text()) == json.loads((tmp_path / "again/config.json").read_text())
+
+
+def test_the_spec_is_short_and_means_the_same(folder: Path, tmp_path: Path) -> None:
+    import_folder(folder, tmp_path / "kit", spec_only=True)
+    text = (tmp_path / "kit" / "spec.yaml").read_text()
+    assert "bias" not in text
+    assert "dropout" not in text
+    assert not (tmp_path / "kit" / "model.safetensors").exists()
+
+
+def test_shards_with_an_index_are_one_model(folder: Path, tmp_path: Path) -> None:
+    model = load_folder(folder)
+    export(model, tmp_path / "sharded", shard=4000)
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    again = load(tmp_path / "sharded")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_what_no_class_computes_is_refused(tmp_path: Path) -> None:
+    page = json.loads(json.dumps(PAGE))
+    page["model"]["layers"]["block"]["type"] = "norm_residual"
+    with pytest.raises(ConvertError, match="no Hugging Face class"):
+        export(build(Spec.of(page)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_config(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert "holds no config.json" in refused(tmp_path / "in", tmp_path / "out")
+
+
+def test_unknown_family(folder: Path, tmp_path: Path) -> None:
+    edit(folder, lambda c: c.update(model_type="lama"))
+    message = refused(folder, tmp_path / "out")
+    assert "'lama' has no declaration" in message
+    assert "llama" in message
+    assert "--family" in message
+
+
+def test_unknown_keys_are_named_at_once(folder: Path, tmp_path: Path) -> None:
+    edit(folder, lambda c: c.update(windw=3, secret=True))
+    message = refused(folder, tmp_path / "out")
+    assert "windw" in message
+    assert "secret" in message
+
+
+def test_tensors_missing_extra_misshapen_and_nan(folder: Path, tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors["model.norm.weight"]
+        tensors["model.extra.weight"] = torch.zeros(3)
+
+    edit_weights(folder, spoil)
+    message = refused(folder, tmp_path / "out")
+    assert "missing model.norm.weight" in message
+    assert "model.extra.weight (3,) has no place" in message
+
+
+def test_misshapen(folder: Path, tmp_path: Path) -> None:
+    edit_weights(folder, lambda t: t.update({"model.norm.weight": torch.zeros(5)}))
+    assert "norm.weight as (5,), not (24,)" in refused(folder, tmp_path / "out")
+
+
+def test_nan(folder: Path, tmp_path: Path) -> None:
+    edit_weights(folder, lambda t: t["model.norm.weight"].fill_(float("nan")))
+    assert "model.norm.weight holds values that are not numbers" in refused(folder, tmp_path / "out")
+
+
+def test_truncated(folder: Path, tmp_path: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "cannot be read as safetensors" in refused(folder, tmp_path / "out")
+
+
+def test_index_that_disagrees_or_leaves_the_folder(folder: Path, tmp_path: Path) -> None:
+    export(load_folder(folder), tmp_path / "s", shard=4000)
+    index = tmp_path / "s" / "model.safetensors.index.json"
+    page = json.loads(index.read_text())
+    name = next(iter(page["weight_map"]))
+    good = page["weight_map"][name]
+    page["weight_map"][name] = "../hf/model.safetensors"
+    index.write_text(json.dumps(page))
+    assert "outside the folder" in refused(tmp_path / "s", tmp_path / "out")
+    page["weight_map"][name] = next(v for v in page["weight_map"].values() if v not in (good, "../hf/model.safetensors"))
+    index.write_text(json.dumps(page))
+    assert f"{name} is not in" in refused(tmp_path / "s", tmp_path / "out")
+    page["weight_map"][name] = "model-9.safetensors"
+    index.write_text(json.dumps(page))
+    assert "model-9.safetensors, which model.safetensors.index.json names, is missing" in refused(
+        tmp_path / "s", tmp_path / "out"
+    )
+
+
+def test_a_pickle_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "pickle" in refused(folder, tmp_path / "out")
+
+
+def test_claimed_tied_and_is_not(folder: Path, tmp_path: Path) -> None:
+    edit(folder, lambda c: c.update(tie_word_embeddings=True))
+    assert "the two differ" in refused(folder, tmp_path / "out")
+
+
+def test_existing_folder_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "full"
+    out.mkdir()
+    (out / "mine").write_text("x")
+    with pytest.raises(ConvertError, match="exists and is not empty"):
+        import_folder(folder, out)
+    assert (out / "mine").read_text() == "x"
+
+
+def test_tokenizer_larger_than_the_embedding(folder: Path, tmp_path: Path) -> None:
+    from registry import core
+
+    core.get("tokenizer", "bytes")(core.get("tokenizer", "bytes").Options()).save(folder)
+    assert "257 ids, more than the model's vocab_size (40)" in refused(folder, tmp_path / "out")
+
+
+def test_a_family_from_outside_the_package(folder: Path, tmp_path: Path) -> None:
+    from transformer_kit.convert.declaration import FOLDER, read
+
+    text = (FOLDER / "llama.yaml").read_text().replace("names: [llama]", "names: [cousin]")
+    (tmp_path / "cousin.yaml").write_text(text)
+    edit(folder, lambda c: c.update(model_type="cousin"))
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    came = import_folder(folder, tmp_path / "out", declaration=read(tmp_path / "cousin.yaml"))
+    assert came.family == "cousin"

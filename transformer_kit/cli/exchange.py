@@ -1,0 +1,81 @@
+"""`kit import` and `kit export`: models in from Hugging Face folders, and out to them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transformer_kit.cli import names
+from transformer_kit.cli.output import Json, emit, say
+
+if TYPE_CHECKING:
+    from transformer_kit.convert.declaration import Declaration
+
+
+def import_model(
+    source: Annotated[
+        Path, typer.Argument(metavar="HF_FOLDER", help="config.json, safetensors, and tokenizer files if any.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
+    spec_only: Annotated[bool, typer.Option("--spec-only", help="Read config.json alone; no weights.")] = False,
+    family: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A declaration of a family that the kit does not know.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a kit folder from a Hugging Face folder: a short spec, the weights, the tokenizer.
+
+    Example: `kit import ~/models/SmolLM-135M runs/smollm`
+    """
+    from transformer_kit.convert.importing import import_folder
+
+    came = import_folder(source, out, spec_only=spec_only, declaration=_declared(family))
+    if json:
+        emit({"folder": str(out), "family": came.family, "tensors": came.tensors, "hash": came.spec.hash})
+        return
+    what = "the spec alone" if spec_only else f"{came.tensors} tensors"
+    say(f"{out}: {came.family}, {what}; see {out / 'spec.yaml'}")
+
+
+def export_model(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A model's folder, or the folder of a run.", autocompletion=names.folders),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="HF_FOLDER", help="Folder to make.")],
+    family: Annotated[
+        str | None, typer.Option(metavar="MODEL_TYPE", help="Take this family; the first that fits, else.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a Hugging Face folder from a kit folder, of the first family that computes exactly the same.
+
+    What is written is read again and compared; with transformers installed, its logits are compared as well.
+    Example: `kit export runs/quickstart exported`
+    """
+    from transformer_kit.convert.check import against_transformers
+    from transformer_kit.convert.export import export
+    from transformer_kit.data.tokenizer_file import load_tokenizer
+    from transformer_kit.model.folder import load, model_folder
+
+    place = model_folder(folder)
+    model = load(place)
+    tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
+    match = export(model, out, tokenizer, family=family)
+    difference = against_transformers(model, out)
+    kind = match.declaration.classes[0]
+    if json:
+        emit({"folder": str(out), "family": match.declaration.names[0], "class": kind, "difference": difference})
+        return
+    seen = "transformers is not installed, so its logits were not compared"
+    if difference is not None:
+        seen = f"largest difference of logits to transformers {difference:.2g}"
+    say(f"{out}: {kind}; all tensors read back bit for bit; {seen}")
+
+
+def _declared(family: Path | None) -> "Declaration | None":
+    if family is None:
+        return None
+    from transformer_kit.convert.declaration import read
+
+    return read(family)
