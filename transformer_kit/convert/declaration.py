@@ -60,6 +60,8 @@ class Declaration(Group):
     """Order in which families are tried going out; plain ones first."""
     include: list[str] = []
     """Fragments that this one starts from."""
+    prefix: str = ""
+    """What the names of tensors start with, except in files of a model saved without its head."""
     count: str = "num_hidden_layers"
     """The key that gives the number of layers."""
     nested: list[str] = []
@@ -73,7 +75,7 @@ class Declaration(Group):
     block: dict[str, Any] = {}
     """Template of every layer."""
     when: dict[str, Cases] = {}
-    """Additions by the value of a key."""
+    """Additions by the value of a key, of `model`, `block` and `tensors`."""
     each: dict[str, Cases] = {}
     """Additions to single layers, by the values of a list."""
     only: dict[str, list[Any]] = {}
@@ -81,9 +83,9 @@ class Declaration(Group):
     inert: list[str] = []
     """Keys that do not change logits."""
     write: dict[str, Any] = {}
-    """Keys with a fixed value going out."""
+    """Keys going out where nothing else gives them a value."""
     tensors: dict[str, str | Rule] = {}
-    """Our tensors by theirs: a name for a name, or a rule under a name of its own."""
+    """Our tensors by theirs: a name for a name, or a rule under a name of its own; null takes an included one away."""
     ignore: list[str] = []
     """Patterns of tensors that are not weights, such as stored masks."""
 
@@ -102,6 +104,7 @@ def declarations() -> dict[str, Declaration]:
 def read(path: Path) -> Declaration:
     """The declaration in a file, with what it includes. Raises ConvertError."""
     page = _with_fragments(_plain(files.page(path)[0]), path)
+    page["tensors"] = {k: v for k, v in page.get("tensors", {}).items() if v is not None}
     try:
         return Declaration.model_validate(page)
     except ValidationError as error:

@@ -22,7 +22,7 @@ from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.folder import INDEX, ONE, Weights, read_config, translated
 from transformer_kit.convert.layout import outward
-from transformer_kit.convert.page import config_of, page_of
+from transformer_kit.convert.page import config_of, fitted, page_of, values_of
 from transformer_kit.convert.signature import difference
 from transformer_kit.convert.tensors import Move, moves, outgoing
 from transformer_kit.model.build import assemble
@@ -60,7 +60,7 @@ def match(model: Model, family: str | None = None) -> Match:
             continue
         differs = difference(twin, other)
         if differs is None:
-            return Match(declaration, config)
+            return Match(fitted(declaration, config), config)
         misses.append(f"{declaration.names[0]}: {differs}")
     raise ConvertError("export", ["no Hugging Face class computes this model exactly", *misses])
 
@@ -107,6 +107,7 @@ def _write(model: Model, found: Match, folder: Path, tokenizer: Tokenizer | None
         "architectures": found.declaration.classes,
         "model_type": found.declaration.names[0],
         "torch_dtype": kind,
+        "pad_token_id": None,  # a family's own may lie outside a small vocabulary
         **found.config,
         **ends,
     }
@@ -125,14 +126,15 @@ def _theirs(model: Model, found: Match) -> Iterator[tuple[str, Tensor]]:
     left = set(ours) - {name for move in made for name in move.ours}
     if left:
         raise ConvertError("export", [f"{found.declaration.names[0]} has no name for {name}" for name in sorted(left)])
+    values = values_of(found.config, found.declaration)
     for theirs, group in outgoing(made).items():
-        yield from zip(theirs, _together(group, ours, shapes, found.config), strict=True)
+        yield from zip(theirs, _together(group, ours, shapes, values), strict=True)
 
 
 def _together(
-    group: list[Move], ours: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+    group: list[Move], ours: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
 ) -> list[Tensor]:
-    parts = [outward([ours[n] for n in m.ours], m.ops, [shapes[n][0] for n in m.ours], config) for m in group]
+    parts = [outward([ours[n] for n in m.ours], m.ops, [shapes[n][0] for n in m.ours], values) for m in group]
     if group[0].part is None:
         return parts[0]
     stacked = [torch.stack(tensors) for tensors in zip(*parts, strict=True)]

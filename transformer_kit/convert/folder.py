@@ -9,13 +9,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from registry.options import Options
 from transformer_kit.convert import stream
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.layout import inward, unfold
-from transformer_kit.convert.page import declaration_of, page_of
+from transformer_kit.convert.page import declaration_of, fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, alternatives, ignored
-from transformer_kit.model.build import assemble
+from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 
@@ -49,11 +50,17 @@ def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None) -
 
 
 class Weights:
-    """The tensors of a folder, opened and not yet read."""
+    """The tensors of a folder, opened and not yet read.
 
-    def __init__(self, folder: Path) -> None:
+    Where no name starts with `prefix`, as in files of a model saved without its head, every name gets it.
+    """
+
+    def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
-        self.files = {name: safe_open(path, framework="pt") for name, path in self._paths().items()}
+        paths = self._paths()
+        added = "" if any(name.startswith(prefix) for name in paths) else prefix
+        self.files = {added + name: safe_open(path, framework="pt") for name, path in paths.items()}
+        self.stored = {added + name: name for name in paths}
 
     def _paths(self) -> dict[str, Path]:
         """The file of each tensor."""
@@ -83,21 +90,21 @@ class Weights:
     def get(self, name: str, part: tuple[int, int, bool] | None = None) -> Tensor:
         """A tensor, or one of those stacked in it."""
         if part is None:
-            tensor: Tensor = self.files[name].get_tensor(name)
+            tensor: Tensor = self.files[name].get_tensor(self.stored[name])
             return tensor
         index, count, folded = part
         if folded:
-            return unfold(self.files[name].get_tensor(name), count, index)
-        piece: Tensor = self.files[name].get_slice(name)[index]
+            return unfold(self.files[name].get_tensor(self.stored[name]), count, index)
+        piece: Tensor = self.files[name].get_slice(self.stored[name])[index]
         return piece
 
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's type, without reading it."""
-        return DTYPES[self.files[name].get_slice(name).get_dtype()]
+        return DTYPES[self.files[name].get_slice(self.stored[name]).get_dtype()]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
-        return tuple(self.files[name].get_slice(name).get_shape())
+        return tuple(self.files[name].get_slice(self.stored[name]).get_shape())
 
 
 def _names(path: Path) -> list[str]:
@@ -125,14 +132,21 @@ def _no_weights(folder: Path) -> str:
     return f"holds neither {ONE} nor {INDEX}"
 
 
-def load_folder(folder: Path, *, dtype: torch.dtype | None = None, declaration: Declaration | None = None) -> Model:
+def load_folder(
+    folder: Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    kernel: str | Options = KERNEL,
+    declaration: Declaration | None = None,
+) -> Model:
     """The model in a Hugging Face folder, in evaluation mode. Raises ConvertError, or SpecError."""
     config = read_config(folder)
-    declaration = declaration_of(config) if declaration is None else declaration
-    model = assemble(spec_of(config, declaration))
-    weights = Weights(folder)
-    tensors = dict(translated(weights, model, declaration, config))
-    model.load_state_dict({n: t if dtype is None else t.to(dtype) for n, t in tensors.items()}, strict=True, assign=True)
+    declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
+    model = assemble(spec_of(config, declaration), kernel)
+    tensors = translated(Weights(folder, declaration.prefix), model, declaration, config)
+    placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(placed, strict=True, assign=True)
     return model.eval()
 
 
@@ -140,10 +154,11 @@ def translated(weights: Weights, model: Model, declaration: Declaration, config:
     """Our tensors, made from theirs. Raises ConvertError with everything missing, left over, misshapen or NaN."""
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found, problems = matched(weights, model, declaration)
+    values = values_of(config, declaration)
     out: dict[str, Tensor] = {}
     for move in found:
         if all(name in weights for name in move.theirs):
-            tensors, wrong = applied(weights, move, shapes, config)
+            tensors, wrong = applied(weights, move, shapes, values)
             out |= tensors
             problems += wrong
     problems += tied(weights, declaration, model)
@@ -160,12 +175,12 @@ def matched(weights: Weights, model: Model, declaration: Declaration) -> tuple[l
 
 
 def applied(
-    weights: Weights, move: Move, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+    weights: Weights, move: Move, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What one move makes, and what is wrong with it."""
+    """What one move makes, and what is wrong with it; `values` are those of the config's flat keys."""
     try:
         theirs = [weights.get(name, move.part) for name in move.theirs]
-        ours = inward(theirs, move.ops, [shapes[n][0] for n in move.ours], config)
+        ours = inward(theirs, move.ops, [shapes[n][0] for n in move.ours], values)
     except (ValueError, IndexError, RuntimeError) as error:
         return {}, [f"{', '.join(move.theirs)}: {error}"]
     problems = []

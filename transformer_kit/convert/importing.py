@@ -16,7 +16,7 @@ from transformer_kit.convert import stream
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.folder import Weights, applied, matched, read_config, spec_of, tied
-from transformer_kit.convert.page import declaration_of
+from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.tensors import Move
 from transformer_kit.model.build import assemble
 from transformer_kit.model.folder import SPEC, WEIGHTS
@@ -48,7 +48,7 @@ def import_folder(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConvertError(str(target), ["exists and is not empty; choose another folder"])
     config = read_config(source)
-    declaration = declaration_of(config) if declaration is None else declaration
+    declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
     spec = spec_of(config, declaration)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
@@ -72,13 +72,13 @@ def text_of(spec: Spec, config: Mapping[str, Any]) -> str:
 def _weights(
     source: Path, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]
 ) -> int:
-    weights, model = Weights(source), assemble(spec)
+    weights, model = Weights(source, declaration.prefix), assemble(spec)
     found, problems = matched(weights, model, declaration)
     if problems:
         raise ConvertError(str(source), problems[:40])
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     entries = [(name, weights.dtype(move.theirs[0]), shapes[name]) for move in found for name in move.ours]
-    stream.write(path, entries, _stream(weights, found, shapes, config), {"format": "pt", "spec": spec.hash})
+    stream.write(path, entries, _stream(weights, found, shapes, values_of(config, declaration)), {"format": "pt", "spec": spec.hash})
     wrong = tied(weights, declaration, model)
     if wrong:
         raise ConvertError(str(source), wrong)
@@ -86,10 +86,10 @@ def _weights(
 
 
 def _stream(
-    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
 ) -> Iterator[Tensor]:
     for move in found:
-        tensors, problems = applied(weights, move, shapes, config)
+        tensors, problems = applied(weights, move, shapes, values)
         if problems:
             raise ConvertError(str(weights.folder), problems)
         yield from tensors.values()
@@ -112,6 +112,3 @@ def _tokenizer(source: Path, draft: Path, spec: Spec) -> None:
             shutil.copyfile(source / name, draft / name)
 
 
-def is_hugging_face(folder: Path) -> bool:
-    """Whether a folder is a Hugging Face model's and not the kit's own."""
-    return (folder / "config.json").is_file() and not (folder / SPEC).is_file()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_kit.convert import derived, rope_keys
-from transformer_kit.convert.declaration import Cases, Declaration, declarations, laid
+from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, laid
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, spelt, unspelt
 from transformer_kit.spec.layers import fold
@@ -58,6 +58,16 @@ def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
         raise ConvertError("config.json", list(dict.fromkeys(problems)))
     folded = _readable(fold(blocks))
     return {"kit": 1, "model": {**page, "layers": folded}}
+
+
+def fitted(declaration: Declaration, config: Mapping[str, Any]) -> Declaration:
+    """The declaration for one config: with the tensors of the cases that it chooses."""
+    values = values_of(config, declaration)
+    found: dict[str, Any] = {}
+    for key, cases in declaration.when.items():
+        found |= _case(key, values.get(key), cases, []).get("tensors", {})
+    rules = {label: rule if isinstance(rule, str) else Rule.model_validate(rule) for label, rule in found.items()}
+    return declaration.model_copy(update={"tensors": {**rules, **declaration.tensors}})
 
 
 def flat(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
@@ -166,7 +176,7 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     config[declaration.count] = len(blocks)
     merged_model, merged_block = dict(declaration.model), dict(declaration.block)
     for key, cases in declaration.when.items():
-        word = _chosen(cases, {"model": model, "block": blocks[0]})
+        word = _chosen(cases, *({"model": model, "block": block} for block in blocks))
         if word is not None:
             merged_model = laid(merged_model, cases[word].get("model", {}))
             merged_block = laid(merged_block, cases[word].get("block", {}))
@@ -177,7 +187,15 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     for key, cases in declaration.each.items():
         config |= _solved_list(key, cases, blocks, declaration)
     config.pop("each", None)
-    return _nested(rope_keys.nested({**config, **declaration.write}), declaration)
+    unset = {k: None for k in _silent(declaration, merged_model, merged_block) if k not in config}
+    written = filled(declaration.write, config, set())
+    return _nested(rope_keys.nested({**unset, **written, **config}), declaration)
+
+
+def _silent(declaration: Declaration, *templates: Any) -> list[str]:
+    """Keys of templates whose absence would mean something."""
+    read = {key for template in templates for key in leaves(template)}
+    return [k for k, v in declaration.defaults.items() if k in read and v is not None and not is_variable(v)]
 
 
 def _nested(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
@@ -207,9 +225,9 @@ def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declara
     return {**found, key: words}
 
 
-def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:
-    """The case that holds and says most."""
-    good = [word for word, template in cases.items() if holds(template, value)]
+def _chosen(cases: Cases, *values: Mapping[str, Any]) -> str | None:
+    """The case that holds for one of the values and says most."""
+    good = [word for word, template in cases.items() if any(holds(template, value) for value in values)]
     return max(good, key=lambda word: size(cases[word]), default=None)
 
 

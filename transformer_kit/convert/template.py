@@ -4,7 +4,7 @@
     $key?                                  likewise; going out, a case that has it may be meant though it is not given
     {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
     {$: key, fn: rsqrt}                    by a function that has an inverse
-    {$: key, times: other}                 by the value of another key
+    {$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given)
     {$: key, unless: other}                left out where another key has the same value
     $each                                  inside `each`: the layer's own value in the list
 """
@@ -69,7 +69,7 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
     used.add(variable.get("times", variable.get("unless")))
     if other is None or ("unless" in variable and value == other):
         raise Absent
-    return value * other if "times" in variable else value
+    return whole(value * other ** variable.get("power", 1)) if "times" in variable else value
 
 
 def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
@@ -115,16 +115,21 @@ def _inverse(variable: Any, value: Any, known: Mapping[str, Any]) -> Any:
         return value
     if "map" in variable:
         name = value.get("type") if isinstance(value, Mapping) else value
-        back = {ours if not isinstance(ours, Mapping) else ours["type"]: theirs for theirs, ours in variable["map"].items()}
+        back = {ours if not isinstance(ours, Mapping) else ours["type"]: theirs for theirs, ours in reversed(variable["map"].items())}
         return unspelt(back[name]) if name in back else None
     if "times" in variable:
         other = known.get(variable["times"])
-        number = value / other if other else None
+        number = value / other ** variable.get("power", 1) if other else None
     else:
         number = FUNCTIONS[variable["fn"]][1](value)
     if number is None:
         return None
-    return round(number) if abs(number - round(number)) < 1e-6 * max(1, abs(number)) else number
+    return whole(number)
+
+
+def whole(number: float) -> float:
+    """The whole number that is meant, if one is."""
+    return round(number) if abs(number - round(number)) < 1e-6 * abs(number) else number
 
 
 def holds(template: Any, value: Any) -> bool:
