@@ -43,7 +43,7 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
     out = {k: v for k, v in config.items() if not k.startswith("rope.")}
     parameters: dict[str, Any] = {}
     for key, value in config.items():
-        if key.startswith("rope."):
+        if key.startswith("rope.") and value is not None:
             *kinds, last = key.split(".")[1:]
             place = parameters
             for kind in kinds:
