@@ -161,6 +161,8 @@ class Position(ModelPart):
     """`embedding` (added to it), `rotation` (of queries and keys), `bias` (on scores) or `nowhere`."""
     shift_invariant: ClassVar[bool] = True
     """Logits do not change when all positions grow by the same amount."""
+    gain: float = 1.0
+    """What a mixer that turns a part of each head alone multiplies the scale of its scores by."""
 
     def embed(self, x: Tensor, context: Context) -> Tensor:
         """x (B, T, D) with positions added."""
@@ -179,6 +181,8 @@ class Scaling(Part, ABC):
     """Stretches rotary positions to longer contexts than a model was first trained on."""
 
     family = "scaling"
+    gain: float = 1.0
+    """See `Position.gain`."""
 
     def __init__(self, options: Any, site: Site) -> None:
         self.options = options

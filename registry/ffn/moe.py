@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import FFN, FFNSlot, Router, RouterSlot, Site
+from registry.contracts import FFN, FFNSlot, Norm, NormSlot, Router, RouterSlot, Site
 from registry.core import register
-from registry.options import Count
+from registry.options import Count, Positive, named
 
 
 @register
 class MoE(FFN):
-    """sum over the chosen experts e of weight_e * expert_e(x), plus shared(x)."""
+    """norm(scale * (sum over the chosen experts e of weight_e * expert_e(x), plus shared(x)))."""
 
     class Options(FFN.Options):
         n_experts: Count
@@ -30,6 +30,10 @@ class MoE(FFN):
         """Whether a learned sigmoid of the token scales the shared ffn."""
         weigh: Literal["output", "input"] = "output"
         """Whether weights multiply what experts give, or what they are given (Llama 4)."""
+        scale: Positive = 1.0
+        """Multiplies the sum; 1/2 averages the chosen with the shared ffn."""
+        norm: NormSlot = named("none")
+        """Norm of the sum (A.X-K1)."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
@@ -40,15 +44,16 @@ class MoE(FFN):
         self.shared = None if options.shared is None else site.build(options.shared, FFN)
         self.shared_gate = nn.Linear(site.d_model, 1, bias=False) if options.shared_gate else None
         self.weigh_input = options.weigh == "input"
+        self.scale, self.norm = options.scale, site.build(options.norm, Norm)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = x.flatten(0, -2)  # (N, D)
         weights, chosen = self.router(tokens, context)
         y = self._mixed(tokens, weights.type_as(x), chosen, context).view_as(x)
-        if self.shared is None:
-            return y
-        shared = self.shared(x, context)
-        return y + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(x)) * shared)
+        if self.shared is not None:
+            shared = self.shared(x, context)
+            y = y + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(x)) * shared)
+        return self.norm(y if self.scale == 1 else self.scale * y)
 
     def _mixed(self, x: Tensor, weights: Tensor, chosen: Tensor, context: Context) -> Tensor:
         """Each expert once, over the tokens that chose it: x (N, D), weights and chosen (N, k) -> (N, D)."""

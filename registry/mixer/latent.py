@@ -60,7 +60,7 @@ class Latent(Mixer):
         bias: bool = False
         """Whether the first projections of each kind, and the last, add a bias."""
         scale: Positive | None = None
-        """Multiplies the scores; (plain_dim + turn_dim)^-1/2 when not given."""
+        """Multiplies the scores, as the position's gain does; (plain_dim + turn_dim)^-1/2 when not given."""
         temperature: Warmth | None = None
         """Growth of the queries with position; none when not given."""
 
@@ -85,6 +85,7 @@ class Latent(Mixer):
         self.q_scale, self.kv_scale = latents.q_scale, latents.kv_scale
         inside = site.inside(d_model=turn, n_heads=heads)
         self.position = self.position_at(inside)
+        self.scale *= self.position.gain
         self.kernel = inside.build(None, Kernel)
         warmth = options.temperature
         self.temperature = (

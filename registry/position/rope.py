@@ -8,7 +8,7 @@ from torch import Tensor
 from registry.context import Context
 from registry.contracts import Position, Scaling, ScalingSlot, Site
 from registry.core import register
-from registry.options import Fraction, Positive, named
+from registry.options import Fraction, Positive, Width, named
 
 
 @register
@@ -22,6 +22,8 @@ class RoPE(Position):
         """Base of the wavelengths; larger for longer contexts."""
         fraction: Fraction = 1.0
         """Share of each head's channels that turn; the rest pass unchanged."""
+        width: Width | None = None
+        """How many of each head's channels turn, where that is not given as a fraction (GPT-J)."""
         pairing: Literal["half", "interleaved"] = "half"
         """Which channels pair: i with i + R/2 (Llama), or 2i with 2i + 1 (GPT-J)."""
         scaling: ScalingSlot = named("none")
@@ -30,14 +32,15 @@ class RoPE(Position):
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         self.theta = options.theta
-        self.width = int(site.d_model * options.fraction)  # R
+        self.width = int(site.d_model * options.fraction) if options.width is None else options.width  # R
         self.scaling = site.build(options.scaling, Scaling)
+        self.gain = self.scaling.gain
         self.quarter = _half if options.pairing == "half" else _interleaved
         self.key = ("rope", self.width, repr(options))
-        if self.width < 2 or self.width % 2:
+        if not 2 <= self.width <= site.d_model or self.width % 2:
             raise ValueError(
-                f"the rotated width must be even and at least 2, got {self.width} "
-                f"(head_dim {site.d_model} times fraction {options.fraction}); choose another head_dim or fraction"
+                f"the rotated width must be even, at least 2 and at most head_dim ({site.d_model}), got {self.width} "
+                f"(from fraction {options.fraction}, width {options.width}); choose another head_dim, fraction or width"
             )
 
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from registry.contracts import Scaling
+from registry.contracts import Scaling, Site
 from registry.core import register
 from registry.options import Count, NonNegative, Positive
 
@@ -28,9 +28,13 @@ class YaRN(Scaling):
         sharpen: NonNegative = 1.0
         """How much scores sharpen with the factor."""
         spared: NonNegative = 0.0
-        """How much of that is left to the scale of the scores, as in DeepSeek-V2 (arXiv:2405.04434)."""
+        """How much of that is left to the scale of the scores, as in DeepSeek-V2 (arXiv:2405.04434): see `gain`."""
         truncate: bool = True
         """Whether the ends of the ramp are rounded to whole channels."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.gain = self._gain(options.spared) ** 2
 
     def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
         options, width = self.options, 2 * len(base)

@@ -3,11 +3,13 @@
     {first: $k, then: a, else: b}                 layers 0..k-1 are a
     {every: $n, offset: $o, then: a, else: b}     layer i is a when i % n == o (n - 1 when not given)
     {at: $indices, then: a, else: b}              the listed layers are a
+    {from: $k, to: $l, then: a, else: b}          layers k..l are a, where l = -1 is the last one
     {runs: $runs}                                 [[[a, b], 2], ...]: words in turn, so many times
     {ones: $flags, then: a, else: b}              a list of 0 and 1, one for each layer
     {all: a}                                      every layer
 
-With `given: $key` a rule holds only where that key is true; else every layer is what `then` says.
+With `given: $key` a rule holds only where that key is true; else every layer is what `then` says. A rule under `or`
+holds where the key of the rule above it is null.
 """
 
 from collections.abc import Mapping
@@ -27,12 +29,14 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
     if kind == "runs":
         return [word for words, times in given for word in words * times]
     if given is None:
-        return [rule["else"]] * layers
+        return listed(rule["or"], config, layers, used) if "or" in rule else [rule["else"]] * layers
+    last = _read(rule.get("to"), config, used)
     offset = _read(rule.get("offset"), config, used)
     chosen = {
         "first": lambda i: i < given,
         "every": lambda i: given > 0 and i % given == (given - 1 if offset is None else offset),
         "at": lambda i: i in given,
+        "from": lambda i: given <= i <= (layers - 1 if last in (None, -1) else last),
         "ones": lambda i: bool(given[i]),
     }[kind]
     return [rule["then"] if chosen(i) else rule["else"] for i in range(layers)]
@@ -53,6 +57,8 @@ def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
         return {key: [[words, 1]]}
     if kind == "at":
         return {key: chosen}
+    if kind == "from":
+        return _range(rule, key, chosen)
     if kind == "ones":
         return {key: [int(w == rule["then"]) for w in words]}
     if kind == "first":
@@ -68,8 +74,14 @@ def _period(rule: Mapping[str, Any], key: str, words: list[str]) -> dict[str, An
     return {}
 
 
+def _range(rule: Mapping[str, Any], key: str, chosen: list[int]) -> dict[str, Any]:
+    if not chosen or chosen != list(range(chosen[0], chosen[-1] + 1)):
+        return {}
+    return {key: chosen[0]} | ({key_of(rule["to"]): chosen[-1]} if is_variable(rule.get("to")) else {})
+
+
 def _kind(rule: Mapping[str, Any]) -> str:
-    return next(k for k in ("first", "every", "at", "ones", "runs") if k in rule)
+    return next(k for k in ("first", "every", "at", "from", "ones", "runs") if k in rule)
 
 
 def _read(value: Any, config: Mapping[str, Any], used: set[str]) -> Any:

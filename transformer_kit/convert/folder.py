@@ -204,9 +204,10 @@ def _mismatches(
 ) -> list[str]:
     wanted = {name for move in found for name in move.theirs}
     made = {name for move in found for name in move.ours}
+    layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("layers."))
     problems = [f"missing {name}" for name in sorted(wanted - weights.names())]
     problems += [f"no tensor is declared to give {name}" for name in sorted(set(shapes) - made)]
-    left = sorted(n for n in weights.names() - wanted if not ignored(n, declaration) and not _head(n, declaration))
+    left = sorted(n for n in weights.names() - wanted if not ignored(n, declaration, layers) and not _head(n, declaration))
     return problems + [f"{name} {weights.shape(name)} has no place in the model" for name in left]
 
 

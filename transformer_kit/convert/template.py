@@ -104,6 +104,8 @@ def solved(template: Any, value: Any, known: Mapping[str, Any] | None = None) ->
         return {} if found is None else {key_of(template): found}
     out: dict[str, Any] = {}
     if isinstance(template, Mapping) and isinstance(value, Mapping):
+        if template.get("type", value.get("type")) != value.get("type"):
+            return {}  # another part, whose options mean other things
         for key, inner in template.items():
             if key in value:
                 out |= solved(inner, value[key], known)

@@ -84,9 +84,11 @@ def _experts(pattern: str, shapes: Mapping[str, Shape]) -> int:
     return count
 
 
-def ignored(name: str, declaration: Declaration) -> bool:
-    """Whether a tensor of theirs is known to be no weight."""
-    return any(fnmatchcase(name, pattern) for pattern in declaration.ignore)
+def ignored(name: str, declaration: Declaration, layers: int) -> bool:
+    """Whether a tensor of theirs is known to be no weight; {n} in a pattern stands for a layer beyond the last."""
+    found = re.search(r"\.(\d+)\.", name)
+    beyond = name.replace(found[0], ".{n}.", 1) if found and int(found[1]) >= layers else name
+    return any(fnmatchcase(name, pattern) or fnmatchcase(beyond, pattern) for pattern in declaration.ignore)
 
 
 def outgoing(found: list[Move]) -> dict[tuple[str, ...], list[Move]]:

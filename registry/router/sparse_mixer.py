@@ -1,0 +1,49 @@
+"""SparseMixer routing as it is used after training (Liu et al. 2024, GRIN, arXiv:2409.12136; Phi-3.5-MoE).
+
+The gradient is that of the softmax; the sampled estimator of the paper is not part of it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from registry.context import Context
+from registry.contracts import Router, Site
+from registry.core import register
+from registry.options import Count, NonNegative
+
+
+@register
+class SparseMixer(Router):
+    """The k largest logits x W in turn, each weighed by its softmax among the logits left that come near it.
+
+    A logit comes near the largest, m, unless (m - logit) / max(|logit|, m) > 2 jitter.
+    """
+
+    class Options(Router.Options):
+        k: Count = 2
+        """Experts that see a token."""
+        jitter: NonNegative = 0.01
+        """How far below the largest, relative to it, a logit may lie to count: twice this."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        experts = site.n_experts
+        if experts is None:
+            raise ValueError("a router stands in a mixture of experts")
+        if options.k > experts:
+            raise ValueError(f"k must be at most n_experts ({experts}), got {options.k}")
+        self.k, self.jitter = options.k, options.jitter
+        self.logit = nn.Linear(site.d_model, experts, bias=False)
+
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        logits = nn.functional.linear(x.float(), self.logit.weight.float())  # (N, E)
+        left = logits
+        weights: list[Tensor] = []
+        chosen: list[Tensor] = []
+        for _ in range(self.k):
+            largest, index = left.max(dim=-1, keepdim=True)
+            far = (largest - logits) / torch.maximum(logits.abs(), largest) > 2 * self.jitter
+            weights.append(left.masked_fill(far, float("-inf")).softmax(dim=-1).gather(-1, index))
+            chosen.append(index)
+            left = left.scatter(-1, index, float("-inf"))
+        return torch.cat(weights, dim=-1), torch.cat(chosen, dim=-1)
