@@ -143,8 +143,16 @@ def card(
         with Unfilled():
             model = assemble(page).to(DTYPES[dtype])
         _freeze(model, page)
-        with uncompiled():
-            return _count(model, batch, length, dtype, chosen)
+        try:
+            with uncompiled():
+                return _count(model, batch, length, dtype, chosen)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            raise ValueError(
+                f"batch {batch} of {length} tokens needs tensors of more bytes than there are addresses; "
+                f"choose a smaller batch or seq"
+            ) from None
 
 
 def _count(model: Model, batch: int, length: int, dtype: str, optimizer: Options | None) -> Card:
