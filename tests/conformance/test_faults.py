@@ -21,6 +21,7 @@ class Counted(Mixer):
 
     def __init__(self, options: Mixer.Options, site: Site) -> None:
         super().__init__(options, site)
+        self.position_at(None, site)  # lets no scheme act, and so refuses those that would
         self.out = nn.Linear(site.d_model, site.d_model)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
@@ -78,7 +79,8 @@ def counts_from_zero() -> type[Any]:
 
         def embed(self, x: Tensor, context: Context) -> Tensor:
             places = torch.arange(context.length, device=x.device) + context.positions * 0
-            return x + places[..., None].to(x.dtype).sin()
+            channels = torch.arange(x.shape[-1], device=x.device)
+            return x + (places[..., None] * channels).to(x.dtype).sin()
 
     return Zero
 
