@@ -79,3 +79,8 @@ def test_logits_grow_with_the_vocabulary_and_activations_do_not(page: Page) -> N
     small, large = (card(page(vocab_size=v), seq=64).memory for v in (512, 5120))
     assert small.activations == large.activations
     assert large.logits > 9 * small.logits
+
+
+def test_gradients_of_parameters_count_once(page: Page) -> None:
+    memory = card(page(), seq=1).memory
+    assert memory.logits + memory.activations < memory.gradients / 10
