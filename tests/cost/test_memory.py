@@ -82,5 +82,5 @@ def test_logits_grow_with_the_vocabulary_and_activations_do_not(page: Page) -> N
 
 
 def test_gradients_of_parameters_count_once(page: Page) -> None:
-    memory = card(page(), seq=1).memory
+    memory = card(page(head="lm"), seq=1).memory
     assert memory.logits + memory.activations < memory.gradients / 10
