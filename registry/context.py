@@ -84,6 +84,8 @@ class Mask:
     key_segments: Tensor | None = None
     chunk: int | None = None
     """Tokens see their own block of so many positions only; the whole past when None."""
+    positions: Tensor | None = None
+    """Place of each query in its own text: (T,), or (B, T) with segments; its index when None."""
     built: dict[str, Tensor] = field(default_factory=dict)
     """What has been built so far (`functools.cached_property` takes a lock, which compilers cannot see through)."""
 
@@ -113,6 +115,12 @@ class Mask:
         if "distance" not in self.built:
             self.built["distance"] = self._distance()
         return self.built["distance"]
+
+    @property
+    def key_positions(self) -> Tensor:
+        """Place of each key in its query's text: (T, S), or (B, T, S) with segments. Only where seen does it mean one."""
+        here = torch.arange(self.start, self.start + self.length, device=self.device)
+        return (here if self.positions is None else self.positions)[..., None] - self.distance
 
     @property
     def dense(self) -> Tensor:
@@ -203,4 +211,4 @@ class Context:
         if seen is not None:
             seen = seen[:, :keys] if isinstance(keys, int) else seen[:, keys]
         device = self.positions.device
-        return Mask(self.start, self.length, keys, causal, window, device, self.segments, seen, chunk)
+        return Mask(self.start, self.length, keys, causal, window, device, self.segments, seen, chunk, self.positions)

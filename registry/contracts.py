@@ -131,6 +131,10 @@ class ModelPart(Part, nn.Module):
     def __init__(self, options: Any, site: Site) -> None:
         nn.Module.__init__(self)
 
+    def idle(self) -> int:
+        """How many parameters of this module one token leaves unvisited, such as those of experts not chosen."""
+        return 0
+
     def reset_parameters(self) -> None:
         """Fill the parameters that this module itself owns. Linear and embedding children belong to the init part."""
 
@@ -173,7 +177,7 @@ class Position(ModelPart):
         return q, k
 
     def bias(self, mask: Mask) -> Tensor | None:
-        """What is added to the scores: (H, T, S), or None."""
+        """What is added to the scores: (H, T, S), or (B, H, T, S) where it depends on segments; None for nothing."""
         return None
 
 
@@ -199,8 +203,8 @@ class Scaling(Part, ABC):
 class Kernel(ModelPart):
     """Computes attention. A matter of the run, not of the architecture: every kernel equals `eager`.
 
-    q (B, H, T, K), k and v (B, G, S, K) with H a multiple of G; bias (H, T, S); sinks (H,): the logit of a key that
-    takes weight and gives nothing. Returns (B, H, T, width of v).
+    q (B, H, T, K), k and v (B, G, S, K) with H a multiple of G; bias (H, T, S) or (B, H, T, S); sinks (H,): the logit
+    of a key that takes weight and gives nothing. Returns (B, H, T, width of v).
     """
 
     family = "kernel"
@@ -269,6 +273,8 @@ class Router(ModelPart):
     """Chooses experts: x (N, D) -> weights (N, k) and indices (N, k) of the chosen among E = `site.n_experts`."""
 
     family = "router"
+    k: int
+    """Experts that see a token."""
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

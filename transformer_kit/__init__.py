@@ -1,7 +1,7 @@
 """The engine: turns a spec into a model, trains it, generates with it. Knows contracts, never a part by its name.
 
-    from transformer_kit import build
-    model = build("tutorial")
+from transformer_kit import build
+model = build("tutorial")
 """
 
 from importlib import import_module
@@ -40,12 +40,13 @@ def __getattr__(name: str) -> Any:
 
 def _check_registry() -> None:
     """Say so plainly when another package called `registry` hides ours."""
-    import importlib.util
+    from importlib.util import find_spec
+    from pathlib import Path
 
-    found = importlib.util.find_spec("registry.core")
-    if found is None:
-        other = importlib.util.find_spec("registry")
-        where = other.origin or next(iter(other.submodule_search_locations or ["?"])) if other else "nowhere"
+    found = find_spec("registry")
+    folders = [] if found is None else list(found.submodule_search_locations or [])
+    if not any((Path(folder) / "contracts.py").is_file() for folder in folders):
+        where = (found and found.origin) or next(iter(folders), "none")
         raise ImportError(f"transformer_kit needs its own package `registry`, but Python finds another one: {where}")
 
 

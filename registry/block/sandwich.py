@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from registry.block._shared import joining, own
 from registry.context import Context
@@ -12,9 +13,15 @@ from registry.core import register
 
 @register
 class Sandwich(Block):
-    """x += norm(mixer(norm(x))); x += norm(ffn(norm(x)))."""
+    """x += norm(mixer(norm(x))); x += norm(ffn(norm(x))); then gain x, where there is a gain."""
 
-    def __init__(self, options: Block.Options, site: Site) -> None:
+    gain: Tensor
+
+    class Options(Block.Options):
+        gain: bool = False
+        """Whether a stored number, which no gradient moves, multiplies what the layer gives (Gemma 4)."""
+
+    def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         site = own(site, options)
         self.mixer_norm = site.build(None, Norm)
@@ -24,8 +31,15 @@ class Sandwich(Block):
         self.ffn = site.build(options.ffn, FFN)
         self.ffn_post_norm = site.build(None, Norm)
         self.joining = joining(site, options.residual_scale)
+        self.register_buffer("gain", torch.empty(1) if options.gain else None)
+        self.reset_parameters()
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         mixed = self.mixer(self.mixer_norm(x), context, state)
         x = x + self.joining(self.mixer_post_norm(mixed))
-        return x + self.joining(self.ffn_post_norm(self.ffn(self.ffn_norm(x), context)))
+        x = x + self.joining(self.ffn_post_norm(self.ffn(self.ffn_norm(x), context)))
+        return x if self.gain is None else x * self.gain
+
+    def reset_parameters(self) -> None:
+        if self.gain is not None:
+            nn.init.ones_(self.gain)

@@ -46,6 +46,10 @@ class MoE(FFN):
         self.weigh_input = options.weigh == "input"
         self.scale, self.norm = options.scale, site.build(options.norm, Norm)
 
+    def idle(self) -> int:
+        each = sum(p.numel() for p in self.experts[0].parameters())
+        return (len(self.experts) - self.router.k) * each
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = x.flatten(0, -2)  # (N, D)
         weights, chosen = self.router(tokens, context)

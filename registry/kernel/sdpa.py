@@ -44,4 +44,4 @@ def _described(mask: Mask, bias: Tensor | None, like: Tensor) -> tuple[bool, Ten
             return True, None
         return False, None if mask.is_full else mask.dense
     bias = bias if mask.is_full else bias.masked_fill(~mask.dense, float("-inf"))
-    return False, bias.type_as(like)
+    return False, (bias[None] if bias.ndim == 3 else bias).type_as(like)  # 4 dimensions, or torch has no fused way

@@ -34,6 +34,8 @@ class Heads(Group):
     """Norm of each head's values."""
     value_scale: Positive | None = None
     """Multiplies the values; nothing does when not given."""
+    values: Literal["own", "keys"] = "own"
+    """Where values come from: a projection of their own, or that of the keys, before norm and rotation (Gemma 4)."""
 
 
 class Warmth(Group):
@@ -52,6 +54,8 @@ class Scores(Group):
 
     scale: Positive | None = None
     """Multiplies the scores; head_dim^-1/2 when not given."""
+    by_depth: bool = False
+    """Whether scores are also divided by the layer's number, counted from 1 (an option of GPT-2 for stability)."""
     softcap: Positive | None = None
     """Bounds scores smoothly to plus or minus this; not bounded when not given."""
     chunk: Count | None = None
@@ -116,7 +120,8 @@ class Attention(Mixer):
         self.value_dim = self.head_dim if options.heads.value_dim is None else options.heads.value_dim
         self.kv_heads = options.n_heads if options.n_kv_heads is None else options.n_kv_heads
         self.window, self.chunk = options.window, options.scores.chunk
-        self.scale = self.head_dim**-0.5 if options.scores.scale is None else options.scores.scale
+        scale = self.head_dim**-0.5 if options.scores.scale is None else options.scores.scale
+        self.scale = scale / (site.layer + 1) if options.scores.by_depth else scale
         self.softcap = options.scores.softcap
         self.dropout = site.dropout if options.scores.dropout is None else options.scores.dropout
         self._build_heads(options, site)
@@ -129,7 +134,11 @@ class Attention(Mixer):
         wide, narrow = options.n_heads * self.head_dim, self.kv_heads * self.head_dim
         self.q = nn.Linear(site.d_model, wide, bias="q" in options.bias)
         self.k = nn.Linear(site.d_model, narrow, bias="k" in options.bias)
-        self.v = nn.Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
+        self.v = None
+        if heads.values == "own":
+            self.v = nn.Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
+        elif self.value_dim != self.head_dim or "v" in options.bias:
+            raise ValueError("values: keys leaves no room for a value_dim or a bias of the values; leave them out")
         self.q_norm = _norm(heads, inside, options.n_heads)
         self.k_norm = _norm(heads, inside, self.kv_heads)
         self.v_norm = site.inside(d_model=self.value_dim).build(heads.value_norm, Norm)
@@ -184,7 +193,8 @@ class Attention(Mixer):
             nn.init.zeros_(self.sinks)
 
     def _heads(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.q(x), self.k(x), self.clip(self.v(x))
+        q, k = self.q(x), self.k(x)
+        v = self.clip(k if self.v is None else self.v(x))
         if self.scope == "all":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = _split(self.clip(q), self.head_dim), _split(self.clip(k), self.head_dim)

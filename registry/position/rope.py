@@ -26,6 +26,8 @@ class RoPE(Position):
         """How many of each head's channels turn, where that is not given as a fraction (GPT-J)."""
         pairing: Literal["half", "interleaved"] = "half"
         """Which channels pair: i with i + R/2 (Llama), or 2i with 2i + 1 (GPT-J)."""
+        reverse: bool = False
+        """Whether channels turn the other way, by minus the angle, as in nanochat."""
         scaling: ScalingSlot = named("none")
         """How the wavelengths stretch to longer contexts."""
 
@@ -33,6 +35,7 @@ class RoPE(Position):
         super().__init__(options, site)
         self.theta = options.theta
         self.width = int(site.d_model * options.fraction) if options.width is None else options.width  # R
+        self.sense = -1.0 if options.reverse else 1.0
         self.scaling = site.build(options.scaling, Scaling)
         self.gain = self.scaling.gain
         self.quarter = _half if options.pairing == "half" else _interleaved
@@ -55,7 +58,7 @@ class RoPE(Position):
         angle = torch.cat([angle, angle], dim=-1) if self.quarter is _half else angle.repeat_interleave(2, dim=-1)
         if angle.ndim == 3:
             angle = angle[:, None]  # (B, 1, T, R): the same for all heads
-        return (angle.cos() * factor).type_as(like), (angle.sin() * factor).type_as(like)
+        return (angle.cos() * factor).type_as(like), (angle.sin() * (self.sense * factor)).type_as(like)
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.width == x.shape[-1]:

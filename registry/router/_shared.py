@@ -62,7 +62,7 @@ class Scored(Router):
         if options.k > experts:
             raise ValueError(f"k must be at most n_experts ({experts}), got {options.k}")
         _check_groups(options, experts)
-        self.options, self.experts = options, experts
+        self.options, self.experts, self.k = options, experts, options.k
         self.logit = nn.Linear(site.d_model, experts, bias=options.bias)
         self.register_buffer("correction", torch.empty(experts) if options.correction else None)
         self.reset_parameters()

@@ -26,9 +26,10 @@ def environment() -> Iterator[dict[str, str]]:
         found |= {"PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
         found |= {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
         found |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        server = subprocess.Popen([sys.executable, "-m", "tests.docs.warm", address], cwd=ROOT, env=os.environ | found)
+        command = [sys.executable, "-m", "tests.docs.warm", address]
+        server = subprocess.Popen(command, cwd=ROOT, env=os.environ | found, stdout=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while not address.exists():
                 assert server.poll() is None, "the warm kit does not start"
                 assert time.monotonic() < deadline, "the warm kit does not answer"

@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
+SHORT = [f"--set={s}" for s in ("train.steps=1", "data.max_mb=0.02", "evaluate.batches=1", "sample=null")]
 _SHIM = """#!{python} -SE
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as line:
@@ -33,11 +35,11 @@ def shim(folder: Path, address: Path) -> None:
 
 def serve(address: Path) -> None:
     """Answer commands until killed."""
-    import torch  # noqa: F401
+    from registry import plugins
 
-    import transformer_kit.cli.main
-    import transformer_kit.train  # noqa: F401
-
+    with tempfile.TemporaryDirectory() as folder:  # one short run imports whatever any command will import
+        _run(["train", "quickstart", "--out", f"{folder}/run", *SHORT])
+    plugins.all_entries.cache_clear()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as door:
         draft = address.with_suffix(".draft")

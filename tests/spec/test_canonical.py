@@ -23,7 +23,6 @@ CHANGE = st.sampled_from(
         {"mixer": {"window": 3}},
         {"mixer": {"scores": {"softcap": 9.0}}},
         {"norm": "rms_norm"},
-        {"type": "pre_norm"},
         {"type": "parallel", "mixer": BLOCK["mixer"], "ffn": "mlp"},
     ]
 )

@@ -52,7 +52,7 @@ def test_a_run_names_its_model_by_path_or_by_name(pages: Pages) -> None:
 
 
 def test_a_model_of_its_own_replaces_the_one_below(pages: Pages) -> None:
-    pages.write(pages.text.replace("position: rope", "dropout: 0.5"))
+    pages.write(pages.text.replace("position: rope", "final_norm: rms_norm"))
     pages.write(RUN, "run.yaml")
     for own in ("model: tutorial", "model: {extends: tutorial}"):
         pages.write(f"extends: run.yaml\n{own}\n", "top.yaml")

@@ -160,3 +160,15 @@ def test_folding_finds_the_commonest_block_and_the_shortest_pattern() -> None:
         "kinds": {"kind_1": {"window": None}},
         "pattern": ["block*2", "kind_1"],
     }
+
+
+@pytest.mark.parametrize("block", ["", "    block: pre_norm\n", "    block: [a]\n"])
+def test_kinds_without_a_block_to_lie_on(pages: Pages, block: str) -> None:
+    text = (
+        pages.text[: pages.text.index("    block:")] + block + "    kinds: {local: {ffn: mlp}}\n    pattern: [local]\n"
+    )
+    first, *_ = pages.wrong(text)
+    if block:
+        assert first.startswith("page.yaml:9:5: model.layers.block: must be a mapping with `type:`, a mixer and an ffn")
+    else:
+        assert first == "page.yaml:7:3: model.layers: needs 'block'"

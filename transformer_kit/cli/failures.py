@@ -24,7 +24,7 @@ CODES = {
     "transformer_kit.train.errors.Diverged": FAILED,
     "registry.core.BrokenPart": ENVIRONMENT,
     "registry.core.RegistryError": USAGE,
-    "safetensors_rust.SafetensorError": ENVIRONMENT,
+    "safetensors._safetensors_rust.SafetensorError": ENVIRONMENT,
     "torch.OutOfMemoryError": FIT,
     "builtins.ValueError": USAGE,
     "builtins.OSError": ENVIRONMENT,

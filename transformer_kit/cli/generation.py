@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from registry import core
 from transformer_kit.cli import names
 from transformer_kit.cli.output import Json, emit, harmless
 
@@ -22,13 +23,19 @@ SAMPLERS = {
 """This command's own words for samplers: option, and the sampler with the one option that it sets. In order."""
 
 
+FAR = 128
+"""Tokens that are written when nobody says how many."""
+
+
 def generate(
     folder: Annotated[
         Path,
         typer.Argument(metavar="DIR", help="A model's folder, or the folder of a run.", autocompletion=names.folders),
     ],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to continue; - reads standard input.")],
-    max_new_tokens: Annotated[int, typer.Option(help="How far, in tokens.")] = 128,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="How far, in tokens; 128 when not given, or as far as the model reaches.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides the logits: below 1 is safer.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest that hold P together.")] = None,
@@ -53,7 +60,7 @@ def generate(
     _show(parts if stream else ["".join(parts)])
 
 
-def _complete(folder: Path, text: str, count: int, samplers: list[Any], seed: int | None) -> "Iterator[str]":
+def _complete(folder: Path, text: str, count: int | None, samplers: list[Any], seed: int | None) -> "Iterator[str]":
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.generate.text import complete
     from transformer_kit.model.folder import load, model_folder
@@ -61,6 +68,8 @@ def _complete(folder: Path, text: str, count: int, samplers: list[Any], seed: in
     place = model_folder(folder)
     model = load(place)
     tokenizer = load_tokenizer(place)
+    if count is None:
+        count = max(1, min(FAR, model.spec.model.max_seq_len - len(tokenizer.encode(text))))
     return complete(model, tokenizer, text, max_new_tokens=count, samplers=samplers, seed=seed)
 
 
@@ -71,10 +80,22 @@ def _samplers(flags: dict[str, float], greedy: bool) -> list[Any]:
     if greedy:
         return []
     if flags:
-        return [{"type": SAMPLERS[flag][0], SAMPLERS[flag][1]: value} for flag, value in flags.items()]
+        return [_sampler(flag, value) for flag, value in flags.items()]
     from transformer_kit.spec.schema import Sample
 
     return list(Sample().samplers)
+
+
+def _sampler(flag: str, value: float) -> Any:
+    """Options of the sampler that a flag stands for. Raises BadParameter in the flag's own words."""
+    from pydantic import ValidationError
+
+    name, option = SAMPLERS[flag]
+    try:
+        return core.get("sampler", name).Options.model_validate({option: value})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].replace("Input should", "must")
+        raise typer.BadParameter(f"{_option(flag)} {reason}, got {value}") from None
 
 
 def _option(flag: str) -> str:

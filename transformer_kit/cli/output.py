@@ -73,7 +73,7 @@ def rows(lines: Sequence[Sequence[str]], styles: Sequence[str] = ("bold", "", "d
 def fail(failed: Failure, *, as_json: bool, as_list: bool = False) -> None:
     """Say what went wrong: on stderr, or as JSON on stdout."""
     if as_json:
-        emit(failed.data() if as_list else {"errors": failed.data()})
+        emit(failed.data() if as_list else {"errors": failed.data()}, line=not as_list)  # events may come before it
         return
     from rich.text import Text
 

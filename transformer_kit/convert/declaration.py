@@ -66,6 +66,8 @@ class Declaration(Group):
     """The key that gives the number of layers."""
     nested: list[str] = []
     """Keys that hold a mapping, whose entries read `key.inner` here."""
+    overrides: str | None = None
+    """The key of a mapping from a layer's index to values that some keys have there."""
     defaults: dict[str, Any] = {}
     """What a key means when it is absent."""
     derived: dict[str, dict[str, Any]] = {}

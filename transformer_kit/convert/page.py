@@ -45,12 +45,14 @@ def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     for key, rule in declaration.derived.items():
         if values.get(key) is None:
             values[key] = derived.listed(rule, values, layers, used)
-    model, block = dict(declaration.model), dict(declaration.block)
+    model, block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
     for key, cases in declaration.when.items():
         addition = _case(key, values.get(key), cases, problems)
         used.add(key)
         model, block = laid(model, addition.get("model", {})), laid(block, addition.get("block", {}))
-    blocks = [_layer(block, i, values, declaration, used, problems) for i in range(layers)]
+        each = laid(each, addition.get("each", {}))
+    own = values.get(declaration.overrides or "") or {}
+    blocks = [_layer(block, each, i, {**values, **own.get(str(i), {})}, used, problems) for i in range(layers)]
     page = _filled(model, values, used, problems)
     used |= {declaration.count, *declaration.each}
     problems += _leftover(given, declaration, used)
@@ -106,15 +108,15 @@ def _case(key: str, value: Any, cases: Cases, problems: list[str]) -> dict[str, 
 
 def _layer(
     block: dict[str, Any],
+    each: Mapping[str, Cases],
     index: int,
     values: Mapping[str, Any],
-    declaration: Declaration,
     used: set[str],
     problems: list[str],
 ) -> dict[str, Any]:
     """One layer's block."""
     own = dict(values)
-    for key, cases in declaration.each.items():
+    for key, cases in each.items():
         listed = values.get(key)
         if not isinstance(listed, list) or len(listed) <= index:
             problems.append(f"{key}: must be a list with an item for each layer, got {listed!r:.60}")

@@ -15,7 +15,7 @@ from registry import core
 from registry.options import Options
 from transformer_kit.cost import count, show
 from transformer_kit.cost.count import Parameters
-from transformer_kit.cost.quick import Unfilled, uncompiled
+from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.tree import Node, tree
 from transformer_kit.model.build import assemble, fill
 from transformer_kit.model.model import Model, spec_of
@@ -143,8 +143,16 @@ def card(
         with Unfilled():
             model = assemble(page).to(DTYPES[dtype])
         _freeze(model, page)
-        with uncompiled():
-            return _count(model, batch, length, dtype, chosen)
+        try:
+            with uncompiled():
+                return _count(model, batch, length, dtype, chosen)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            raise ValueError(
+                f"batch {batch} of {length} tokens needs tensors of more bytes than there are addresses; "
+                f"choose a smaller batch or seq"
+            ) from None
 
 
 def _count(model: Model, batch: int, length: int, dtype: str, optimizer: Options | None) -> Card:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from registry.contracts import ModelPart
 from registry.options import Options
 from transformer_kit.cost.meter import Usage, measure
 from transformer_kit.model.model import Model
@@ -17,7 +18,7 @@ class Parameters(NamedTuple):
 
     total: int
     active: int
-    """Those that the forward pass of one token reads: all, as long as no part chooses among its parameters."""
+    """Those that the forward pass of one token reads: all but what parts say it leaves idle."""
     embedding: int
     """Of the tables of token ids and of positions, and of the head's own."""
     non_embedding: int
@@ -51,7 +52,8 @@ def parameters(model: Model) -> Parameters:
     everywhere = _elements(p for _, p in model.named_parameters(remove_duplicate=False))
     tied = everywhere - total + (model.embedding.weight.numel() if _reads_table(model) else 0)
     trainable = _elements(p for p in model.parameters() if p.requires_grad)
-    return Parameters(total, total, outer, total - outer, tied, trainable)
+    idle = sum(m.idle() for m in model.modules() if isinstance(m, ModelPart))
+    return Parameters(total, total - idle, outer, total - outer, tied, trainable)
 
 
 def kinds(model: Model) -> list[Kind]:

@@ -12,19 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 COMPILER = "torch._dynamo"
-
-
-class Unfilled(TorchFunctionMode):
-    """Skips `torch.nn.init` while a module is built: on the meta device there is nothing to fill."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs.get("tensor", args[0] if args else None)
-        return func(*args, **kwargs)
 
 
 @contextmanager

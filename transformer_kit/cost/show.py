@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from html import escape
+from itertools import zip_longest
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformer_kit.cost.tree import Node
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from transformer_kit.cost.card import Card
 
 COLUMNS = ("", "part", "shapes", "parameters of one")
+WIDE = 40
+"""Characters of a column of plain text."""
 
 
 class Row(NamedTuple):
@@ -164,11 +168,11 @@ def _pairs(figures: dict[str, str]) -> list[str]:
 
 
 def _aligned(table: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return [
-        "  ".join(
-            cell.rjust(w) if i == len(widths) - 1 else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
-    ]
+    """Columns side by side, the last to the right; cells wider than `WIDE` go on in further lines."""
+    lines: list[tuple[str, ...]] = []
+    for first, *middle, last in table:
+        wrapped = [wrap(cell, WIDE) or [""] for cell in middle]
+        for i, cells in enumerate(zip_longest(*wrapped, fillvalue="")):
+            lines.append((first if i == 0 else "", *cells, last if i == 0 else ""))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join([*map(str.ljust, line[:-1], widths), line[-1].rjust(widths[-1])]) for line in lines]

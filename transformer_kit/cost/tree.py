@@ -1,13 +1,13 @@
 """The parts of a built model as a tree, equal neighbours folded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from registry.contracts import Kernel, ModelPart
-from registry.options import Group, Options
+from registry.options import Group, Options, plain
 from transformer_kit.cost.count import Kind
 from transformer_kit.model.model import Model
 
@@ -46,16 +46,13 @@ class Node:
 def tree(model: Model, stack: list[Kind]) -> list[Node]:
     """Embedding, layers (one node for each kind), final norm and head, as they run."""
     page = model.spec.model
-    nodes = [_node("embedding", model.embedding, page.embedding)]
-    if model.position.name:  # else it acts in the mixers, and stands there
-        nodes.append(_node("position", model.position, page.position))
+    layers = []
     for kind in stack:
-        word = "layers" if kind.count > 1 else "layer"
-        node = _node(f"{word} {listed(kind.indices)}", kind.layer, kind.options)
-        nodes.append(replace(node, count=kind.count))
-    nodes.append(_node("norm", model.norm, page.final_norm))
-    nodes.append(_node("head", model.head, page.head))
-    return nodes
+        label = f"{'layers' if kind.count > 1 else 'layer'} {listed(kind.indices)}"
+        layers.append(replace(_node(label, kind.layer, [kind.options, page]), count=kind.count))
+    outer = list(_children(model, [page]))
+    before = [node for node in outer if node.label in ("embedding", "position")]
+    return [*before, *layers, *(node for node in outer if node.label in ("norm", "head"))]
 
 
 def listed(indices: list[int]) -> str:
@@ -80,12 +77,24 @@ def _runs(indices: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _node(label: str, module: nn.Module, options: Options | None) -> Node:
+def _node(label: str, module: nn.Module, around: list[Group]) -> Node:
+    """`around` are the groups of options, innermost first, of which one chose the module."""
+    options = _chosen(label, module, around)
     shapes = dict(_own_shapes("", module))
-    children = tuple(_fold(list(_children(module, options))))
+    children = tuple(_fold(list(_children(module, around if options is None else [options, *around]))))
     count = sum(p.numel() for p in module.parameters())
     choices = {} if options is None else dict(_choices(options))
     return Node(label, getattr(module, "name", ""), choices, shapes, count, 1, children)
+
+
+def _chosen(label: str, module: nn.Module, around: list[Group]) -> Options | None:
+    """The options that made a module: those of its own name, else those of its class, else the model's of its class."""
+    for group in around:
+        slots = {name: getattr(group, name) for name in type(group).model_fields}
+        for value in (slots.get(label), *slots.values(), group):
+            if isinstance(value, Options) and value.part is type(module):
+                return value
+    return None
 
 
 def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -97,15 +106,14 @@ def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int
             yield from _own_shapes(f"{prefix}{name}.", child)
 
 
-def _children(module: nn.Module, options: Options | None) -> Iterator[Node]:
+def _children(module: nn.Module, around: list[Group]) -> Iterator[Node]:
     """The parts directly in a module; the kernel belongs to the run, not to the model."""
     for name, child in module.named_children():
-        inner = getattr(options, name, None)
         if isinstance(child, ModelPart):
-            if child.name and not isinstance(child, Kernel):
-                yield _node(name, child, inner if isinstance(inner, Options) else None)
-        else:
-            yield from (replace(n, label=f"{name}.{n.label}") for n in _children(child, None))
+            if child.name and not isinstance(child, Kernel):  # a position without a name acts elsewhere
+                yield _node(name, child, around)
+        elif not isinstance(module, Model):
+            yield from (replace(n, label=f"{name}.{n.label}") for n in _children(child, around))
 
 
 def _fold(nodes: list[Node]) -> Iterator[Node]:
@@ -129,5 +137,5 @@ def _choices(group: Group) -> Iterator[tuple[str, Any]]:
             continue
         if isinstance(value, Group):
             yield from _choices(value)
-        elif value != info.default and not isinstance(value, Mapping):
-            yield name, list(value) if isinstance(value, tuple) else value
+        elif value != info.default:
+            yield name, plain(value)

@@ -15,8 +15,9 @@ from torch import nn
 
 from registry import core
 from registry.contracts import Init, ModelPart, Part, Site
-from registry.options import Options
+from registry.options import Group, Options
 from transformer_kit.model.model import Model, spec_of
+from transformer_kit.model.unfilled import Unfilled
 from transformer_kit.spec.errors import Mark, Problem, SpecError
 from transformer_kit.spec.read import Source, read
 from transformer_kit.spec.schema import ModelSpec, Spec
@@ -49,7 +50,7 @@ def build(
 def assemble(spec: Spec, kernel: str | Options = KERNEL) -> Model:
     """The model on the meta device. Raises SpecError with everything that is wrong."""
     assembler = _Assembler(spec, kernel)
-    with torch.device("meta"), core.activate(frozenset(spec.plugins)):
+    with torch.device("meta"), Unfilled(), core.activate(frozenset(spec.plugins)):
         model = assembler.model()
     if assembler.problems:
         raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
@@ -157,6 +158,12 @@ class _Assembler:
 
 
 def _slots(group: Any, path: tuple[Any, ...]) -> list[tuple[Options, tuple[Any, ...]]]:
-    """The parts that a group of options holds directly, with their paths."""
-    values = [(getattr(group, name), (*path, name)) for name in type(group).model_fields]
-    return [(value, where) for value, where in values if isinstance(value, Options)]
+    """The parts that a group of options holds, in nested groups too, with their paths."""
+    found: list[tuple[Options, tuple[Any, ...]]] = []
+    for name in type(group).model_fields:
+        value, where = getattr(group, name), (*path, name)
+        if isinstance(value, Options):
+            found.append((value, where))
+        elif isinstance(value, Group):
+            found += _slots(value, where)
+    return found

@@ -90,8 +90,10 @@ def _mark(layers: Mapping[str, Any], change: tuple[Any, ...], merged: Any) -> Ma
     if merged is not value:
         return find(layers, ("block",))
     mark = find(layers, change)
+    if mark is None or not isinstance(layers.get("block"), Mapping):
+        return mark
     via = f"'{value['type']}' replaces the type of `block`, and nothing is carried over"
-    return None if mark is None else replace(mark, via=mark.via or via)
+    return replace(mark, via=mark.via or via)
 
 
 def _check_keys(layers: Mapping[str, Any], wrong: list[Wrong]) -> bool:

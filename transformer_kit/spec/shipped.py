@@ -1,4 +1,4 @@
-"""The specs that come with the kit: where they lie and what they are called. Imports nothing, so that lists are fast."""
+"""The specs that come with the kit: where they lie and what they are called. Imports next to nothing, for speed."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ can stand together lies in one of `rows`; each other is in `refused`, and no spe
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +49,15 @@ def covering(seed: int = 0) -> tuple[list[Row], set[Pair]]:
     """Rows that hold every pair of choices that can stand together, and the pairs that cannot."""
     space, random_ = Space(), random.Random(seed)
     missing = space.pairs()
+    impossible = {c for c in space.choices if not space.stands(c, missing, random_)}
+    refused = {p for p in missing if p & impossible}
     rows: list[Row] = []
-    refused: set[Pair] = set()
-    order = sorted(missing, key=sorted)
-    random_.shuffle(order)
-    for pair in order:
-        if pair not in missing:
+    for pair in random_.sample(sorted(missing, key=sorted), len(missing)):
+        if pair in refused or pair not in missing:
             continue
-        row = space.row_with(pair, missing, random_)
+        row = space.row_with(pair, missing, refused, random_)
         if row is None:
             refused.add(pair)
-            missing.discard(pair)
         else:
             rows.append(row)
             missing -= row.pairs
@@ -82,9 +80,14 @@ class Space:
 
     def pairs(self) -> set[Pair]:
         """Every two choices that do not exclude each other."""
-        every = [(key, i) for key, found in self.values.items() for i in range(len(found))]
-        implied = {c: self.implied(c) for c in every}
-        return {frozenset(p) for p in itertools.combinations(every, 2) if _together(implied[p[0]], implied[p[1]])}
+        implied = {c: self.implied(c) for c in self.choices}
+        every = itertools.combinations(self.choices, 2)
+        return {frozenset(p) for p in every if _together(implied[p[0]], implied[p[1]])}
+
+    @property
+    def choices(self) -> list[Choice]:
+        """Every value of every field."""
+        return [(key, i) for key, found in self.values.items() for i in range(len(found))]
 
     def implied(self, choice: Choice) -> dict[Key, int]:
         """The choice, and the parts that have to stand for it to be there."""
@@ -95,7 +98,11 @@ class Space:
             here = self.needs[here[0]]
         return found
 
-    def row_with(self, pair: Pair, missing: set[Pair], random_: random.Random) -> Row | None:
+    def stands(self, choice: Choice, missing: set[Pair], random_: random.Random) -> bool:
+        """Whether any model has this choice."""
+        return any(self.row_with({choice}, missing, set(), random_) is not None for _ in range(TRIES))
+
+    def row_with(self, pair: Set[Choice], missing: set[Pair], refused: set[Pair], random_: random.Random) -> Row | None:
         """A model with this pair, and with as many missing ones as possible; None when all that are tried are refused.
 
         The last ones tried are the plainest: what is not in the pair is at its first value, or nearly all.
@@ -108,7 +115,7 @@ class Space:
             random_.shuffle(keys)
             for key in keys:
                 if random_.random() < boldness:
-                    chosen[key] = self._best(key, chosen, missing, random_)
+                    chosen[key] = self._best(key, chosen, missing, refused, random_)
             row = self.row(chosen)
             if row is not None and pair <= row.chosen:
                 return row
@@ -129,12 +136,15 @@ class Space:
             return None
         return Row(frozenset(used), Carrier(spec, options))
 
-    def _best(self, key: Key, chosen: dict[Key, int], missing: set[Pair], random_: random.Random) -> int:
-        """The value of a field that makes the most missing pairs with what is chosen."""
-        others = list(chosen.items())
-        indices = list(range(len(self.values[key])))
-        random_.shuffle(indices)
-        return max(indices, key=lambda i: sum(frozenset(((key, i), other)) in missing for other in others))
+    def _best(
+        self, key: Key, chosen: dict[Key, int], missing: set[Pair], refused: set[Pair], random_: random.Random
+    ) -> int:
+        """The value of a field that makes the most missing pairs with what is chosen, and none that is refused."""
+        worth = {}
+        for i in random_.sample(range(len(self.values[key])), len(self.values[key])):
+            made = [frozenset(((key, i), other)) for other in chosen.items()]
+            worth[i] = -1 if any(p in refused for p in made) else sum(p in missing for p in made)
+        return max(worth, key=lambda i: worth[i])
 
     def _value(self, key: Key, chosen: dict[Key, int], used: set[Choice]) -> Any:
         """The value of a field as YAML would write it, with the options of the part in it; notes what was used."""
@@ -175,7 +185,9 @@ def _read(field: FieldInfo) -> list[Any]:
     """Values of a field, each part once: a default is written as YAML would, and is a part like the others."""
     family = slot_family(field)
     found = [v if family is None or v is None else Slot(family).read(v) for v in values(field)]
-    return [v for i, v in enumerate(found) if v not in found[:i]]
+    numbers = [v for v in found if isinstance(v, float)]
+    kept = [v for v in found if v not in numbers[2:]]  # two strengths of a thing stand for all
+    return [v for i, v in enumerate(kept) if v not in kept[:i]]
 
 
 def _together(one: dict[Key, int], other: dict[Key, int]) -> bool:

@@ -1,0 +1,103 @@
+"""`kit list` and `kit show`: every part that there is, as it is."""
+
+from pathlib import Path
+
+import pytest
+
+from registry import core
+from tests.cli.runner import Kit
+from transformer_kit.cli import card
+from transformer_kit.spec.shipped import names
+
+PARTS = [(family, name) for family in core.families() for name in core.names(family)]
+
+
+def test_list_names_every_part_and_spec(kit: Kit) -> None:
+    listed = kit("list", "--json").json()["families"]
+    assert {f: [p["name"] for p in s["parts"]] for f, s in listed.items()} == {
+        **{f: core.names(f) for f in core.families()},
+        "models": names("models"),
+        "runs": names("runs"),
+    }
+    assert all(p["summary"] for s in listed.values() for p in s["parts"])
+    text = kit("list").out
+    assert all(f"\n  {name} " in text for _, name in PARTS)
+
+
+def test_list_one_family(kit: Kit) -> None:
+    assert list(kit("list", "norm", "--json").json()["families"]) == ["norm"]
+    assert "rms_norm" in kit("list", "norm").out
+    assert "tutorial" in kit("list", "models").out
+
+
+def test_unknown_family_is_a_mistake(kit: Kit) -> None:
+    done = kit("list", "positon")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: no family 'positon'; did you mean 'position'?\n"
+    errors = kit("list", "positon", "--json")
+    assert errors.code == 2
+    assert errors.json()["errors"][0]["text"] == "no family 'positon'; did you mean 'position'?"
+
+
+@pytest.mark.parametrize(("family", "name"), PARTS, ids=lambda v: str(v))
+def test_show_tells_all_of_a_part(kit: Kit, family: str, name: str) -> None:
+    shown = kit("show", f"{family}/{name}", "--json").json()
+    part = core.get(family, name)
+    tops = {option["name"].partition(".")[0] for option in shown["options"]}
+    assert tops == set(part.Options.model_fields)
+    assert all(option["documentation"] for option in shown["options"])
+    path, _, line = shown["source"].rpartition(":")
+    assert Path(path).name == f"{name}.py"
+    assert int(line) > 0
+    assert shown["documentation"].startswith(core.summary(family, name)[:40])
+    text = kit("show", f"{family}/{name}").out
+    assert text.startswith(f"{family}/{name}\n")
+    assert shown["example"] in text
+
+
+@pytest.mark.parametrize(("family", "name"), PARTS, ids=lambda v: str(v))
+def test_examples_validate(family: str, name: str) -> None:
+    written = card.written_out(family, name)
+    assert written.pop("type") == name
+    core.get(family, name).Options.model_validate(written)
+
+
+def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:
+    rope = kit("show", "position/rope", "--json").json()
+    assert rope["capabilities"] == {"acts": "rotation", "shift_invariant": True}
+    assert rope["papers"][0] == "https://arxiv.org/abs/2104.09864"
+    assert rope["example"] == "model:\n  position: {type: rope, theta: 10000.0, fraction: 1.0}"
+    theta = rope["options"][0]
+    assert (theta["name"], theta["type"], theta["required"], theta["default"]) == (
+        "theta",
+        "number more than 0",
+        False,
+        1e4,
+    )
+    attention = kit("show", "mixer/attention", "--json").json()
+    assert attention["capabilities"]["accepts"] == ["bias", "rotation"]
+    assert attention["places"][0] == "model.layers.block.mixer"
+    types = {option["name"]: (option["type"], option["required"]) for option in attention["options"]}
+    assert types["n_heads"] == ("whole number at least 1", True)
+    assert types["qk_norm"] == ("a part of norm", False)
+    assert types["bias"] == ("list of q | k | v | out", False)
+    assert "scores.softcap" in types
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("rope", "did you mean position/rope?"),
+        ("position/rop", "no position 'rop'; did you mean 'rope'?"),
+        ("positio/rope", "no family 'positio'; did you mean 'position'?"),
+        ("position/gated", "'gated' is a part of ffn"),
+        ("position/_shared", "no position '_shared'"),
+        ("position/../ffn/gated", "no position '../ffn/gated'"),
+        ("position/acme.ramp", "no plugin 'acme' is installed"),
+    ],
+)
+def test_show_of_what_is_not_there(kit: Kit, word: str, message: str) -> None:
+    done = kit("show", word, "--json")
+    assert done.code == 2
+    (error,) = done.json()["errors"]
+    assert message in error["text"]

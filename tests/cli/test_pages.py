@@ -1,0 +1,113 @@
+"""`kit check`, `kit explain`, `kit schema`."""
+
+import json
+from pathlib import Path
+
+from tests.cli.runner import PAGE, Kit
+
+
+def test_good_pages_are_good(kit: Kit, page: Path, run_page: Path) -> None:
+    done = kit("check", page, run_page, "tutorial")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("tutorial: good\n")
+    assert kit("check", page, "--json").json() == []
+
+
+def test_check_lists_all_that_is_wrong(kit: Kit, page: Path) -> None:
+    page.write_text(PAGE.replace("d_ff", "d_f").replace("rope", "rop"))
+    done = kit("check", page)
+    assert done.code == 2
+    assert done.out == ""
+    first, second = done.err.splitlines()
+    assert first.startswith("small.yaml:6:") or f"{page}:6:" in first
+    assert "did you mean 'rope'?" in first
+    assert "did you mean 'd_ff'?" in second
+    found = kit("check", page, "--json")
+    assert found.code == 2
+    assert [list(p) for p in found.json()] == [["file", "line", "column", "path", "via", "text"]] * 2
+    assert [(p["line"], p["path"]) for p in found.json()] == [(6, "model.position"), (12, "model.layers.block.ffn.d_f")]
+
+
+def test_check_finds_what_only_assembling_shows(kit: Kit, page: Path) -> None:
+    page.write_text(PAGE.replace("n_heads: 2", "n_heads: 3"))
+    done = kit("check", page, "--json")
+    assert done.code == 2
+    (problem,) = done.json()
+    assert "n_heads must divide d_model (16), got 3" in problem["text"]
+    assert problem["line"] == 11
+
+
+def test_check_many_pages_reports_each(kit: Kit, page: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("kit: 2\n")
+    done = kit("check", page, other, "nothing", "--json")
+    assert done.code == 2
+    assert [Path(p["file"]).name for p in done.json()] == ["other.yaml", "nothing"]
+
+
+def test_set_replaces_values_and_says_so(kit: Kit, page: Path) -> None:
+    assert kit("check", page, "--set", "model.d_model=32").code == 0
+    done = kit("check", page, "--set", "model.d_model=no", "--json")
+    (problem,) = done.json()
+    assert problem["via"] == "--set model.d_model=no"
+    assert "whole number" in problem["text"]
+
+
+def test_explain_tells_where_values_come_from(kit: Kit, page: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: small.yaml\nmodel: {layers: {at: {-1: {ffn: {d_ff: 8}}}}}\n")
+
+    def origin(path: str, *sets: str) -> tuple[object, str, int]:
+        options = [word for change in sets for word in ("--set", change)]
+        found = kit("explain", child, path, "--json", *options).json()
+        return found["value"], found["origin"], found["line"]
+
+    assert origin("model.d_model") == (16, "extends", 4)
+    assert origin("model.layers.1.ffn.d_ff") == (8, "page", 2)
+    assert origin("model.layers.0.ffn.d_ff") == (24, "extends", 12)
+    assert origin("model.layers.-1.ffn.type") == ("gated", "extends", 12)
+    assert origin("model.layers.block.mixer.n_heads") == (2, "extends", 11)
+    assert origin("model.layers.at.-1.ffn.d_ff") == (8, "page", 2)
+    assert origin("model.position.theta") == (10000.0, "default", 0)
+    assert origin("model.position.type") == ("rope", "extends", 6)
+    assert origin("model.norm") == ({"type": "layer_norm", "eps": 1e-5, "weight": True, "bias": True}, "default", 0)
+    assert origin("model.d_model", "model.d_model=64") == (64, "set", 0)
+    found = kit("explain", child, "model.position.theta").out
+    assert "model.position.theta = 10000.0" in found
+    assert "the default of position 'rope'" in found
+    assert "Base of the wavelengths" in found
+
+
+def test_explain_of_nothing_is_a_mistake(kit: Kit, page: Path) -> None:
+    for path, text in [
+        ("model.d_mode", "did you mean 'd_model'?"),
+        ("model.layers.7", "there are 2, from 0"),
+        ("model.d_model.x", "16 has nothing inside"),
+        ("model.layers.kinds", "the page writes no 'kinds'"),
+        ("", "no '' in the page"),
+        ("model..x", "no '' in model"),
+    ]:
+        done = kit("explain", page, path)
+        assert done.code == 2, path
+        assert text in done.err
+        assert len(done.err.splitlines()) == 1
+
+
+def test_schema_prints_and_writes(kit: Kit, tmp_path: Path) -> None:
+    printed = kit("schema").json()
+    assert "position.rope" in printed["$defs"]
+    assert kit("schema", "--out", "s.json").out == "s.json written\n"
+    assert json.loads((tmp_path / "s.json").read_text()) == printed
+    missing = kit("schema", "--out", "no/such/s.json")
+    assert missing.code == 2
+    assert "No such file or directory" in missing.err
+
+
+def test_mistyped_commands_and_options_are_mistakes(kit: Kit) -> None:
+    assert kit("chek", "x").code == 2
+    assert "Did you mean 'check'" in kit("chek", "x").err
+    assert kit("check").code == 2
+    assert kit("check", "tutorial", "--st", "x=1").code == 2
+    wrong = kit("check", "tutorial", "--st", "x=1", "--json")
+    assert wrong.code == 2
+    assert "--st" in wrong.json()["errors"][0]["text"]

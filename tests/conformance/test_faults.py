@@ -1,0 +1,239 @@
+"""The kit finds faults: for each broken part below, the check that should fail does, and says what is wrong."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from registry import core
+from registry.context import Context, Mask
+from registry.contracts import FFN, Activation, Kernel, Mixer, Norm, Position, Schedule, Site
+from registry.options import Count, Positive
+from transformer_kit.testing import Failure, check_part, checks_for
+
+Break = Callable[[], type[Any]]
+
+
+class Counted(Mixer):
+    """Mean of the tokens so far; a right one, from which the wrong ones derive."""
+
+    def __init__(self, options: Mixer.Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.position_at(None, site)  # lets no scheme act, and so refuses those that would
+        self.out = nn.Linear(site.d_model, site.d_model)
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+        keys: int = context.length
+        if state is not None:
+            state[:, context.start : context.start + context.length] = x
+            keys = context.start + context.length
+            x = state[:, :keys]
+        seen = context.mask(causal=True, window=None, keys=keys).dense
+        weights = seen[:, 0] if seen.ndim == 4 else seen  # (T, S) or (B, T, S)
+        weights = weights.to(x.dtype) / weights.sum(-1, keepdim=True)
+        return self.out(weights @ x)
+
+    def state(self, batch: int, capacity: int, like: Tensor) -> Tensor:
+        return like.new_zeros(batch, capacity, self.out.in_features)
+
+
+def future() -> type[Any]:
+    class Future(Counted):
+        def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+            return super().forward(x, context, state) + x.roll(-1, 1)
+
+    return Future
+
+
+def forgetful() -> type[Any]:
+    class Forgetful(Counted):
+        def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+            return super().forward(x, context, None) if context.length > 1 else super().forward(x, context, state)
+
+    return Forgetful
+
+
+def deaf_to_segments() -> type[Any]:
+    class Deaf(Counted):
+        def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+            whole = Context(context.start, context.length, context.positions, None, None)
+            return super().forward(x, whole, state)
+
+    return Deaf
+
+
+def mixes_rows() -> type[Any]:
+    class BatchNorm(Norm):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / (x.std(dim=0, keepdim=True, correction=0) + 1.0)
+
+    return BatchNorm
+
+
+def counts_from_zero() -> type[Any]:
+    class Zero(Position):
+        acts = "embedding"
+        shift_invariant = False
+
+        def embed(self, x: Tensor, context: Context) -> Tensor:
+            places = torch.arange(context.length, device=x.device) + context.positions * 0
+            channels = torch.arange(x.shape[-1], device=x.device)
+            return x + (places[..., None] * channels).to(x.dtype).sin()
+
+    return Zero
+
+
+def promises_invariance() -> type[Any]:
+    class Promising(Position):
+        acts = "rotation"
+
+        def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+            grown = (1 + context.positions.to(q.dtype) / 10)[..., None]
+            grown = grown[:, None] if grown.ndim == 3 else grown
+            return q * grown, k * grown
+
+    return Promising
+
+
+def ignores_option() -> type[Any]:
+    class Ignorant(FFN):
+        class Options(FFN.Options):
+            d_ff: Count = 4
+            """Inner width."""
+            scale: Positive = 1.0
+            """Should multiply, and does not."""
+
+        def __init__(self, options: Options, site: Site) -> None:
+            super().__init__(options, site)
+            self.up, self.down = nn.Linear(site.d_model, options.d_ff), nn.Linear(options.d_ff, site.d_model)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(self.up(x).relu())
+
+    return Ignorant
+
+
+def unused_weight() -> type[Any]:
+    class Unused(FFN):
+        def __init__(self, options: FFN.Options, site: Site) -> None:
+            super().__init__(options, site)
+            self.up, self.idle = nn.Linear(site.d_model, site.d_model), nn.Linear(site.d_model, site.d_model)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(x).relu()
+
+    return Unused
+
+
+def never_filled() -> type[Any]:
+    class Unfilled(Norm):
+        def __init__(self, options: Norm.Options, site: Site) -> None:
+            super().__init__(options, site)
+            self.weight = nn.Parameter(torch.ones(site.d_model))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight
+
+    return Unfilled
+
+
+def breaks_the_graph() -> type[Any]:
+    class Looking(Norm):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if float(x.detach().abs().max()) < 1e9 else x / 2
+
+    return Looking
+
+
+def linear() -> type[Any]:
+    class Linear(Activation):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    return Linear
+
+
+def forgets_the_window() -> type[Any]:
+    class Windowless(Kernel):
+        def forward(
+            self,
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            mask: Mask,
+            *,
+            scale: float,
+            softcap: float | None,
+            bias: Tensor | None,
+            dropout: float,
+        ) -> Tensor:
+            eager = core.get("kernel", "eager")(None, Site(1))
+            wide = Mask(
+                mask.start, mask.length, mask.keys, True, None, mask.device, mask.query_segments, mask.key_segments
+            )
+            return eager(q, k, v, wide, scale=scale, softcap=softcap, bias=bias, dropout=dropout)
+
+    return Windowless
+
+
+def leaves_bounds() -> type[Any]:
+    class Rising(Schedule):
+        def scale(self, step: int, steps: int) -> float:
+            return step / 10
+
+    return Rising
+
+
+BROKEN: list[tuple[str, Break, str]] = [
+    ("mixer", future, "causal"),
+    ("mixer", forgetful, "decodes_as_it_reads"),
+    ("mixer", deaf_to_segments, "packed_as_separate"),
+    ("mixer", deaf_to_segments, "padded_as_alone"),
+    ("norm", mixes_rows, "rows_independent"),
+    ("norm", mixes_rows, "tokens_independent"),
+    ("norm", never_filled, "weights_all_filled"),
+    ("norm", breaks_the_graph, "one_graph"),
+    ("position", counts_from_zero, "decodes_as_it_reads"),
+    ("position", promises_invariance, "shifts_as_promised"),
+    ("ffn", ignores_option, "every_option_matters"),
+    ("ffn", unused_weight, "every_parameter_learns"),
+    ("activation", linear, "elementwise"),
+    ("kernel", forgets_the_window, "equals_attention"),
+    ("schedule", leaves_bounds, "scales_within_bounds"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _undone() -> Iterator[None]:
+    with core.scope():
+        yield
+
+
+@pytest.mark.parametrize(("family", "broken", "name"), BROKEN, ids=[f"{b.__name__}-{n}" for _, b, n in BROKEN])
+def test_fault_is_found(family: str, broken: Break, name: str) -> None:
+    part = core.register("broken.part")(broken())
+    check = next(c for c in checks_for(family) if c.name == name)
+    with pytest.raises(Exception, match=r"\w"):
+        check.run(part)
+
+
+def test_the_right_mixer_passes_where_the_wrong_ones_fail() -> None:
+    core.register("my.counted")(Counted)
+    for check in checks_for("mixer"):
+        if check.name != "documented":
+            check.run(Counted)
+
+
+def test_check_part_says_all_that_failed() -> None:
+    core.register("broken.part")(leaves_bounds())
+    with pytest.raises(Failure, match="scales_within_bounds") as caught:
+        check_part("schedule", "broken.part")
+    assert "schedule/broken.part" in str(caught.value)
+
+
+def test_check_part_reports_what_it_ran() -> None:
+    report = check_part("activation", "relu")
+    assert len(report.checks) > 15
+    assert str(report) == f"activation/relu: {len(report.checks)} checks passed"
