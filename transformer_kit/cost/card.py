@@ -140,8 +140,7 @@ def card(
     length = _length(page, batch, seq, dtype)
     with core.activate(frozenset(page.plugins)):
         chosen = _optimizer(page, optimizer)
-        with Unfilled():
-            model = assemble(page).to(DTYPES[dtype])
+        model = assemble(page).to(DTYPES[dtype])
         _freeze(model, page)
         try:
             with uncompiled():
@@ -225,8 +224,7 @@ def _loss(model: Model, size: int, length: int) -> Loss:
     uniform = math.log(vocabulary)
     if size > SMALL:
         return Loss(None, uniform, f"the model has more than {SMALL:,} parameters")
-    with Unfilled():
-        twin = assemble(model.spec)
+    twin = assemble(model.spec)
     twin.to_empty(device="cpu")
     fill(twin, 0)
     row = min(length, SAMPLE)
