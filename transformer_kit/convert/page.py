@@ -139,7 +139,8 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
     """Keys that nothing understands."""
     problems = []
     known = used | set(declaration.inert) | set(ALWAYS_INERT) | set(declaration.defaults) | set(declaration.derived)
-    for key, value in given.items():
+    silent = {k: v for k, v in declaration.defaults.items() if k in declaration.only and not is_variable(v)}
+    for key, value in {**silent, **given}.items():
         if key in declaration.only and not any(value == v for v in declaration.only[key]):
             problems.append(f"{key}: {value!r} changes the model in a way the kit has no part for")
         elif _unknown(key, known, declaration) and value is not None:
@@ -176,22 +177,33 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     model, blocks = page["model"], page["model"]["layers"]["blocks"]
     config: dict[str, Any] = {}
     config[declaration.count] = len(blocks)
-    merged_model, merged_block = dict(declaration.model), dict(declaration.block)
+    merged_model, merged_block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
     for key, cases in declaration.when.items():
-        word = _chosen(cases, *({"model": model, "block": block} for block in blocks))
+        judged = {word: _judged(template) for word, template in cases.items()}
+        word = _chosen(judged, *({"model": model, "block": block} for block in blocks))
         if word is not None:
             merged_model = laid(merged_model, cases[word].get("model", {}))
             merged_block = laid(merged_block, cases[word].get("block", {}))
+            each = laid(each, cases[word].get("each", {}))
             config |= {key: unspelt(word)} if word != "else" else {}
     config |= solved(merged_model, model)
     for block in reversed(blocks):
         config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
-    for key, cases in declaration.each.items():
+    for key, cases in each.items():
         config |= _solved_list(key, cases, blocks, declaration)
     config.pop("each", None)
     unset = {k: None for k in _silent(declaration, merged_model, merged_block) if k not in config}
     written = filled(declaration.write, config, set())
     return _nested(rope_keys.nested({**unset, **written, **config}), declaration)
+
+
+def _judged(case: Mapping[str, Any]) -> dict[str, Any]:
+    """What a case says of the model and of any of its blocks."""
+    block = case.get("block", {})
+    for cases in case.get("each", {}).values():
+        for template in cases.values():
+            block = laid(block, template)
+    return {"model": case.get("model", {}), "block": block}
 
 
 def _silent(declaration: Declaration, *templates: Any) -> list[str]:

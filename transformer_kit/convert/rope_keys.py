@@ -10,6 +10,7 @@ With kinds of layers the keys read `rope.sliding_attention.theta`; those of `ful
 from typing import Any
 
 OLD = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rope_local_base_freq")
+OLD_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 MAIN, LOCAL = "full_attention", "sliding_attention"
 
 
@@ -53,11 +54,18 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
         return out
     kinds = {k: v for k, v in parameters.items() if isinstance(v, dict)}
     main = {k: v for k, v in parameters.items() if k not in kinds}
+    if not kinds:
+        return {**out, "rope_parameters": main, **_old(main)}
+    old = {k: v for k, v in _old(main).items() if k != "partial_rotary_factor"}  # which readers would give to all kinds
     local = {"rope_local_base_freq": kinds[LOCAL]["rope_theta"]} if "rope_theta" in kinds.get(LOCAL, {}) else {}
-    return {**out, "rope_parameters": {MAIN: main, **kinds} if kinds else main, **_old(main), **local}
+    return {**out, "rope_parameters": {MAIN: main, **kinds}, **(old | local if old else {})}
 
 
 def _old(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The old spelling, where there was one."""
     out = {k: parameters[k] for k in ("rope_theta", "partial_rotary_factor") if k in parameters}
     scaling = {k: v for k, v in parameters.items() if k not in out}
-    return out if scaling.get("rope_type", "default") == "default" else {**out, "rope_scaling": scaling}
+    kind = scaling.get("rope_type", "default")
+    if kind not in OLD_TYPES:
+        return {}
+    return out if kind == "default" else {**out, "rope_scaling": scaling}
