@@ -138,6 +138,7 @@ def _filled(template: Any, values: Mapping[str, Any], used: set[str], problems: 
 def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]) -> list[str]:
     """Keys that nothing understands."""
     problems = []
+    used = used | set(leaves(declaration.derived))
     known = used | set(declaration.inert) | set(ALWAYS_INERT) | set(declaration.defaults) | set(declaration.derived)
     silent = {k: v for k, v in declaration.defaults.items() if k in declaration.only and not is_variable(v)}
     for key, value in {**silent, **given}.items():
@@ -179,13 +180,14 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     config[declaration.count] = len(blocks)
     merged_model, merged_block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
     for key, cases in declaration.when.items():
-        judged = {word: _judged(template) for word, template in cases.items()}
-        word = _chosen(judged, *({"model": model, "block": block} for block in blocks))
+        good = {word: case for word, case in cases.items() if _stands(case, model, blocks)}
+        word = max(good, key=lambda w: size(good[w]), default=None)
         if word is not None:
             merged_model = laid(merged_model, cases[word].get("model", {}))
             merged_block = laid(merged_block, cases[word].get("block", {}))
             each = laid(each, cases[word].get("each", {}))
-            config |= {key: unspelt(word)} if word != "else" else {}
+            silent = word == "null" and declaration.defaults.get(key) is None
+            config |= {} if word == "else" or silent else {key: unspelt(word)}
     config |= solved(merged_model, model)
     for block in reversed(blocks):
         config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
@@ -197,13 +199,11 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     return _nested(rope_keys.nested({**unset, **written, **config}), declaration)
 
 
-def _judged(case: Mapping[str, Any]) -> dict[str, Any]:
-    """What a case says of the model and of any of its blocks."""
-    block = case.get("block", {})
-    for cases in case.get("each", {}).values():
-        for template in cases.values():
-            block = laid(block, template)
-    return {"model": case.get("model", {}), "block": block}
+def _stands(case: Mapping[str, Any], model: Any, blocks: list[Any]) -> bool:
+    """Whether everything that a case says is so, of the model and of some block."""
+    common = holds(case.get("model", {}), model) and any(holds(case.get("block", {}), block) for block in blocks)
+    single = [template for cases in case.get("each", {}).values() for template in cases.values()]
+    return common and all(any(holds(template, block) for block in blocks) for template in single)
 
 
 def _silent(declaration: Declaration, *templates: Any) -> list[str]:
@@ -239,9 +239,9 @@ def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declara
     return {**found, key: words}
 
 
-def _chosen(cases: Cases, *values: Mapping[str, Any]) -> str | None:
-    """The case that holds for one of the values and says most."""
-    good = [word for word, template in cases.items() if any(holds(template, value) for value in values)]
+def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:
+    """The case that holds and says most."""
+    good = [word for word, template in cases.items() if holds(template, value)]
     return max(good, key=lambda word: size(cases[word]), default=None)
 
 
