@@ -49,12 +49,13 @@ def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
     if "given" in rule:
         plain = all(word == rule["then"] for word in words)
         return {key_of(rule["given"]): not plain} | solution({k: v for k, v in rule.items() if k != "given"}, words)
-    kind, chosen = _kind(rule), [i for i, word in enumerate(words) if word == rule["then"]]
+    kind = _kind(rule)
     if not is_variable(rule[kind]):
         return {}
     key = key_of(rule[kind])
     if kind == "runs":
         return {key: [[words, 1]]}
+    chosen = [i for i, word in enumerate(words) if word == rule["then"]]
     if kind == "at":
         return {key: chosen}
     if kind == "from":
