@@ -125,9 +125,12 @@ def _with_fragments(page: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, by the one merge rule; lists of names are joined."""
+    """`over` laid on `base`, by the one merge rule; lists of names are joined, tensors of `over` come first."""
     joined = {k: [*base[k], *over[k]] for k in ("inert", "ignore") if k in base and k in over}
-    return {**_plain(merge(base, over)), **joined}
+    out = {**_plain(merge(base, over)), **joined}
+    if "tensors" in over:
+        out["tensors"] = {label: out["tensors"][label] for label in (*over["tensors"], *out["tensors"])}
+    return out
 
 
 def _plain(value: Any) -> Any:
