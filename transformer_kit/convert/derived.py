@@ -15,6 +15,7 @@ holds where the key of the rule above it is null.
 from collections.abc import Mapping
 from typing import Any
 
+from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.template import is_variable, key_of
 
 
@@ -39,7 +40,10 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
         "from": lambda i: given <= i <= (layers - 1 if last in (None, -1) else last),
         "ones": lambda i: bool(given[i]),
     }[kind]
-    return [rule["then"] if chosen(i) else rule["else"] for i in range(layers)]
+    try:
+        return [rule["then"] if chosen(i) else rule["else"] for i in range(layers)]
+    except (TypeError, IndexError):
+        raise ConvertError("config.json", [f"{rule[kind]}: cannot say which layers are meant, got {given!r:.60}"]) from None
 
 
 def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:

@@ -189,6 +189,7 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
             silent = word == "null" and declaration.defaults.get(key) is None
             config |= {} if word == "else" or silent else {key: unspelt(word)}
     config |= solved(merged_model, model)
+    config |= solved(merged_model, model, config)  # what takes other keys to know
     for block in reversed(blocks):
         config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
     for key, cases in each.items():
