@@ -88,6 +88,8 @@ class Declaration(Group):
     """Keys going out where nothing else gives them a value."""
     tensors: dict[str, str | Rule] = {}
     """Our tensors by theirs: a name for a name, or a rule under a name of its own; null takes an included one away."""
+    constants: dict[str, float] = {}
+    """Tensors of theirs that hold one number, which is ours by nature; {i} stands for the layer."""
     ignore: list[str] = []
     """Patterns of tensors that are not weights, such as stored masks."""
 

@@ -43,7 +43,8 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
     try:
         return [rule["then"] if chosen(i) else rule["else"] for i in range(layers)]
     except (TypeError, IndexError):
-        raise ConvertError("config.json", [f"{rule[kind]}: cannot say which layers are meant, got {given!r:.60}"]) from None
+        problem = f"{rule[kind]}: cannot say which layers are meant, got {given!r:.60}"
+        raise ConvertError("config.json", [problem]) from None
 
 
 def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:

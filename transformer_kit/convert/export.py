@@ -24,7 +24,7 @@ from transformer_kit.convert.folder import INDEX, ONE, Weights, read_config, tra
 from transformer_kit.convert.layout import outward
 from transformer_kit.convert.page import config_of, fitted, page_of, values_of
 from transformer_kit.convert.signature import difference
-from transformer_kit.convert.tensors import Move, moves, outgoing
+from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
@@ -129,6 +129,8 @@ def _theirs(model: Model, found: Match) -> Iterator[tuple[str, Tensor]]:
     values = values_of(found.config, found.declaration)
     for theirs, group in outgoing(made).items():
         yield from zip(theirs, _together(group, ours, shapes, values), strict=True)
+    for name, value in constants(found.declaration, len(model.layers)).items():
+        yield name, torch.tensor(value, dtype=model.embedding.weight.dtype)
 
 
 def _together(

@@ -15,7 +15,7 @@ from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.layout import inward, unfold
 from transformer_kit.convert.page import declaration_of, fitted, page_of, values_of
-from transformer_kit.convert.tensors import Move, alternatives, ignored
+from transformer_kit.convert.tensors import Move, alternatives, constants, ignored
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
@@ -207,8 +207,12 @@ def _mismatches(
     layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("layers."))
     problems = [f"missing {name}" for name in sorted(wanted - weights.names())]
     problems += [f"no tensor is declared to give {name}" for name in sorted(set(shapes) - made)]
-    left = sorted(n for n in weights.names() - wanted if not ignored(n, declaration, layers) and not _head(n, declaration))
-    return problems + [f"{name} {weights.shape(name)} has no place in the model" for name in left]
+    fixed = {n: v for n, v in constants(declaration, layers).items() if n in weights}
+    other = {n for n, v in fixed.items() if not torch.isclose(weights.get(n).float(), torch.tensor(v), rtol=1e-2).all()}
+    problems += [f"{n} holds something else than {fixed[n]}, which the kit has no part for" for n in sorted(other)]
+    left = weights.names() - wanted - set(fixed)
+    left = {n for n in left if not ignored(n, declaration, layers) and not _head(n, declaration)}
+    return problems + [f"{name} {weights.shape(name)} has no place in the model" for name in sorted(left)]
 
 
 def _head(name: str, declaration: Declaration) -> bool:

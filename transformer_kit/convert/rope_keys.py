@@ -63,7 +63,7 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
 
 def _old(parameters: dict[str, Any]) -> dict[str, Any]:
     """The old spelling, where there was one."""
-    out = {k: parameters[k] for k in ("rope_theta", "partial_rotary_factor") if k in parameters}
+    out: dict[str, Any] = {k: parameters[k] for k in ("rope_theta", "partial_rotary_factor") if k in parameters}
     scaling = {k: v for k, v in parameters.items() if k not in out}
     kind = scaling.get("rope_type", "default")
     if kind not in OLD_TYPES:

@@ -84,6 +84,11 @@ def _experts(pattern: str, shapes: Mapping[str, Shape]) -> int:
     return count
 
 
+def constants(declaration: Declaration, layers: int) -> dict[str, float]:
+    """What each tensor of theirs that is no weight must hold, by name."""
+    return {n.replace("{i}", str(i)): v for n, v in declaration.constants.items() for i in range(layers)}
+
+
 def ignored(name: str, declaration: Declaration, layers: int) -> bool:
     """Whether a tensor of theirs is known to be no weight; {n} in a pattern stands for a layer beyond the last."""
     found = re.search(r"\.(\d+)\.", name)
