@@ -22,7 +22,7 @@ from transformer_kit.convert.template import is_variable, key_of
 def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used: set[str]) -> list[str] | None:
     """One word for each layer; None when the rule's key is null."""
     if "all" in rule:
-        return [rule["all"]] * layers
+        return [_read(rule["all"], config, used)] * layers
     kind = _kind(rule)
     if not _read(rule.get("given", True), config, used):
         return [rule["then"]] * layers

@@ -5,6 +5,7 @@
                            ours in turn. n = 1 is plain concatenation, n = heads is [q k v] head by head, n = kv heads
                            is [q..q k v], n = each is row by row. `n` may be a key of the config
     stack                  several of theirs are the rows of one of ours
+    row                    theirs is a matrix of one row, which is ours
     {fold: n}              the rows of theirs are n tensors, one below another
     unstack                theirs holds one tensor for each of ours with another {e}
 """
@@ -28,6 +29,8 @@ def inward(tensors: list[Tensor], ops: Sequence[Op], rows: Sequence[int], config
             tensors = _split(tensors[0], argument, rows)
         elif name == "stack":
             tensors = [torch.stack(tensors)]
+        elif name == "row":
+            tensors = [t.squeeze(0) for t in tensors]
         else:
             raise ValueError(f"no operation '{name}' here")
     return tensors
@@ -43,6 +46,8 @@ def outward(tensors: list[Tensor], ops: Sequence[Op], rows: Sequence[int], confi
             tensors = [torch.cat([t.unflatten(0, (argument, -1)) for t in tensors], dim=1).flatten(0, 1)]
         elif name == "stack":
             tensors = list(tensors[0].unbind(0))
+        elif name == "row":
+            tensors = [t.unsqueeze(0) for t in tensors]
         else:
             raise ValueError(f"no operation '{name}' here")
     return tensors

@@ -138,7 +138,7 @@ def _filled(template: Any, values: Mapping[str, Any], used: set[str], problems: 
 def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]) -> list[str]:
     """Keys that nothing understands."""
     problems = []
-    used = used | set(leaves(declaration.derived))
+    used = used | set(leaves(declaration.derived)) | set(leaves(declaration.defaults))
     known = used | set(declaration.inert) | set(ALWAYS_INERT) | set(declaration.defaults) | set(declaration.derived)
     silent = {k: v for k, v in declaration.defaults.items() if k in declaration.only and not is_variable(v)}
     for key, value in {**silent, **given}.items():
@@ -236,7 +236,10 @@ def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declara
         words.append(bound.pop("each", word) if word == "else" else unspelt(word))
         found |= bound
     if key in declaration.derived:
-        found |= derived.solution(declaration.derived[key], words)
+        rule = declaration.derived[key]
+        if not any(leaves(rule)) and words == derived.listed(rule, {}, len(words), set()):
+            return found  # what is so without the key
+        found |= derived.solution(rule, words)
     return {**found, key: words}
 
 

@@ -4,12 +4,13 @@
     $key?                                  likewise; going out, a case that has it may be meant though it is not given
     {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
     {$: key, fn: rsqrt}                    by a function that has an inverse
-    {$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given)
+    {$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given); then `fn`
     {$: key, unless: other}                left out where another key has the same value
     $each                                  inside `each`: the layer's own value in the list
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -64,10 +65,15 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
         return value
     if "map" in variable:
         return filled(_mapped(variable["map"], key, value), config, used)
-    if "fn" in variable:
-        return FUNCTIONS[variable["fn"]][0](value)
-    other = config.get(variable.get("times", variable.get("unless")))
-    used.add(variable.get("times", variable.get("unless")))
+    if "times" in variable or "unless" in variable:
+        value = _with_other(variable, value, config, used)
+    return FUNCTIONS[variable["fn"]][0](value) if "fn" in variable else value
+
+
+def _with_other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
+    key = variable.get("times", variable.get("unless"))
+    used.add(key)
+    other = config.get(key)
     if other is None or ("unless" in variable and value == other):
         raise Absent
     return whole(value * other ** variable.get("power", 1)) if "times" in variable else value
@@ -92,7 +98,9 @@ def unspelt(word: str) -> Any:
     words = {"null": None, "true": True, "false": False}
     if word in words:
         return words[word]
-    return int(word) if word.lstrip("-").isdigit() else word
+    if re.fullmatch(r"-?\d+", word):
+        return int(word)
+    return float(word) if re.fullmatch(r"-?\d+\.\d+", word) else word
 
 
 def solved(template: Any, value: Any, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -120,13 +128,12 @@ def _inverse(variable: Any, value: Any, known: Mapping[str, Any]) -> Any:
         name = value.get("type") if isinstance(value, Mapping) else value
         back = {ours if not isinstance(ours, Mapping) else ours["type"]: theirs for theirs, ours in reversed(variable["map"].items())}
         return unspelt(back[name]) if name in back else None
+    number = FUNCTIONS[variable["fn"]][1](value) if "fn" in variable else value
     if "times" in variable:
         other = known.get(variable["times"])
-        number = value / other ** variable.get("power", 1) if other else None
-    else:
-        number = FUNCTIONS[variable["fn"]][1](value)
-    if number is None:
-        return None
+        if not other:
+            return None
+        number = number / other ** variable.get("power", 1)
     return whole(number)
 
 
