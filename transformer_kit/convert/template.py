@@ -20,7 +20,6 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] 
     "inverse": (lambda x: 1 / x, lambda y: 1 / y),
     "double": (lambda x: 2 * x, lambda y: y / 2),
     "half": (lambda x: x // 2 if x % 2 == 0 else x / 2, lambda y: 2 * y),
-    "whole": (lambda x: x, lambda y: y),
 }
 
 
@@ -164,7 +163,9 @@ def same(a: Any, b: Any) -> bool:
 
 def size(template: Any) -> int:
     """How much a template says: of several that hold, the one that says most is meant."""
-    return 1 + sum(size(v) for v in template.values()) if isinstance(template, Mapping) else 1
+    if is_variable(template) or not isinstance(template, Mapping):
+        return 1
+    return 1 + sum(size(v) for v in template.values())
 
 
 def leaves(template: Any) -> Iterator[str]:
