@@ -5,6 +5,7 @@ arXiv:2401.06066).
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from registry.context import Context
@@ -18,7 +19,7 @@ class MoE(FFN):
     """norm(scale * (sum over the chosen experts e of weight_e * expert_e(x), plus shared(x)))."""
 
     class Options(FFN.Options):
-        n_experts: Count
+        n_experts: Count = Field(examples=[6, 4])
         """Number of experts E."""
         router: RouterSlot
         """Which experts see a token, and with what weight."""

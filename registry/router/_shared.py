@@ -3,7 +3,7 @@
 from typing import Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from registry.context import Context
@@ -43,7 +43,7 @@ class Choice(Group):
     """Whether a stored correction, which no gradient moves, is added to the scores for choosing alone."""
     softcap: Positive | None = None
     """Bounds the logits smoothly to plus or minus this; not bounded when not given."""
-    groups: Groups | None = None
+    groups: Groups | None = Field(default=None, examples=[{"count": 3, "keep": 1, "score": "max"}])
     """Choosing in two stages; in one when not given."""
     balance: NonNegative = 0.0
     """Weight, in the training loss, of the term that evens out the load (Switch, arXiv:2101.03961, equation 4)."""

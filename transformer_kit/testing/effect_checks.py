@@ -74,9 +74,10 @@ def _of_model(options: Options) -> Hashable:
     with torch.no_grad():
         logits = model(ids).logits
         torch.manual_seed(0)
-        trained_logits = model.train()(ids).logits
+        trained_logits, loss = model.train()(ids, ids)
     first = tuple((name, tuple(t.shape), _digest(t)) for name, t in weights.items())
-    return first, _digest(logits), _digest(trained_logits)
+    assert loss is not None
+    return first, _digest(logits), _digest(trained_logits), float(loss)
 
 
 def _of_tokenizer(options: Options) -> Hashable:

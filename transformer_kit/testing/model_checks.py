@@ -5,13 +5,14 @@ Each runs on the part's minimal options, most on every change of a single option
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from registry.contracts import ModelPart
 from registry.options import Options
 from transformer_kit.model.build import assemble, fill
 from transformer_kit.model.model import Model
@@ -139,8 +140,17 @@ def every_parameter_learns(part: Any) -> None:
                 assert p.grad is not None, f"{what}: {name} is not used"
                 assert torch.isfinite(p.grad).all(), f"{what}: gradient of {name} is not finite"
                 learning[name] = learning.get(name, False) or bool(p.grad.any())
+            for name in _left_idle(model):  # an expert that no token of these chose
+                learning.pop(name, None)
     never = [name for name, learns in learning.items() if not learns]
     assert not never, f"gradient always zero: {', '.join(never)}"
+
+
+def _left_idle(model: Model) -> Iterator[str]:
+    """Parameters of parts that show some of theirs to no token."""
+    for name, module in model.named_modules():
+        if isinstance(module, ModelPart) and module.idle():
+            yield from (f"{name}.{inner}" for inner, p in module.named_parameters() if p.grad is None or not p.grad.any())
 
 
 @check(MODEL)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from registry import core
 from registry.context import Context, Mask
-from registry.contracts import Init, ModelPart, Site
+from registry.contracts import FFN, Init, ModelPart, Site
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.spec.errors import SpecError
@@ -47,13 +47,19 @@ def tokens_independent(part: Any) -> None:
     """Each token is transformed by itself, whatever stands around it and however many there are; the shape stays."""
     x = _noise(ROWS, LENGTH, D_MODEL)
     for what, module in each(part):
-        expected = module(x)
+        expected = _applied(module, x)
         assert expected.shape == x.shape, f"{what}: {tuple(x.shape)} became {tuple(expected.shape)}"
         assert expected.dtype == x.dtype, f"{what}: {x.dtype} became {expected.dtype}"
         for t in (0, LENGTH - 1):
-            agree(module(x[:, t : t + 1]), expected[:, t : t + 1], f"{what}: token {t} alone")
+            agree(_applied(module, x[:, t : t + 1]), expected[:, t : t + 1], f"{what}: token {t} alone")
         for row in range(ROWS):
-            agree(module(x[row : row + 1]), expected[row : row + 1], f"{what}: row {row} alone")
+            agree(_applied(module, x[row : row + 1]), expected[row : row + 1], f"{what}: row {row} alone")
+
+
+def _applied(module: nn.Module, x: Tensor) -> Tensor:
+    """What a part makes of features, which a feed-forward does in the context of a pass."""
+    y: Tensor = module(x, Context.of(x)) if isinstance(module, FFN) else module(x)
+    return y
 
 
 @check("activation")
