@@ -49,6 +49,7 @@ class Differential(Mixer):
         inside = site.inside(d_model=self.head_dim, n_heads=heads)
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
+        self.layer = site.layer
         self.first = 0.8 - 0.6 * math.exp(-0.3 * site.layer)
         self.lambdas = nn.Parameter(torch.empty(4, self.head_dim))  # q1, k1, q2, k2
         self.eps = options.eps
@@ -74,7 +75,9 @@ class Differential(Mixer):
         return KeyValues(batch, self.kv, capacity, (self.head_dim, self.head_dim), like)
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.lambdas, std=0.1)
+        drawn = torch.randn(self.lambdas.shape, generator=torch.Generator().manual_seed(self.layer), device="cpu")
+        with torch.no_grad():
+            self.lambdas.copy_(0.1 * drawn)  # not from the global generator, so that the same seed gives the same model
 
     def _weight(self) -> Tensor:
         q1, k1, q2, k2 = self.lambdas.float()
