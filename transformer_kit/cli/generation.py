@@ -52,7 +52,7 @@ def generate(
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     samplers = _samplers({key: value for key, value in flags.items() if value is not None}, greedy)
     text = _text(prompt)
-    pieces = _complete(_model_folder(folder), text, max_new_tokens, samplers, seed)
+    pieces = _complete(folder, text, max_new_tokens, samplers, seed)
     if json:
         emit({"prompt": text, "text": "".join(pieces), "seed": seed})
         return
@@ -63,10 +63,11 @@ def generate(
 def _complete(folder: Path, text: str, count: int | None, samplers: list[Any], seed: int | None) -> "Iterator[str]":
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.generate.text import complete
-    from transformer_kit.model.folder import load
+    from transformer_kit.model.folder import load, model_folder
 
-    model = load(folder)
-    tokenizer = load_tokenizer(folder)
+    place = model_folder(folder)
+    model = load(place)
+    tokenizer = load_tokenizer(place)
     if count is None:
         count = max(1, min(FAR, model.spec.model.max_seq_len - len(tokenizer.encode(text))))
     return complete(model, tokenizer, text, max_new_tokens=count, samplers=samplers, seed=seed)
@@ -108,11 +109,6 @@ def _text(prompt: str) -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not UTF-8 text: byte {error.start}: {error.reason}") from None
-
-
-def _model_folder(folder: Path) -> Path:
-    """The folder itself, or the trained model in the folder of a run."""
-    return folder / "model" if (folder / "model" / "spec.yaml").is_file() else folder
 
 
 def _show(pieces: "Iterable[str]") -> None:

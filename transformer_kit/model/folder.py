@@ -101,6 +101,11 @@ def load(
     return model.eval()
 
 
+def model_folder(folder: Path) -> Path:
+    """The folder itself, or the trained model in the folder of a run."""
+    return folder / "model" if (folder / "model" / SPEC).is_file() else folder
+
+
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a safetensors file, read from its header. FolderError as `read_tensors`."""
     _check_readable(path)
