@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tokenizers
 from annotated_types import Ge, Le, MinLen
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from registry.contracts import Tokenizer
@@ -28,9 +28,9 @@ class Bpe(FileTokenizer):
         """Number of token ids to learn; fewer when the corpus is too small for so many."""
         min_frequency: Count = 2
         """How often a pair must occur to be merged."""
-        max_mb: Positive | None = None
+        max_mb: Positive | None = Field(default=None, examples=[1e-4, 1.0])
         """Megabytes of the corpus to learn from, counted from its start; all of it when not given."""
-        file: Annotated[str, MinLen(1)] | None = None
+        file: Annotated[str, MinLen(1)] | None = Field(default=None, examples=["tokenizer.json"])
         """Path of a `tokenizer.json` to use instead of training, relative to the spec."""
         end_of_text: Annotated[str, MinLen(1)] | None = None
         """Token that ends a document; `<|endoftext|>` when trained, what the file says when loaded."""

@@ -26,7 +26,7 @@ def environment() -> Iterator[dict[str, str]]:
         found |= {"PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
         found |= {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
         found |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        command = [sys.executable, "-m", "tests.docs.warm", address]
+        command = [sys.executable, "-m", "tests.docs.warm", str(address)]
         server = subprocess.Popen(command, cwd=ROOT, env=os.environ | found, stdout=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 120

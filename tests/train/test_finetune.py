@@ -32,6 +32,15 @@ def test_it_starts_from_the_trained_weights_with_a_fresh_optimizer(
     assert any("text becomes tokens as in" in note for note in recorder.notes)
 
 
+def test_a_run_folder_stands_for_the_model_in_it(
+    spec: Callable[..., RunSpec], trained: Path, tmp_path: Path
+) -> None:
+    still = spec(train={"steps": 1}, optimizer={"type": "sgd", "lr": 1e-30})
+    result = run(still, tmp_path / "second", source=trained.parent)
+    before, after = _weights(trained), _weights(result.layout.model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_freezing_by_name(spec: Callable[..., RunSpec], trained: Path, recorder: Recorder, tmp_path: Path) -> None:
     wanted = spec(train={"steps": 2, "freeze": ["layers.0.*", "embedding.*"]})
     result = run(wanted, tmp_path / "second", source=trained, report=recorder)

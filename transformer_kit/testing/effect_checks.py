@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
+from pydantic.fields import FieldInfo
 from torch import Tensor
 
 from registry.contracts import (
@@ -38,10 +39,15 @@ def every_option_matters(part: Any) -> None:
     if measure is None:
         return
     seen: dict[str, Hashable] = {}
-    inert = [
-        ".".join(path) for path, field in leaves(part.Options) if not _matters(part, path, values(field), measure, seen)
-    ]
-    assert not inert, f"no value of {', '.join(inert)} changes anything"
+    for path, field in leaves(part.Options):
+        assert _matters(part, path, _choices(field), measure, seen), f"no value of {'.'.join(path)} changes anything"
+
+
+def _choices(field: FieldInfo) -> list[Any]:
+    """Values of a field; a slot whose family has a single part takes that part's variants."""
+    found = values(field)
+    parts = [v for v in found if isinstance(v, Options)]
+    return [o for _, o in variants(parts[0].part)] if len(found) == len(parts) == 1 else found
 
 
 def _matters(part: Any, place: Place, choices: list[Any], measure: Effect, seen: dict[str, Hashable]) -> bool:

@@ -124,10 +124,10 @@ def written_out(case: Case, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
 
 
 def _compare(kernel: Kernel, case: Case) -> None:
-    *inputs, bias = _inputs(case)
-    inputs = [t.requires_grad_() for t in inputs]
-    expected = written_out(case, *inputs, bias, 0.7)
-    got = kernel(*inputs, case.mask(), scale=0.7, softcap=case.softcap, bias=bias, dropout=0.0)
+    q, k, v, bias = _inputs(case)
+    inputs = [t.requires_grad_() for t in (q, k, v)]
+    expected = written_out(case, q, k, v, bias, 0.7)
+    got = kernel(q, k, v, case.mask(), scale=0.7, softcap=case.softcap, bias=bias, dropout=0.0)
     agree(got, expected, f"attention in {case}", tolerance=1e-4)
     weight = torch.randn(got.shape, generator=torch.Generator().manual_seed(3), dtype=got.dtype)
     ours, theirs = (torch.autograd.grad((y * weight).sum(), inputs) for y in (got, expected))

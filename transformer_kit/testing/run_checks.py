@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from registry import core
 from registry.options import Options
 from transformer_kit.testing.carriers import LENGTH, ROWS, plain_model, tokens
 from transformer_kit.testing.checks import check
@@ -27,13 +28,14 @@ VOCAB = 11
 
 @contextmanager
 def corpus() -> Iterator[Path]:
-    """A folder whose files, named as options are drawn, read as text and as JSON lines."""
+    """A folder whose files, named as options are drawn, read as text and as JSON lines; and a `tokenizer.json`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for i, file in enumerate(STRINGS):
             fields = ", ".join(f'"{f}": "{f} {i} {{n}}"' for f in ("text", *STRINGS))
             lines = ["{" + fields.replace("{n}", str(n)) + "}\n" for n in range(3)]
             (folder / file).write_text("".join(lines), "utf-8")
+        trained(minimal(core.get("tokenizer", core.names("tokenizer")[0])), folder).save(folder)
         yield folder
 
 

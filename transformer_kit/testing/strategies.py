@@ -27,7 +27,8 @@ def options_for(draw: st.DrawFn, part: Any, **given: Any) -> Options:
     Slots hold any registered part of their family. Fields in `given` are not drawn.
     """
     drawn = _page(part.Options, given).map(lambda page: _options_or_none(part, page))
-    options: Options = draw(drawn.filter(lambda options: options is not None))
+    options = draw(drawn.filter(lambda options: options is not None))
+    assert options is not None
     return options
 
 
@@ -40,7 +41,8 @@ def specs(draw: st.DrawFn, max_layers: int = 3, **given: Any) -> Spec:
     sizes = {"vocab_size": VOCAB, "d_model": D_MODEL, "max_seq_len": MAX_SEQ_LEN}
     blocks = st.lists(_slot("block"), min_size=1, max_size=max_layers)
     pages = st.tuples(_page(ModelSpec, {**sizes, "layers": None, **given}), blocks).map(_spec_or_none)
-    spec: Spec = draw(pages.filter(lambda s: s is not None))
+    spec = draw(pages.filter(lambda spec: spec is not None))
+    assert spec is not None
     return spec
 
 

