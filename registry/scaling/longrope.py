@@ -28,15 +28,20 @@ class LongRoPE(Scaling):
         """How many times longer the context becomes; max_seq_len / N when not given."""
         attention_factor: Positive | None = None
         """Multiplies cos and sin; sqrt(1 + ln(factor) / ln N) when not given."""
+        long_attention_factor: Positive | None = None
+        """The same past the original context; as within it when not given."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         stretch = site.max_seq_len / options.original if options.factor is None else options.factor
         usual = math.sqrt(1 + math.log(stretch) / math.log(options.original)) if stretch > 1 else 1.0
         self.factor = usual if options.attention_factor is None else options.attention_factor
+        given = options.long_attention_factor
+        self.long_factor = self.factor if given is None else given
 
     def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
-        divisors = self.options.long if length > self.options.original else self.options.short
+        past = length > self.options.original
+        divisors = self.options.long if past else self.options.short
         if len(divisors) != len(base):
             raise ValueError(f"longrope needs a divisor for each of {len(base)} channel pairs, got {len(divisors)}")
-        return base / base.new_tensor(divisors), self.factor
+        return base / base.new_tensor(divisors), self.long_factor if past else self.factor

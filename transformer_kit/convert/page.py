@@ -138,7 +138,7 @@ def _filled(template: Any, values: Mapping[str, Any], used: set[str], problems: 
 def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]) -> list[str]:
     """Keys that nothing understands."""
     problems = []
-    used = used | set(leaves(declaration.derived)) | set(leaves(declaration.defaults))
+    used = used | variables(declaration)
     known = used | set(declaration.inert) | set(ALWAYS_INERT) | set(declaration.defaults) | set(declaration.derived)
     silent = {k: v for k, v in declaration.defaults.items() if k in declaration.only and not is_variable(v)}
     for key, value in {**silent, **given}.items():
@@ -190,7 +190,7 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
             config |= {} if word == "else" or silent else {key: unspelt(word)}
     config |= solved(merged_model, model)
     config |= solved(merged_model, model, config)  # what takes other keys to know
-    for block in reversed(blocks):
+    for block in (*reversed(blocks), *reversed(blocks)):  # twice, for what takes other keys to know
         config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
     for key, cases in each.items():
         config |= _solved_list(key, cases, blocks, declaration)
@@ -250,7 +250,7 @@ def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:
 
 
 def variables(declaration: Declaration) -> set[str]:
-    """Every key that a declaration reads."""
-    templates = [declaration.model, declaration.block]
+    """Every key that a declaration reads, in some case."""
+    templates = [declaration.model, declaration.block, declaration.derived, declaration.defaults]
     templates += [t for cases in (*declaration.when.values(), *declaration.each.values()) for t in cases.values()]
     return {key for t in templates for key in leaves(t)}

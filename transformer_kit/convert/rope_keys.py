@@ -42,9 +42,9 @@ _LONG = {"type": "rope_type", "theta": "rope_theta", "fraction": "partial_rotary
 def nested(config: dict[str, Any]) -> dict[str, Any]:
     """A config with flat keys as both spellings write it, so that old and new readers understand it.
 
-    A key that is there already stays as it is: with `rope_scaling: null` the old spelling is not written.
+    With `rope_scaling: null` the old spelling of the scaling is not written.
     """
-    out = {k: v for k, v in config.items() if not k.startswith("rope.")}
+    out = {k: v for k, v in config.items() if not k.startswith("rope.") and k != "rope_scaling"}
     parameters: dict[str, Any] = {}
     for key, value in config.items():
         if key.startswith("rope.") and value is not None:
@@ -57,9 +57,10 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
         return out
     kinds = {k: v for k, v in parameters.items() if isinstance(v, dict)}
     main = {k: v for k, v in parameters.items() if k not in kinds}
+    old = {k: v for k, v in _old(main).items() if k not in config}
     if not kinds:
-        return {"rope_parameters": main, **_old(main), **out}
-    old = {k: v for k, v in _old(main).items() if k != "partial_rotary_factor"}  # which readers would give to all kinds
+        return {**out, "rope_parameters": main, **old}
+    old.pop("partial_rotary_factor", None)  # which readers would give to all kinds
     local = {"rope_local_base_freq": kinds[LOCAL]["rope_theta"]} if "rope_theta" in kinds.get(LOCAL, {}) else {}
     return {**out, "rope_parameters": {MAIN: main, **kinds}, **(old | local if old else {})}
 

@@ -144,7 +144,7 @@ def whole(number: float) -> float:
 def holds(template: Any, value: Any) -> bool:
     """Whether everything the template says outright is so in `value`; variables may be anything that is given."""
     if is_variable(template):
-        return value is not None or (isinstance(template, str) and template.endswith("?"))
+        return value is not None or (template.endswith("?") if isinstance(template, str) else "unless" in template)
     if isinstance(template, Mapping):
         if isinstance(value, Mapping):
             return all(holds(inner, value.get(key)) for key, inner in template.items())
