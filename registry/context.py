@@ -144,7 +144,6 @@ class Mask:
             return seen
         return seen & (self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :])
 
-
     def _same_chunk(self, chunk: int) -> Tensor:
         """Whether query and key stand in the same block of positions: (T, S), or (B, 1, T, S) with segments."""
         keys = torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys
@@ -196,9 +195,7 @@ class Context:
             self.memo[key] = compute()
         return self.memo[key]
 
-    def mask(
-        self, *, causal: bool, window: int | None = None, chunk: int | None = None, keys: int | Tensor
-    ) -> Mask:
+    def mask(self, *, causal: bool, window: int | None = None, chunk: int | None = None, keys: int | Tensor) -> Mask:
         """Describe what this pass's tokens see of `keys` (a count, or the index of each, the same in all layers).
 
         A `chunk` needs all keys since the start: a count.

@@ -16,7 +16,7 @@ class Transformed(Head):
     """norm(act(dense(x))) W^T + b, with the embedding's own table as W when tied."""
 
     class Options(Head.Options):
-        tied: bool = True
+        tied: bool = False
         """Whether the embedding's table is the projection."""
         bias: bool = True
         """Whether a bias is added for each token id."""

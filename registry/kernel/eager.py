@@ -25,6 +25,4 @@ class Eager(Kernel):
         sinks: Tensor | None,
         dropout: float,
     ) -> Tensor:
-        return softmax_attention(
-            q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout
-        )
+        return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout)

@@ -148,9 +148,7 @@ class Attention(Mixer):
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
         warmth = options.scores.temperature
-        self.temperature = (
-            NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
-        )
+        self.temperature = NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
 
     def _build_result(self, options: Options, site: Site) -> None:
         result, wide = options.result, options.n_heads * self.value_dim

@@ -88,9 +88,7 @@ class Latent(Mixer):
         self.scale *= self.position.gain
         self.kernel = inside.build(None, Kernel)
         warmth = options.temperature
-        self.temperature = (
-            NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
-        )
+        self.temperature = NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
         self.out = nn.Linear(heads * options.value_dim, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context, state: KeyValues | None = None) -> Tensor:

@@ -155,7 +155,9 @@ def test_index_that_disagrees_or_leaves_the_folder(folder: Path, tmp_path: Path)
     page["weight_map"][name] = "../hf/model.safetensors"
     index.write_text(json.dumps(page))
     assert "outside the folder" in refused(tmp_path / "s", tmp_path / "out")
-    page["weight_map"][name] = next(v for v in page["weight_map"].values() if v not in (good, "../hf/model.safetensors"))
+    page["weight_map"][name] = next(
+        v for v in page["weight_map"].values() if v not in (good, "../hf/model.safetensors")
+    )
     index.write_text(json.dumps(page))
     assert f"{name} is not in" in refused(tmp_path / "s", tmp_path / "out")
     page["weight_map"][name] = "model-9.safetensors"

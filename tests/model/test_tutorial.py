@@ -74,9 +74,10 @@ def pairs(ours: Model, plain: PlainModel) -> Iterator[tuple[Tensor, list[Tensor]
     for i, block in enumerate(plain.blocks):
         assert isinstance(block, PlainBlock)
         for name in ("query", "key", "value"):
-            yield ours.get_parameter(f"layers.{i}.mixer.{name[0]}.weight"), [
-                h.get_submodule(name).get_parameter("weight") for h in block.heads
-            ]
+            yield (
+                ours.get_parameter(f"layers.{i}.mixer.{name[0]}.weight"),
+                [h.get_submodule(name).get_parameter("weight") for h in block.heads],
+            )
         rest = {"mixer.out": block.projection, "mixer_norm": block.norm1, "ffn_norm": block.norm2}
         rest |= {"ffn.up": block.feed_forward[0], "ffn.down": block.feed_forward[2]}
         for name, module in rest.items():

@@ -32,9 +32,7 @@ def test_it_starts_from_the_trained_weights_with_a_fresh_optimizer(
     assert any("text becomes tokens as in" in note for note in recorder.notes)
 
 
-def test_a_run_folder_stands_for_the_model_in_it(
-    spec: Callable[..., RunSpec], trained: Path, tmp_path: Path
-) -> None:
+def test_a_run_folder_stands_for_the_model_in_it(spec: Callable[..., RunSpec], trained: Path, tmp_path: Path) -> None:
     still = spec(train={"steps": 1}, optimizer={"type": "sgd", "lr": 1e-30})
     result = run(still, tmp_path / "second", source=trained.parent)
     before, after = _weights(trained), _weights(result.layout.model)

@@ -1,6 +1,6 @@
 """What can be wrong with a folder that is to come in, or a model that is to go out.
 
-    ConvertError      a ValueError; says everything that was found, one line each
+ConvertError      a ValueError; says everything that was found, one line each
 """
 
 

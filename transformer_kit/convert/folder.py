@@ -71,11 +71,19 @@ class Weights:
             return dict.fromkeys(_names(one), one)
         listed = _index(index)
         problems = [f"{INDEX} names {n}, outside the folder" for n in set(listed.values()) if Path(n).name != n]
-        problems += [f"{n}, which {INDEX} names, is missing" for n in sorted(set(listed.values())) if not (self.folder / n).is_file()]
+        problems += [
+            f"{n}, which {INDEX} names, is missing"
+            for n in sorted(set(listed.values()))
+            if not (self.folder / n).is_file()
+        ]
         if problems:
             raise ConvertError(str(self.folder), problems)
         held = {shard: set(_names(self.folder / shard)) for shard in set(listed.values())}
-        problems = [f"{name} is not in {shard}, where {INDEX} places it" for name, shard in listed.items() if name not in held[shard]]
+        problems = [
+            f"{name} is not in {shard}, where {INDEX} places it"
+            for name, shard in listed.items()
+            if name not in held[shard]
+        ]
         if problems:
             raise ConvertError(str(self.folder), problems[:20])
         return {name: self.folder / shard for name, shard in listed.items()}
@@ -128,7 +136,9 @@ def _index(path: Path) -> dict[str, str]:
 def _no_weights(folder: Path) -> str:
     pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
     if pickled:
-        return f"{pickled[0]} is a pickle, which can run code and is never read; convert it to safetensors at its source"
+        return (
+            f"{pickled[0]} is a pickle, which can run code and is never read; convert it to safetensors at its source"
+        )
     return f"holds neither {ONE} nor {INDEX}"
 
 
@@ -150,7 +160,9 @@ def load_folder(
     return model.eval()
 
 
-def translated(weights: Weights, model: Model, declaration: Declaration, config: Mapping[str, Any]) -> dict[str, Tensor]:
+def translated(
+    weights: Weights, model: Model, declaration: Declaration, config: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """Our tensors, made from theirs. Raises ConvertError with everything missing, left over, misshapen or NaN."""
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found, problems = matched(weights, model, declaration)

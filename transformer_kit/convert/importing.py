@@ -1,6 +1,5 @@
 """A Hugging Face folder as a kit folder, on disk: a short spec, streamed weights, the tokenizer."""
 
-import json
 import os
 import secrets
 import shutil
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from transformer_kit.convert import stream
@@ -20,7 +18,6 @@ from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.tensors import Move
 from transformer_kit.model.build import assemble
 from transformer_kit.model.folder import SPEC, WEIGHTS
-from transformer_kit.model.model import Model
 from transformer_kit.spec import brief
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
@@ -69,16 +66,19 @@ def text_of(spec: Spec, config: Mapping[str, Any]) -> str:
     return f"# From a Hugging Face folder: {config.get('model_type')} ({classes}).\n{dump(brief.page(spec))}"
 
 
-def _weights(
-    source: Path, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]
-) -> int:
+def _weights(source: Path, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
     weights, model = Weights(source, declaration.prefix), assemble(spec)
     found, problems = matched(weights, model, declaration)
     if problems:
         raise ConvertError(str(source), problems[:40])
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     entries = [(name, weights.dtype(move.theirs[0]), shapes[name]) for move in found for name in move.ours]
-    stream.write(path, entries, _stream(weights, found, shapes, values_of(config, declaration)), {"format": "pt", "spec": spec.hash})
+    stream.write(
+        path,
+        entries,
+        _stream(weights, found, shapes, values_of(config, declaration)),
+        {"format": "pt", "spec": spec.hash},
+    )
     wrong = tied(weights, declaration, model)
     if wrong:
         raise ConvertError(str(source), wrong)
@@ -110,5 +110,3 @@ def _tokenizer(source: Path, draft: Path, spec: Spec) -> None:
     for name in TOKENIZER:
         if (source / name).is_file():
             shutil.copyfile(source / name, draft / name)
-
-

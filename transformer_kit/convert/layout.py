@@ -1,13 +1,13 @@
 """Operations on the layout of weights: a closed set, each with its inverse, between their tensors and ours.
 
-    transpose              the last two dimensions change places
-    {split: n}             one of theirs is several of ours: its rows are n groups, each holding rows of every one of
-                           ours in turn. n = 1 is plain concatenation, n = heads is [q k v] head by head, n = kv heads
-                           is [q..q k v], n = each is row by row. `n` may be a key of the config
-    stack                  several of theirs are the rows of one of ours
-    row                    theirs is a matrix of one row, which is ours
-    {fold: n}              the rows of theirs are n tensors, one below another
-    unstack                theirs holds one tensor for each of ours with another {e}
+transpose              the last two dimensions change places
+{split: n}             one of theirs is several of ours: its rows are n groups, each holding rows of every one of
+                       ours in turn. n = 1 is plain concatenation, n = heads is [q k v] head by head, n = kv heads
+                       is [q..q k v], n = each is row by row. `n` may be a key of the config
+stack                  several of theirs are the rows of one of ours
+row                    theirs is a matrix of one row, which is ours
+{fold: n}              the rows of theirs are n tensors, one below another
+unstack                theirs holds one tensor for each of ours with another {e}
 """
 
 from collections.abc import Mapping, Sequence

@@ -153,7 +153,9 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
 
 def _unknown(key: str, known: set[str], declaration: Declaration) -> bool:
     outer, _, inner = key.partition(".")
-    return key not in known and key not in declaration.only and not (outer in declaration.nested and inner in ALWAYS_INERT)
+    return (
+        key not in known and key not in declaration.only and not (outer in declaration.nested and inner in ALWAYS_INERT)
+    )
 
 
 def _readable(layers: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def _difference(base: Any, other: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(other, dict)) or base.get("type") != other.get("type"):
         return other
     if set(base) - set(other):
-        return {**other} if "type" not in other else {**{k: None for k in set(base) - set(other)}, **other}
+        return {**other} if "type" not in other else {**dict.fromkeys(set(base) - set(other)), **other}
     return {k: _difference(base[k], v) if k in base else v for k, v in other.items() if k not in base or base[k] != v}
 
 

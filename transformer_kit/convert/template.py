@@ -1,12 +1,12 @@
 """Templates: values with variables, filled from a config on the way in, solved for it on the way out.
 
-    $key                                   the value of a key; an entry whose key is null is left out
-    $key?                                  likewise; going out, a case that has it may be meant though it is not given
-    {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
-    {$: key, fn: rsqrt}                    by a function that has an inverse
-    {$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given); then `fn`
-    {$: key, unless: other}                left out where another key has the same value
-    $each                                  inside `each`: the layer's own value in the list
+$key                                   the value of a key; an entry whose key is null is left out
+$key?                                  likewise; going out, a case that has it may be meant though it is not given
+{$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
+{$: key, fn: rsqrt}                    by a function that has an inverse
+{$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given); then `fn`
+{$: key, unless: other}                left out where another key has the same value
+$each                                  inside `each`: the layer's own value in the list
 """
 
 import math
@@ -125,7 +125,10 @@ def _inverse(variable: Any, value: Any, known: Mapping[str, Any]) -> Any:
         return value
     if "map" in variable:
         name = value.get("type") if isinstance(value, Mapping) else value
-        back = {ours if not isinstance(ours, Mapping) else ours["type"]: theirs for theirs, ours in reversed(variable["map"].items())}
+        back = {
+            ours if not isinstance(ours, Mapping) else ours["type"]: theirs
+            for theirs, ours in reversed(variable["map"].items())
+        }
         return unspelt(back[name]) if name in back else None
     number = FUNCTIONS[variable["fn"]][1](value) if "fn" in variable else value
     if "times" in variable:

@@ -44,7 +44,10 @@ def alternatives(declaration: Declaration, shapes: Mapping[str, Shape], layers: 
     rules = {
         label: given
         for label, given in declaration.tensors.items()
-        if any(n in present for n in _names(Rule(theirs=[label], ours=[given]) if isinstance(given, str) else given, layers))
+        if any(
+            n in present
+            for n in _names(Rule(theirs=[label], ours=[given]) if isinstance(given, str) else given, layers)
+        )
     }
     first = moves(declaration.model_copy(update={"tensors": rules}), shapes, layers)
     covered = {name for move in first for name in move.ours}

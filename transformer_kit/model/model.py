@@ -38,9 +38,7 @@ class Model(nn.Module):
         self.embedding = site.build(model.embedding, Embedding)
         self.position, site = _added(model.position, site)
         self.dropout = nn.Dropout(model.dropout)
-        self.layers = nn.ModuleList(
-            site.layer_at(i).build(block, Block) for i, block in enumerate(model.layers.blocks)
-        )
+        self.layers = nn.ModuleList(site.layer_at(i).build(block, Block) for i, block in enumerate(model.layers.blocks))
         self.norm = site.build(model.final_norm, Norm)
         self.head = site.build(model.head, Head)
 

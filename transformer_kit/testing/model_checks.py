@@ -150,7 +150,9 @@ def _left_idle(model: Model) -> Iterator[str]:
     """Parameters of parts that show some of theirs to no token."""
     for name, module in model.named_modules():
         if isinstance(module, ModelPart) and module.idle():
-            yield from (f"{name}.{inner}" for inner, p in module.named_parameters() if p.grad is None or not p.grad.any())
+            yield from (
+                f"{name}.{inner}" for inner, p in module.named_parameters() if p.grad is None or not p.grad.any()
+            )
 
 
 @check(MODEL)

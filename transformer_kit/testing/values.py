@@ -30,7 +30,9 @@ STRINGS = ("a", "b")
 Path = tuple[str, ...]
 N = TypeVar("N", int, float)
 
-_inside: ContextVar[frozenset[tuple[str, str]]] = ContextVar("parts around the one being filled in", default=frozenset())
+_inside: ContextVar[frozenset[tuple[str, str]]] = ContextVar(
+    "parts around the one being filled in", default=frozenset()
+)
 
 
 def values(field: FieldInfo) -> list[Any]:
