@@ -118,7 +118,7 @@ class Mask:
 
     @property
     def key_positions(self) -> Tensor:
-        """Place of each key in its query's text: (T, S), or (B, T, S) with segments. Only where seen does it mean one."""
+        """Place of each key in its query's text, which means something where it is seen: (T, S), or (B, T, S)."""
         here = torch.arange(self.start, self.start + self.length, device=self.device)
         return (here if self.positions is None else self.positions)[..., None] - self.distance
 

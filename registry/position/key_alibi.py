@@ -1,5 +1,5 @@
-"""Linear biases counted from the start of the text (the form of Press, Smith & Lewis 2021, ALiBi, arXiv:2108.12409, that
-Falcon was trained with: Almazrouei et al. 2023, arXiv:2311.16867).
+"""Linear biases counted from the start of the text (ALiBi, Press, Smith & Lewis 2021, arXiv:2108.12409, in the form that
+Falcon was trained with, Almazrouei et al. 2023, arXiv:2311.16867).
 """
 
 import torch
