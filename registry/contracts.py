@@ -181,7 +181,7 @@ class Position(ModelPart):
         return None
 
 
-class Scaling(Part, ABC):
+class Scaling(Part):
     """Stretches rotary positions to longer contexts than a model was first trained on."""
 
     family = "scaling"
@@ -192,12 +192,12 @@ class Scaling(Part, ABC):
         self.options = options
         self.site = site
 
-    @abstractmethod
     def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
         """From `base`, theta^(-2i/R) for each of R/2 pairs, those to turn by, and a factor for cos and sin.
 
         `length` is the number of tokens so far, in this row.
         """
+        raise NotImplementedError
 
 
 class Kernel(ModelPart):

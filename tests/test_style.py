@@ -19,7 +19,7 @@ TOP_LEVEL = re.compile(
     r"|\.[a-z_]+_cache|\.venv|\.hypothesis|.*\.egg-info|runs|build|dist|__pycache__|shared|NOTICE|\.coverage"
 )
 LOOKUP = re.compile(r"getattr\((importlib\.)?import_module\((?!f'transformer_kit\.)")
-LONGER = {REGISTRY / "contracts.py": 450}
+LONGER = {REGISTRY / "contracts.py": 500}
 """What may be longer: all contracts stand on one page, which is what the author of a part reads."""
 Rule = Callable[[str, Path], Iterator[str]]
 

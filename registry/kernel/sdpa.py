@@ -1,4 +1,4 @@
-"""Fused attention of torch (Dao et al. 2022, FlashAttention, arXiv:2205.14135; Rabe & Staats 2021, arXiv:2112.05682)."""
+"""Fused attention of torch (Dao et al. 2022, FlashAttention, arXiv:2205.14135; Rabe & Staats, arXiv:2112.05682)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +11,7 @@ from registry.kernel._shared import softmax_attention
 
 @register
 class SDPA(Kernel):
-    """The formula of `eager`, through `scaled_dot_product_attention`; scores with a softcap or sinks go the plain way."""
+    """The formula of `eager`, through `scaled_dot_product_attention`; a softcap or sinks take the plain way."""
 
     def forward(
         self,

@@ -1,11 +1,76 @@
-"""What mixers with queries and keys share: the keys and values of the past, in tensors allocated once; gates."""
+"""What mixers with queries and keys share: groups of options, the keys and values of the past, norms, gates."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from registry.context import Context
+from registry.contracts import ActivationSlot, Norm, NormSlot, Site
+from registry.options import Count, Group, Natural, Positive, Rate, Width, named
+
+
+class Heads(Group):
+    """What happens to queries, keys and values between their projections and the scores."""
+
+    qk_norm: NormSlot = named("none")
+    """Norm of queries and keys."""
+    scope: Literal["head", "each", "all"] = "head"
+    """What the norm spans: a head, with weights shared by all; each head with its own; all heads as one."""
+    place: Literal["before", "after"] = "before"
+    """Whether the norm comes before or after rotation; `all` is always before."""
+    clip: Positive | None = None
+    """Bounds queries, keys and values to plus or minus this; not bounded when not given."""
+    value_dim: Width | None = None
+    """Width of a head's values; head_dim when not given."""
+    value_norm: NormSlot = named("none")
+    """Norm of each head's values."""
+    value_scale: Positive | None = None
+    """Multiplies the values; nothing does when not given."""
+    values: Literal["own", "keys"] = "own"
+    """Where values come from: a projection of their own, or that of the keys, before norm and rotation (Gemma 4)."""
+
+
+class Warmth(Group):
+    """Queries grow with their position p: times 1 + beta ln(1 + floor((p + shift) / length))."""
+
+    beta: Positive
+    """How fast."""
+    length: Count
+    """Tokens until the first growth."""
+    shift: Natural = 0
+    """Added to the position."""
+
+
+class Scores(Group):
+    """What happens to scores between q k^T and the softmax, and to the weights after it."""
+
+    scale: Positive | None = None
+    """Multiplies the scores; head_dim^-1/2 when not given."""
+    by_depth: bool = False
+    """Whether scores are also divided by the layer's number, counted from 1 (an option of GPT-2 for stability)."""
+    softcap: Positive | None = None
+    """Bounds scores smoothly to plus or minus this; not bounded when not given."""
+    chunk: Count | None = None
+    """Tokens see only their own block of so many; no blocks when not given."""
+    temperature: Warmth | None = None
+    """Growth of the queries with position; none when not given."""
+    sinks: bool = False
+    """Whether each head has a learned score that takes weight and gives nothing."""
+    dropout: Rate | None = None
+    """Dropout of the attention weights; the model's when not given."""
+
+
+class Result(Group):
+    """What happens to the heads' outputs before the last projection."""
+
+    gate: Literal["channel", "head"] | None = None
+    """Whether a projection of the input gates each channel, or each head; no gate when not given."""
+    activation: ActivationSlot = named("sigmoid")
+    """What bends the gate."""
+    norm: NormSlot = named("none")
+    """Norm over all heads as one."""
 
 
 class KeyValues:
@@ -119,3 +184,17 @@ class EachHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([norm(h) for norm, h in zip(self.norms, x.unbind(1), strict=True)], dim=1)
+
+
+def norm_of(heads: Heads, site: Site, count: int) -> nn.Module:
+    """The norm of queries or keys, of `count` heads."""
+    if heads.scope == "all":
+        return site.inside(d_model=count * site.d_model).build(heads.qk_norm, Norm)
+    if heads.scope == "each":
+        return EachHead(site.build(heads.qk_norm, Norm) for _ in range(count))
+    return site.build(heads.qk_norm, Norm)
+
+
+def temperature_of(warmth: Warmth | None) -> "Temperature | NoTemperature":
+    """What scales queries by their position."""
+    return NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)

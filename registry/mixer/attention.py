@@ -1,7 +1,8 @@
-"""Attention with multi-head, grouped or single keys (Vaswani et al. 2017, arXiv:1706.03762; multi-query: Shazeer 2019,
-arXiv:1911.02150; grouped-query: Ainslie et al. 2023, arXiv:2305.13245; window: Beltagy et al. 2020, arXiv:2004.05150;
-query-key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2, arXiv:2408.00118; sinks: GPT-OSS,
-arXiv:2508.10925; temperature and chunks: Llama 4; output gate: Qiu et al. 2025, arXiv:2505.06708).
+"""Attention with multi-head, grouped or single keys (Vaswani et al. 2017, arXiv:1706.03762).
+
+Multi-query: Shazeer 2019, arXiv:1911.02150; grouped-query: Ainslie et al. 2023, arXiv:2305.13245; window: Beltagy et
+al. 2020, arXiv:2004.05150; query-key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2, arXiv:2408.00118;
+sinks: GPT-OSS, arXiv:2508.10925; temperature and chunks: Llama 4; output gate: Qiu et al. 2025, arXiv:2505.06708.
 """
 
 from typing import Annotated, Literal, Self
@@ -11,72 +12,20 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Activation, ActivationSlot, Kernel, Mixer, Norm, NormSlot, Site
+from registry.contracts import Activation, Kernel, Mixer, Norm, Site
 from registry.core import register
-from registry.mixer._shared import EachHead, Gate, KeyValues, NoGate, NoTemperature, Ring, Temperature
-from registry.options import AsTuple, Count, Group, Natural, Positive, Rate, Width, named
-
-
-class Heads(Group):
-    """What happens to queries, keys and values between their projections and the scores."""
-
-    qk_norm: NormSlot = named("none")
-    """Norm of queries and keys."""
-    scope: Literal["head", "each", "all"] = "head"
-    """What the norm spans: a head, with weights shared by all; each head with its own; all heads as one."""
-    place: Literal["before", "after"] = "before"
-    """Whether the norm comes before or after rotation; `all` is always before."""
-    clip: Positive | None = None
-    """Bounds queries, keys and values to plus or minus this; not bounded when not given."""
-    value_dim: Width | None = None
-    """Width of a head's values; head_dim when not given."""
-    value_norm: NormSlot = named("none")
-    """Norm of each head's values."""
-    value_scale: Positive | None = None
-    """Multiplies the values; nothing does when not given."""
-    values: Literal["own", "keys"] = "own"
-    """Where values come from: a projection of their own, or that of the keys, before norm and rotation (Gemma 4)."""
-
-
-class Warmth(Group):
-    """Queries grow with their position p: times 1 + beta ln(1 + floor((p + shift) / length))."""
-
-    beta: Positive
-    """How fast."""
-    length: Count
-    """Tokens until the first growth."""
-    shift: Natural = 0
-    """Added to the position."""
-
-
-class Scores(Group):
-    """What happens to scores between q k^T and the softmax, and to the weights after it."""
-
-    scale: Positive | None = None
-    """Multiplies the scores; head_dim^-1/2 when not given."""
-    by_depth: bool = False
-    """Whether scores are also divided by the layer's number, counted from 1 (an option of GPT-2 for stability)."""
-    softcap: Positive | None = None
-    """Bounds scores smoothly to plus or minus this; not bounded when not given."""
-    chunk: Count | None = None
-    """Tokens see only their own block of so many; no blocks when not given."""
-    temperature: Warmth | None = None
-    """Growth of the queries with position; none when not given."""
-    sinks: bool = False
-    """Whether each head has a learned score that takes weight and gives nothing."""
-    dropout: Rate | None = None
-    """Dropout of the attention weights; the model's when not given."""
-
-
-class Result(Group):
-    """What happens to the heads' outputs before the last projection."""
-
-    gate: Literal["channel", "head"] | None = None
-    """Whether a projection of the input gates each channel, or each head; no gate when not given."""
-    activation: ActivationSlot = named("sigmoid")
-    """What bends the gate."""
-    norm: NormSlot = named("none")
-    """Norm over all heads as one."""
+from registry.mixer._shared import (
+    Gate,
+    Heads,
+    KeyValues,
+    NoGate,
+    Result,
+    Ring,
+    Scores,
+    norm_of,
+    temperature_of,
+)
+from registry.options import AsTuple, Count, Width
 
 
 @register
@@ -139,16 +88,15 @@ class Attention(Mixer):
             self.v = nn.Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
         elif self.value_dim != self.head_dim or "v" in options.bias:
             raise ValueError("values: keys leaves no room for a value_dim or a bias of the values; leave them out")
-        self.q_norm = _norm(heads, inside, options.n_heads)
-        self.k_norm = _norm(heads, inside, self.kv_heads)
+        self.q_norm = norm_of(heads, inside, options.n_heads)
+        self.k_norm = norm_of(heads, inside, self.kv_heads)
         self.v_norm = site.inside(d_model=self.value_dim).build(heads.value_norm, Norm)
         self.scope, self.norm_first = heads.scope, heads.place == "before"
         self.clip = nn.Identity() if heads.clip is None else nn.Hardtanh(-heads.clip, heads.clip)
         self.value_scale = heads.value_scale
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
-        warmth = options.scores.temperature
-        self.temperature = NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
+        self.temperature = temperature_of(options.scores.temperature)
 
     def _build_result(self, options: Options, site: Site) -> None:
         result, wide = options.result, options.n_heads * self.value_dim
@@ -209,15 +157,6 @@ class Attention(Mixer):
 
 def _split(x: Tensor, width: int) -> Tensor:
     return x.unflatten(-1, (-1, width)).transpose(1, 2)  # (B, T, H K) -> (B, H, T, K)
-
-
-def _norm(heads: Heads, site: Site, count: int) -> nn.Module:
-    """The norm of queries or keys, of `count` heads."""
-    if heads.scope == "all":
-        return site.inside(d_model=count * site.d_model).build(heads.qk_norm, Norm)
-    if heads.scope == "each":
-        return EachHead(site.build(heads.qk_norm, Norm) for _ in range(count))
-    return site.build(heads.qk_norm, Norm)
 
 
 def _head_dim(options: Attention.Options, site: Site) -> int:

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from registry.context import Context
 from registry.contracts import Kernel, Mixer, Norm, NormSlot, Site
 from registry.core import register
-from registry.mixer._shared import KeyValues, NoTemperature, Temperature
-from registry.options import Count, Group, Natural, Positive, Width, named
+from registry.mixer._shared import KeyValues, Warmth, temperature_of
+from registry.options import Count, Group, Positive, Width, named
 
 
 class Latents(Group):
@@ -23,17 +23,6 @@ class Latents(Group):
     """Multiplies the queries' latent after its norm."""
     kv_scale: Positive = 1.0
     """Multiplies the other latent after its norm."""
-
-
-class Warmth(Group):
-    """Queries grow with their position p: times 1 + beta ln(1 + floor((p + shift) / length))."""
-
-    beta: Positive
-    """How fast."""
-    length: Count
-    """Tokens until the first growth."""
-    shift: Natural = 0
-    """Added to the position."""
 
 
 @register
@@ -71,7 +60,8 @@ class Latent(Mixer):
         self.scale = (plain + turn) ** -0.5 if options.scale is None else options.scale
         self.dropout = site.dropout
         latents, width = options.latents, site.d_model
-        self.q_down, self.q_norm = nn.Identity(), nn.Identity()
+        self.q_down: nn.Module = nn.Identity()
+        self.q_norm: nn.Module = nn.Identity()
         if latents.q is not None:
             self.q_down = nn.Linear(site.d_model, latents.q, bias=options.bias)
             self.q_norm = site.inside(d_model=latents.q).build(latents.norm, Norm)
@@ -87,8 +77,7 @@ class Latent(Mixer):
         self.position = self.position_at(inside)
         self.scale *= self.position.gain
         self.kernel = inside.build(None, Kernel)
-        warmth = options.temperature
-        self.temperature = NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
+        self.temperature = temperature_of(options.temperature)
         self.out = nn.Linear(heads * options.value_dim, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context, state: KeyValues | None = None) -> Tensor:

@@ -1,7 +1,10 @@
 """Layer normalisation (Ba, Kiros & Hinton 2016, arXiv:1607.06450)."""
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from registry.contracts import Norm, Site
@@ -22,6 +25,12 @@ class LayerNorm(Norm):
         """Whether a learned shift follows."""
         offset: float = 0.0
         """Constant added to the scale; 1 when weights are stored as differences from one, as in Nemotron."""
+
+        @model_validator(mode="after")
+        def _offset_needs_a_weight(self) -> Self:
+            if self.offset and not self.weight:
+                raise ValueError("offset is added to the weight, and there is none; leave it out")
+            return self
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

@@ -1,7 +1,10 @@
 """Root mean square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from registry.contracts import Norm, Site
@@ -20,6 +23,12 @@ class RMSNorm(Norm):
         """Whether a learned scale follows."""
         offset: float = 0.0
         """Constant added to the scale; 1 when weights are stored as differences from one, as in Gemma."""
+
+        @model_validator(mode="after")
+        def _offset_needs_a_weight(self) -> Self:
+            if self.offset and not self.weight:
+                raise ValueError("offset is added to the weight, and there is none; leave it out")
+            return self
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

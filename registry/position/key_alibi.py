@@ -1,5 +1,5 @@
-"""Linear biases counted from the start of the text (ALiBi, Press, Smith & Lewis 2021, arXiv:2108.12409, in the form that
-Falcon was trained with, Almazrouei et al. 2023, arXiv:2311.16867).
+"""Linear biases counted from the start of the text: ALiBi (Press, Smith & Lewis 2021, arXiv:2108.12409) in the form
+that Falcon was trained with (Almazrouei et al. 2023, arXiv:2311.16867).
 """
 
 import torch
@@ -37,5 +37,5 @@ class KeyALiBi(Position):
         self.scale = site.d_model**-0.5 if options.scale is None else options.scale
 
     def bias(self, mask: Mask) -> Tensor:
-        slope = torch.tensor(self.slopes, device=mask.device).bfloat16()[:, None, None]
+        slope = torch.tensor(self.slopes, device=mask.device)[:, None, None]
         return (slope * mask.key_positions[..., None, :, :]).float() * self.scale  # (H, T, S) or (B, H, T, S)

@@ -25,12 +25,12 @@ def configurations() -> dict[str, dict[str, Any]]:
     return found
 
 
-def reference(name: str) -> nn.Module:
-    """The reference model, in eval mode and float32, always with the same weights."""
+def reference(name: str, **changes: Any) -> nn.Module:
+    """The reference model, in eval mode and float32, always with the same weights; `changes` are of its config."""
     import transformers
 
     entry = configurations()[name]
-    config = getattr(transformers, entry["config_class"])(**json.loads(json.dumps(entry["config"])))
+    config = getattr(transformers, entry["config_class"])(**json.loads(json.dumps({**entry["config"], **changes})))
     attention = entry.get("reference_attn", "eager")
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
@@ -62,9 +62,9 @@ def _drawn(name: str, parameter: Tensor, noise: Tensor) -> Tensor:
     return noise / math.sqrt(parameter.shape[-1])
 
 
-def tokens(name: str, batch: int = 2) -> Tensor:
+def tokens(name: str, batch: int = 2, length: int | None = None) -> Tensor:
     """Token ids (B, T) that leave out the special ones."""
     entry = configurations()[name]
     high = entry.get("vocab") or entry["config"]["vocab_size"]
     generator = torch.Generator().manual_seed(SEED)
-    return torch.randint(entry.get("id_low", 4), high, (batch, entry.get("seq", 16)), generator=generator)
+    return torch.randint(entry.get("id_low", 4), high, (batch, length or entry.get("seq", 16)), generator=generator)

@@ -35,7 +35,7 @@ def train(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Train a model: checkpoints, metrics, samples, a plot of the loss and the model itself go into one folder.
+    """Train a model; checkpoints, metrics, samples, a plot of the loss and the model go into one folder.
 
     Ctrl-C saves and stops; --resume goes on as if nothing had happened. With --json each event is a line of JSON.
 
@@ -52,10 +52,7 @@ def train(
         hint = f"; what was saved goes on with: {again}" if saved else ", before anything was saved"
         console(stderr=True).print(f"stopped at once{hint}")
         raise typer.Exit(INTERRUPTED) from None
-    if json:
-        emit({"event": "end", **_data(result)}, line=True)
-    else:
-        _tell(spec, result, again)
+    emit({"event": "end", **_data(result)}, line=True) if json else _tell(spec, result, again)
     if result.interrupted is not None:
         raise typer.Exit(128 + signal.Signals[result.interrupted])
 

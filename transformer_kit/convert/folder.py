@@ -234,9 +234,9 @@ def _head(name: str, declaration: Declaration) -> bool:
 def tied(weights: Weights, declaration: Declaration, model: Model) -> list[str]:
     """Tied weights that are stored twice must be equal."""
     names = {ours: theirs for theirs, ours in declaration.tensors.items() if ours in (HEAD, TABLE)}
-    head, table = names.get(HEAD), names.get(TABLE)
+    head, table = names.get(HEAD, ""), names.get(TABLE, "")
     if HEAD in model.state_dict() or head not in weights or table not in weights:
         return []
-    if torch.equal(weights.get(str(head)), weights.get(str(table))):
+    if torch.equal(weights.get(head), weights.get(table)):
         return []
     return [f"the config says that {head} is the embedding's table {table}, and the two differ"]

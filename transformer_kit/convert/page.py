@@ -26,7 +26,7 @@ def declaration_of(config: Mapping[str, Any], known: Mapping[str, Declaration] |
     """The declaration of a config's family. Raises ConvertError for a family that is not declared."""
     known = declarations() if known is None else known
     kind = config.get("model_type")
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ConvertError(
             "config.json",
             [f"model_type {kind!r} has no declaration; declared are {', '.join(sorted(known))}; another family is one "
@@ -197,9 +197,32 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     for key, cases in each.items():
         config |= _solved_list(key, cases, blocks, declaration)
     config.pop("each", None)
-    unset = {k: None for k in _silent(declaration, merged_model, merged_block) if k not in config}
-    written = filled(declaration.write, config, set())
-    return _nested(rope_keys.nested({**unset, **written, **config}), declaration)
+    written = {**filled(declaration.write, config, set()), **config}
+    unset = [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
+    return _least(written, unset, declaration)
+
+
+def _least(written: dict[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
+    """A config with null for a key in `unset` where its default would mean another model, and only there."""
+    full, needed = _spread({**dict.fromkeys(unset), **written}, declaration), unset
+    for key in unset:
+        rest = [k for k in needed if k != key]
+        less = _spread({**dict.fromkeys(rest), **written}, declaration)
+        if _says_same(less, full, declaration):
+            full, needed = less, rest
+    return full
+
+
+def _says_same(one: dict[str, Any], other: dict[str, Any], declaration: Declaration) -> bool:
+    try:
+        return page_of(one, declaration) == page_of(other, declaration)
+    except ConvertError:
+        return False
+
+
+def _spread(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """Flat keys as a config.json has them."""
+    return _nested(rope_keys.nested(dict(config)), declaration)
 
 
 def _stands(case: Mapping[str, Any], model: Any, blocks: list[Any]) -> bool:

@@ -48,9 +48,9 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for key, value in config.items():
         if key.startswith("rope.") and value is not None:
-            *kinds, last = key.split(".")[1:]
+            *path, last = key.split(".")[1:]
             place = parameters
-            for kind in kinds:
+            for kind in path:
                 place = place.setdefault(kind, {})
             place[_LONG.get(last, last)] = value
     if not parameters:

@@ -36,7 +36,7 @@ def write(path: Path, entries: list[Entry], tensors: Iterable[Tensor], metadata:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for (name, dtype, shape), tensor in zip(entries, tensors, strict=True):
-            assert tensor.dtype == dtype and tuple(tensor.shape) == shape, name
-            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy())
+            assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
+            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())

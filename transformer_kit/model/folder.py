@@ -85,7 +85,8 @@ def load(
 ) -> Model:
     """The model in `folder`, in evaluation mode; weights keep the type they were saved in unless `dtype` is given.
 
-    A Hugging Face folder, with a config.json and no spec.yaml, is converted in memory. Raises FolderError for what is not a model's folder, SpecError for a wrong spec in it.
+    A Hugging Face folder, with a config.json and no spec.yaml, is converted in memory. Raises FolderError for what is
+    not a model's folder, ConvertError for a Hugging Face folder with faults, SpecError for a wrong spec.
     """
     path = Path(folder)
     if (path / "config.json").is_file() and not (path / SPEC).is_file():

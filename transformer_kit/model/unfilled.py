@@ -6,8 +6,8 @@ from torch.overrides import TorchFunctionMode
 
 
 class Unfilled(TorchFunctionMode):
-    """Skips `torch.nn.init` while a module is built: on the meta device there is nothing to fill, and torch imports its compiler to
-    pretend that it does.
+    """Skips `torch.nn.init` while a module is built: on the meta device there is nothing to fill,
+    and torch imports its compiler to pretend that it does.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,0 +1,121 @@
+"""What the tiny configurations leave at its default: other values of a family's keys, in and out; older files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+pytest.importorskip("transformers")
+
+from tests.convert.references import reference, tokens
+from transformer_kit.convert.export import export
+from transformer_kit.convert.folder import load_folder
+
+LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    ("gpt2", {"scale_attn_weights": False, "n_inner": 80, "activation_function": "relu"}),
+    ("gpt_bigcode-mqa", {"multi_query": False}),
+    ("gpt_neo", {"attention_types": [[["global"], 2], [["local"], 2]], "intermediate_size": 80}),
+    ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False}),
+    ("gpt_neox", {"rope_parameters": {**LINEAR, "partial_rotary_factor": 0.5}}),
+    ("opt", {"enable_bias": False, "layer_norm_elementwise_affine": False, "activation_function": "gelu"}),
+    ("opt", {"_remove_final_layer_norm": True, "tie_word_embeddings": False}),
+    ("bloom", {"apply_residual_connection_post_layernorm": True, "hidden_size": 96, "n_head": 6}),
+    ("mpt", {"n_heads": 6, "attn_config": {"clip_qkv": 1.0, "softmax_scale": 0.3}}),
+    ("falcon-7b-mqa", {"multi_query": False, "rope_parameters": LINEAR}),
+    ("falcon-40b-newarch", {"num_ln_in_parallel_attn": 1, "bias": True}),
+    ("falcon-rw-alibi", {"num_attention_heads": 6, "hidden_size": 96}),
+    ("phi2", {"qk_layernorm": True}),
+    ("stablelm-3b", {"use_parallel_residual": True, "rope_parameters": {**LINEAR, "partial_rotary_factor": 0.5}}),
+    ("starcoder2", {"sliding_window": None, "use_bias": False, "tie_word_embeddings": False}),
+    ("nemotron", {"mlp_bias": True, "attention_bias": True}),
+    ("cohere", {"use_qk_norm": True}),
+    ("cohere2-nope", {"layer_types": None, "num_hidden_layers": 5}),
+    ("olmo", {"clip_qkv": 0.5}),
+    ("biogpt", {"scale_embedding": False}),
+    ("xglm", {"scale_embedding": False}),
+    ("modernbert-decoder", {"norm_bias": True, "mlp_bias": True, "attention_bias": True, "classifier_bias": True}),
+    ("modernbert-decoder", {"layer_types": None, "decoder_bias": False, "tie_word_embeddings": False}),
+]
+
+
+def agrees(theirs: nn.Module, other: nn.Module, ids: torch.Tensor) -> None:
+    with torch.no_grad():
+        expected, got = theirs(ids, use_cache=False).logits, other(ids).logits
+    assert (got - expected).abs().max() <= 2e-5 * max(1.0, float(expected.std()))
+
+
+@pytest.mark.parametrize(("name", "changes"), CHANGES, ids=[f"{n}-{'-'.join(c)}" for n, c in CHANGES])
+def test_in_and_out(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    theirs = reference(name, **changes)
+    theirs.save_pretrained(tmp_path / "in")
+    ours = load_folder(tmp_path / "in")
+    agrees(theirs, ours, tokens(name))
+    export(ours, tmp_path / "out", family=theirs.config.model_type)  # type: ignore[union-attr]
+    attention = theirs.config._attn_implementation  # type: ignore[union-attr]
+    again = type(theirs).from_pretrained(tmp_path / "out", attn_implementation=attention)  # type: ignore[attr-defined]
+    agrees(theirs, again.eval(), tokens(name))
+
+
+def test_biases_lose_digits_as_theirs_do(tmp_path: Path) -> None:
+    """Beyond 256 tokens bfloat16 cannot hold every position, and slopes of six heads are no powers of two."""
+    theirs = reference("falcon-rw-alibi", num_attention_heads=6, hidden_size=96, max_position_embeddings=400)
+    theirs.save_pretrained(tmp_path)
+    agrees(theirs, load_folder(tmp_path), tokens("falcon-rw-alibi", batch=1, length=400))
+
+
+def bare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As a model without its head is saved, with the masks that older files held."""
+    kept = {name.removeprefix("transformer."): t for name, t in tensors.items()}
+    return {**kept, "h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+
+
+def old_head(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """NeoX's head under the name it had."""
+    return {("embed_out.weight" if name == "lm_head.weight" else name): t for name, t in tensors.items()}
+
+
+def same(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return tensors
+
+
+OLD: list[tuple[str, dict[str, Any], Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]]] = [
+    ("gpt2", {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 32, "n_ctx": 32}, bare),
+    (
+        "gpt_neox",
+        {"hidden_size": 64, "intermediate_size": 112, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "max_position_embeddings": 64, "rotary_pct": 0.25, "rotary_emb_base": 10000, "tie_word_embeddings": False},
+        old_head,
+    ),
+    ("bloom", {"n_embed": 48, "n_layer": 3, "num_attention_heads": 4, "offset_alibi": 100, "seq_length": 32}, same),
+    (
+        "modernbert-decoder",
+        {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "max_position_embeddings": 64, "local_attention": 10, "global_attn_every_n_layers": 3,
+         "global_rope_theta": 160000.0, "local_rope_theta": 10000.0},
+        same,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "keys", "change"), OLD, ids=[name for name, _, _ in OLD])
+def test_older_files(
+    name: str,
+    keys: dict[str, Any],
+    change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+    tmp_path: Path,
+) -> None:
+    """Keys and names as files on the hub have them."""
+    theirs = reference(name)
+    theirs.save_pretrained(tmp_path)
+    tensors = change(load_file(tmp_path / "model.safetensors"))
+    save_file(tensors, tmp_path / "model.safetensors")
+    config = {"model_type": theirs.config.model_type, "vocab_size": 99, **keys}  # type: ignore[union-attr]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    agrees(theirs, load_folder(tmp_path), tokens(name))
