@@ -37,5 +37,5 @@ class KeyALiBi(Position):
         self.scale = site.d_model**-0.5 if options.scale is None else options.scale
 
     def bias(self, mask: Mask) -> Tensor:
-        slope = torch.tensor(self.slopes, device=mask.device)[:, None, None]
+        slope = torch.tensor(self.slopes, device=mask.device).bfloat16()[:, None, None]
         return (slope * mask.key_positions[..., None, :, :]).float() * self.scale  # (H, T, S) or (B, H, T, S)
