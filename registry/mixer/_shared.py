@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import ActivationSlot, Norm, NormSlot, Site
+from registry.contracts import Activation, ActivationSlot, Norm, NormSlot, Site
 from registry.options import Count, Group, Natural, Positive, Rate, Width, named
 
 
@@ -198,3 +198,28 @@ def norm_of(heads: Heads, site: Site, count: int) -> nn.Module:
 def temperature_of(warmth: Warmth | None) -> "Temperature | NoTemperature":
     """What scales queries by their position."""
     return NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
+
+
+def gate_of(result: Result, site: Site, heads: int, width: int) -> Gate | NoGate:
+    """What gates the outputs of `heads` heads of `width` channels."""
+    if result.gate is None:
+        return NoGate()
+    gates = width if result.gate == "channel" else 1
+    activation = site.inside(d_model=heads * gates).build(result.activation, Activation)
+    return Gate(site.d_model, heads, gates, activation)
+
+
+def split(x: Tensor, width: int) -> Tensor:
+    """Heads of `width` channels apart: (B, T, H K) -> (B, H, T, K)."""
+    return x.unflatten(-1, (-1, width)).transpose(1, 2)
+
+
+def head_width(n_heads: int, head_dim: int | None, site: Site) -> int:
+    """Width of a head; ValueError when d_model is to be divided and cannot be."""
+    if head_dim is not None:
+        return head_dim
+    if site.d_model % n_heads:
+        raise ValueError(
+            f"n_heads must divide d_model ({site.d_model}), got {n_heads}; choose another, or give head_dim"
+        )
+    return site.d_model // n_heads

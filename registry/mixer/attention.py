@@ -12,17 +12,18 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Activation, Kernel, Mixer, Norm, Site
+from registry.contracts import Kernel, Mixer, Norm, Site
 from registry.core import register
 from registry.mixer._shared import (
-    Gate,
     Heads,
     KeyValues,
-    NoGate,
     Result,
     Ring,
     Scores,
+    gate_of,
+    head_width,
     norm_of,
+    split,
     temperature_of,
 )
 from registry.options import AsTuple, Count, Width
@@ -65,13 +66,12 @@ class Attention(Mixer):
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.head_dim = _head_dim(options, site)
+        self.head_dim = head_width(options.n_heads, options.head_dim, site)
         self.value_dim = self.head_dim if options.heads.value_dim is None else options.heads.value_dim
         self.kv_heads = options.n_heads if options.n_kv_heads is None else options.n_kv_heads
-        self.window, self.chunk = options.window, options.scores.chunk
+        self.window, self.chunk, self.softcap = options.window, options.scores.chunk, options.scores.softcap
         scale = self.head_dim**-0.5 if options.scores.scale is None else options.scores.scale
         self.scale = scale / (site.layer + 1) if options.scores.by_depth else scale
-        self.softcap = options.scores.softcap
         self.dropout = site.dropout if options.scores.dropout is None else options.scores.dropout
         self._build_heads(options, site)
         self._build_result(options, site)
@@ -91,20 +91,15 @@ class Attention(Mixer):
         self.q_norm = norm_of(heads, inside, options.n_heads)
         self.k_norm = norm_of(heads, inside, self.kv_heads)
         self.v_norm = site.inside(d_model=self.value_dim).build(heads.value_norm, Norm)
-        self.scope, self.norm_first = heads.scope, heads.place == "before"
+        self.scope, self.norm_first, self.value_scale = heads.scope, heads.place == "before", heads.value_scale
         self.clip = nn.Identity() if heads.clip is None else nn.Hardtanh(-heads.clip, heads.clip)
-        self.value_scale = heads.value_scale
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
         self.temperature = temperature_of(options.scores.temperature)
 
     def _build_result(self, options: Options, site: Site) -> None:
         result, wide = options.result, options.n_heads * self.value_dim
-        self.gate: Gate | NoGate = NoGate()
-        if result.gate is not None:
-            width = self.value_dim if result.gate == "channel" else 1
-            inner = site.inside(d_model=options.n_heads * width)
-            self.gate = Gate(site.d_model, options.n_heads, width, inner.build(result.activation, Activation))
+        self.gate = gate_of(result, site, options.n_heads, self.value_dim)
         self.norm = site.inside(d_model=wide).build(result.norm, Norm)
         self.out = nn.Linear(wide, site.d_model, bias="out" in options.bias)
 
@@ -143,27 +138,13 @@ class Attention(Mixer):
         v = self.clip(k if self.v is None else self.v(x))
         if self.scope == "all":
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = _split(self.clip(q), self.head_dim), _split(self.clip(k), self.head_dim)
+        q, k = split(self.clip(q), self.head_dim), split(self.clip(k), self.head_dim)
         if self.scope != "all" and self.norm_first:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = self.position.rotate(q, k, context)
         if not self.norm_first:
             q, k = self.q_norm(q), self.k_norm(k)
-        v = self.v_norm(_split(v, self.value_dim))
+        v = self.v_norm(split(v, self.value_dim))
         if self.value_scale is not None:
             v = v * self.value_scale
         return self.temperature(q, context), k, v
-
-
-def _split(x: Tensor, width: int) -> Tensor:
-    return x.unflatten(-1, (-1, width)).transpose(1, 2)  # (B, T, H K) -> (B, H, T, K)
-
-
-def _head_dim(options: Attention.Options, site: Site) -> int:
-    if options.head_dim is not None:
-        return options.head_dim
-    if site.d_model % options.n_heads:
-        raise ValueError(
-            f"n_heads must divide d_model ({site.d_model}), got {options.n_heads}; choose another, or give head_dim"
-        )
-    return site.d_model // options.n_heads

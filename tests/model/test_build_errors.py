@@ -9,7 +9,7 @@ from torch import Tensor
 
 from registry import core
 from registry.context import Context
-from registry.contracts import Mixer, PositionSlot, Site
+from registry.contracts import Mixer, Site
 from tests.spec.pages import PAGE, Pages
 from transformer_kit.model.build import assemble, build
 from transformer_kit.spec.errors import SpecError
@@ -33,13 +33,9 @@ def plain_mixer() -> Iterator[None]:
         class Mean(Mixer):
             """Mean over the tokens so far."""
 
-            class Options(Mixer.Options):
-                position: PositionSlot | None = None
-                """Scheme of this mixer."""
-
             def __init__(self, options: Any, site: Site) -> None:
                 super().__init__(options, site)
-                self.position = self.position_at(options.position, site)
+                self.position = self.position_at(site)
 
             def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
                 return x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
@@ -56,31 +52,30 @@ WRONG = {
     ),
     "odd rotary width": (
         ("n_heads: 4", "n_heads: 4, head_dim: 3"),
-        "page.yaml:6:3: model.position: the rotated width must be even and at least 2, got 3 "
-        "(head_dim 3 times fraction 1.0); choose another head_dim or fraction",
+        "page.yaml:6:3: model.position: the rotated width must be even, at least 2 and at most head_dim (3), got 3",
     ),
-    "odd rotary width of one mixer": (
-        ("n_heads: 4", "n_heads: 4, position: {type: rope, fraction: 0.4}"),
-        "page.yaml:11:44: model.layers.block.mixer.position: the rotated width must be even and at least 2, got 3",
+    "odd rotary width of one block": (
+        ("type: pre_norm", "type: pre_norm\n      position: {type: rope, fraction: 0.4}"),
+        "page.yaml:11:7: model.layers.block.position: the rotated width must be even, at least 2 and at most",
     ),
     "learned positions inside a mixer": (
-        ("n_heads: 4", "n_heads: 4, position: learned"),
-        "page.yaml:11:7: model.layers.block.mixer: position 'learned' acts on the embedding, not in mixer 'attention'; "
+        ("type: pre_norm", "type: pre_norm\n      position: learned"),
+        "page.yaml:12:7: model.layers.block.mixer: position 'learned' acts on the embedding, not in mixer 'attention'; "
         "choose it as the model's `position`",
     ),
     "rope in a mixer that takes none": (
         (MIXER, "mixer: my.mean"),
         "page.yaml:11:7: model.layers.block.mixer: position 'rope' acts on the rotation, not in mixer 'my.mean'; "
-        "mixers that take it: attention",
+        "mixers that take it: attention, differential, latent",
     ),
     "rope of its own in a mixer that takes none": (
-        (MIXER, "mixer: {type: my.mean, position: rope}"),
-        "page.yaml:11:7: model.layers.block.mixer: position 'rope' acts on the rotation, not in mixer 'my.mean'",
+        (MIXER, "position: {type: rope, theta: 5.0}\n      mixer: my.mean"),
+        "page.yaml:12:7: model.layers.block.mixer: position 'rope' acts on the rotation, not in mixer 'my.mean'",
     ),
     "alibi in a mixer that takes none": (
-        (MIXER, "mixer: {type: my.mean, position: alibi}"),
-        "page.yaml:11:7: model.layers.block.mixer: position 'alibi' acts on the bias, not in mixer 'my.mean'; "
-        "mixers that take it: attention",
+        (MIXER, "position: alibi\n      mixer: my.mean"),
+        "page.yaml:12:7: model.layers.block.mixer: position 'alibi' acts on the bias, not in mixer 'my.mean'; "
+        "mixers that take it: attention, differential",
     ),
 }
 
@@ -105,7 +100,7 @@ def test_all_that_cannot_be_built_is_named_at_once(pages: Pages) -> None:
     more = """\
     kinds:
       odd: {mixer: {n_heads: 6}}
-      own: {mixer: {position: learned}}
+      own: {position: learned}
     pattern: [block, odd, own, block]
     at: {-1: {mixer: {n_heads: 7}}}
 """
@@ -113,7 +108,6 @@ def test_all_that_cannot_be_built_is_named_at_once(pages: Pages) -> None:
     assert [line.split(";")[0] for line in pages.wrong(text, judge=assemble)] == [
         "page.yaml:11:7: model.layers.block.mixer: n_heads must divide d_model (32), got 5",
         "page.yaml:14:13: model.layers.kinds.odd.mixer: n_heads must divide d_model (32), got 6",
-        "page.yaml:15:13: model.layers.kinds.own.mixer: n_heads must divide d_model (32), got 5",
         "page.yaml:17:15: model.layers.at.-1.mixer: n_heads must divide d_model (32), got 7",
     ]
 

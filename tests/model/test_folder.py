@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from registry import core
+from registry.context import Context
 from registry.contracts import FFN, Site
 from transformer_kit.model import folder as folders
 from transformer_kit.model.build import build
@@ -99,7 +100,7 @@ def test_what_a_part_computes_is_not_saved_and_comes_back(tmp_path: Path) -> Non
             def reset_parameters(self) -> None:
                 torch.arange(len(self.scale), out=self.scale)
 
-            def forward(self, x: Tensor) -> Tensor:
+            def forward(self, x: Tensor, context: Context) -> Tensor:
                 return x * self.scale
 
         model = build(Spec.of(page(layers={"count": 1, "block": {**BLOCK, "ffn": "my.scaled"}}))).eval()

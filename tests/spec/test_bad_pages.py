@@ -20,7 +20,7 @@ ONE = {
     ),
     "part without a name": (
         ("type: gated, ", ""),
-        "page.yaml:12:7: model.layers.block.ffn: needs `type:`, the name of a ffn (gated, mlp); got only d_ff",
+        "page.yaml:12:7: model.layers.block.ffn: needs `type:`, the name of a ffn (gated, mlp, moe); got only d_ff",
     ),
     "option of another part": (
         ("type: gated, d_ff: 48", "type: gated, theta: 1.0"),
@@ -36,8 +36,8 @@ ONE = {
         "page.yaml:7:3: model.theta: no key 'theta' here; it belongs to position 'rope'",
     ),
     "option of what is around": (
-        ("n_heads: 4", "n_heads: 4, norm: none"),
-        "page.yaml:11:44: model.layers.block.mixer.norm: no option 'norm' in 'attention'; "
+        ("n_heads: 4", "n_heads: 4, residual_scale: 2.0"),
+        "page.yaml:11:44: model.layers.block.mixer.residual_scale: no option 'residual_scale' in 'attention'; "
         "it belongs to the block 'pre_norm' around it",
     ),
     "option of another type": (
@@ -45,8 +45,8 @@ ONE = {
         "page.yaml:6:26: model.position.base: no option 'base' in 'rope'; it belongs to 'sinusoidal'",
     ),
     "option of a part that has none": (
-        ("position: rope", "position: {type: alibi, slope: 1}"),
-        "page.yaml:6:27: model.position.slope: no option 'slope' in 'alibi'; it has none",
+        ("position: rope", "position: {type: none, slope: 1}"),
+        "page.yaml:6:26: model.position.slope: no option 'slope' in 'none'; it has none",
     ),
     "part of another family": (
         ("type: gated, d_ff: 48", "type: attention"),

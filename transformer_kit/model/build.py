@@ -144,8 +144,8 @@ class _Assembler:
             self.above.pop()
 
     def _path(self, options: Options, site: Site) -> tuple[Any, ...]:
-        """Where in the spec these options stand: below what is being built, or among the model's own."""
-        below = _slots(*self.above[-1]) if self.above else []
+        """Where in the spec these options stand: below something that is being built, or among the model's own."""
+        below = [slot for above in reversed(self.above) for slot in _slots(*above)]
         if options.part.family == "block":
             return ("model", "layers", "blocks", site.layer)
         return next((p for o, p in [*below, *self.roots] if o is options), ("model",))
