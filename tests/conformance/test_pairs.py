@@ -34,7 +34,7 @@ def test_every_pair_stands_in_a_row_or_is_refused() -> None:
     rows, refused = rows_and_refused()
     standing = {pair for row in rows for pair in row.pairs}
     assert standing.isdisjoint(refused)
-    assert Space().pairs() == (standing | refused) & Space().pairs()
+    assert Space().pairs() <= standing | refused
 
 
 def test_refusals_are_few_and_each_part_stands_somewhere() -> None:

@@ -28,7 +28,7 @@ Choice = tuple[Key, int]
 """A place, and which of its values."""
 Pair = frozenset[Choice]
 
-TRIES = 6
+TRIES = 5
 """How many models with a pair are tried before it counts as refused."""
 
 
@@ -49,18 +49,19 @@ def covering(seed: int = 0) -> tuple[list[Row], set[Pair]]:
     """Rows that hold every pair of choices that can stand together, and the pairs that cannot."""
     space, random_ = Space(), random.Random(seed)
     missing = space.pairs()
-    impossible = {c for c in space.choices if not space.stands(c, missing, random_)}
-    refused = {p for p in missing if p & impossible}
+    known = {c: row for c in space.choices if (row := space.first_row(c, missing, random_)) is not None}
+    refused = {p for p in missing if not p <= known.keys()}
     rows: list[Row] = []
     for pair in random_.sample(sorted(missing, key=sorted), len(missing)):
         if pair in refused or pair not in missing:
             continue
-        row = space.row_with(pair, missing, refused, random_)
+        row = space.row_with(pair, missing, refused, random_) or space.row_near(pair, [*known.values(), *rows])
         if row is None:
             refused.add(pair)
         else:
             rows.append(row)
             missing -= row.pairs
+            refused -= row.pairs
     return rows, refused
 
 
@@ -98,9 +99,23 @@ class Space:
             here = self.needs[here[0]]
         return found
 
-    def stands(self, choice: Choice, missing: set[Pair], random_: random.Random) -> bool:
-        """Whether any model has this choice."""
-        return any(self.row_with({choice}, missing, set(), random_) is not None for _ in range(TRIES))
+    def first_row(self, choice: Choice, missing: set[Pair], random_: random.Random) -> Row | None:
+        """A model with this choice, as plain as can be; None when there is none."""
+        plainest = self.row(self.implied(choice))
+        if plainest is not None:
+            return plainest
+        tried = (self.row_with({choice}, missing, set(), random_) for _ in range(TRIES))
+        return next((row for row in tried if row is not None), None)
+
+    def row_near(self, pair: Pair, rows: list[Row]) -> Row | None:
+        """A model with this pair, made from one that has half of it by changing nothing but the other half."""
+        for one in sorted(pair):
+            (other,) = pair - {one}
+            for near in [row for row in rows if one in row.chosen][:TRIES]:
+                row = self.row({**dict(near.chosen), **self.implied(one), **self.implied(other)})
+                if row is not None and pair <= row.chosen:
+                    return row
+        return None
 
     def row_with(self, pair: Set[Choice], missing: set[Pair], refused: set[Pair], random_: random.Random) -> Row | None:
         """A model with this pair, and with as many missing ones as possible; None when all that are tried are refused.
