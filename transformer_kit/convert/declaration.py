@@ -122,8 +122,15 @@ def _with_fragments(page: dict[str, Any], path: Path) -> dict[str, Any]:
         fragment = next((p for p in (path.parent / f"_{name}.yaml", FOLDER / f"_{name}.yaml") if p.is_file()), None)
         if fragment is None:
             raise ConvertError(str(path), [f"no fragment '{name}'"])
-        base = laid(base, _with_fragments(_plain(files.page(fragment)[0]), fragment))
+        own = fragment.parent != FOLDER
+        base = laid(base, _with_fragments(_plain(files.page(fragment)[0]), fragment) if own else _shared(fragment))
     return laid(base, page)
+
+
+@cache
+def _shared(fragment: Path) -> dict[str, Any]:
+    """A fragment of the kit's own, with what it includes: read once, though many families include it."""
+    return _with_fragments(_plain(files.page(fragment)[0]), fragment)
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
