@@ -15,29 +15,53 @@ BASE = "quickstart"
 """The shipped page that every example is laid on."""
 
 
-class Place:
-    """Where in a page a family's slot stands, below parts that the base page has."""
+KNOWN: dict[str, Any] = {
+    "paths": "corpus/*.txt",
+    "factor": 4.0,
+    "original": 256,
+    "alpha": 8.0,
+    "fraction": 0.25,
+    "short": [1.0, 1.0, 1.1, 1.2],
+    "long": [1.0, 2.0, 4.0, 8.0],
+    "latents": {"kv": 64},
+    "plain_dim": 32,
+    "turn_dim": 16,
+    "value_dim": 32,
+    "n_experts": 8,
+    "k": 2,
+    "router": {"type": "softmax", "k": 2},
+    "expert": {"type": "gated", "d_ff": 128},
+}
+"""Values of required options that the base page has not."""
+FITTED: dict[tuple[str, str], dict[str, Any]] = {
+    ("dataset", "jsonl"): {"paths": "corpus/*.jsonl"},
+    ("scaling", "longrope"): {"around": {"fraction": 0.25}},
+}
+"""Values for one part alone; `around` is for the part that holds it."""
 
-    def __init__(self, keys: tuple[str, ...], many: bool) -> None:
-        self.keys = keys
-        self.many = many
-        self.family = ""
+
+class Place:
+    """Where in a page a family's slot stands; `around` is what the part that holds it needs beside it."""
+
+    def __init__(self, family: str, keys: tuple[str, ...], many: bool, around: dict[str, Any]) -> None:
+        self.family, self.keys, self.many, self.around = family, keys, many, around
 
     def example(self, name: str) -> str:
         """YAML that puts the part there."""
+        keys = self.keys[:-1] if self.around else self.keys
         value = _written(self.family, name)
         value = [value] if self.many else value
-        outer = [f"{'  ' * i}{key}:" for i, key in enumerate(self.keys[:-1])]
-        deep = isinstance(value, dict) and any(isinstance(v, dict) for v in value.values())
-        inner = yaml.safe_dump({self.keys[-1]: value}, sort_keys=False, default_flow_style=None, width=100)
-        inner = (
-            inner if deep else inner.strip().removeprefix("{").removesuffix("}") if isinstance(value, str) else inner
-        )
-        return "\n".join([*outer, indent(inner.strip(), "  " * len(outer))])
+        if self.around:
+            beside = FITTED.get((self.family, name), {}).get("around", {})
+            value = {**self.around, **beside, self.keys[-1]: value}
+        outer = [f"{'  ' * i}{key}:" for i, key in enumerate(keys[:-1])]
+        inner = yaml.safe_dump({keys[-1]: value}, sort_keys=False, default_flow_style=None, width=100).strip()
+        inner = inner.removeprefix("{").removesuffix("}") if isinstance(value, str) else inner
+        return "\n".join([*outer, indent(inner, "  " * len(outer))])
 
 
 def places() -> dict[str, Place]:
-    """The shallowest place of each family."""
+    """A place of each family: the shallowest below parts that the base page has, else in another part of those."""
     found: dict[str, Place] = {}
     base = _base()
     pending: list[tuple[type[Group], tuple[str, ...]]] = [(RunSpec, ())]
@@ -50,13 +74,34 @@ def places() -> dict[str, Place]:
                 pending += [(g, p) for p, g in _groups_of(field.annotation, keys)]
                 continue
             many = group is not Layers and str(field.annotation).startswith("tuple")
-            place = found.setdefault(family, Place(keys, many))
-            place.family = family
+            found.setdefault(family, Place(family, keys, many, _around(group, key)))
             written = _at(base, keys)
             chosen = written.get("type") if isinstance(written, dict) else written
             if isinstance(chosen, str):
                 pending.append((core.get(family, chosen).Options, keys))
-    return found
+    return found | {f: place for f in core.families() if f not in found and (place := _elsewhere(f, found))}
+
+
+def _elsewhere(family: str, found: dict[str, Place]) -> Place | None:
+    """A place in a part that the base page does not have, of a family that has a place."""
+    for outer, place in found.items():
+        for name in core.names(outer):
+            options = core.get(outer, name).Options
+            for key, field in options.model_fields.items():
+                if slot_family(field) == family:
+                    return Place(family, (*place.keys, key), False, _around(options, key))
+    return None
+
+
+def _around(group: type[Group], key: str) -> dict[str, Any]:
+    """What the part with these options needs, where not all of its family have the option `key`; else nothing."""
+    part = getattr(group, "part", None)
+    if part is None or any(
+        key in contract.model_fields for contract in group.__mro__[1:] if issubclass(contract, Group)
+    ):
+        return {}
+    written = _written(part.family, part.name)
+    return written if isinstance(written, dict) else {"type": written}
 
 
 def _groups_of(annotation: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], type[Group]]]:
@@ -68,7 +113,7 @@ def _groups_of(annotation: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[s
 def _written(family: str, name: str) -> Any:
     """A part as YAML: its bare name, or a mapping with what it cannot do without, taken from the base page."""
     fields = core.get(family, name).Options.model_fields
-    known = {"paths": "corpus/*.jsonl" if name == "jsonl" else "corpus/*.txt"}
+    known = KNOWN | FITTED.get((family, name), {})
     needed = {k: known.get(k) or _anywhere(_base(), k) for k, field in fields.items() if field.is_required()}
     return {"type": name, **needed} if needed else name
 

@@ -3,6 +3,7 @@
     docs/reference/parts/<family>.md   every part with its options, paper, capabilities and an example
     docs/reference/spec.md             every key of a page
     docs/reference/cli.md              every command
+    docs/reference/families.md         every family of published models, with what parity.json says was measured
     README.md                          the table of parts
 
 `python -m docs.generate --check` writes nothing and says, with exit code 1, which of them are not current.
@@ -18,6 +19,7 @@ from typing import Any
 
 from docs.commands import commands
 from docs.examples import BASE, Place, places
+from docs.families import families_page
 from docs.options import code, rows
 from registry import contracts, core
 from registry.options import Group, slot_family
@@ -56,6 +58,7 @@ def pages() -> dict[str, str]:
     found[f"{REFERENCE}/README.md"] = index_page()
     found[f"{REFERENCE}/spec.md"] = spec_page()
     found[f"{REFERENCE}/cli.md"] = commands(NOTE)
+    found[f"{REFERENCE}/families.md"] = families_page(NOTE)
     found["README.md"] = _with_table(_read("README.md"))
     return found
 
@@ -71,6 +74,7 @@ def index_page() -> str:
         "",
         "- [Keys of a page](spec.md)",
         "- [Commands](cli.md)",
+        "- [Families of published models](families.md)",
         "- [Glossary](../glossary.md)",
     ]
     lines += ["", "## Parts", "", parts_table("parts")]
@@ -114,7 +118,8 @@ def part_section(family: str, name: str, place: Place | None) -> list[str]:
         "",
     ]
     values = [(n, getattr(part, n)) for n in declared(family)]
-    told = [f"`{n}` {code(v)}" for n, v in values if v not in ((), frozenset())]
+    plain = ((), frozenset())
+    told = [f"`{n}` {code(v)}" for n, v in values if v not in plain and v != getattr(contracts.ModelPart, n, None)]
     lines += [f"Declares {', '.join(told)}.", ""] if told else []
     options = rows(part.Options)
     header = ["| option | type | default | what |", "|---|---|---|---|"]
@@ -191,7 +196,8 @@ def declared(family: str) -> dict[str, str]:
     contract = contract_of(family)
     own = _class_variables(contract)
     common = _class_variables(contracts.ModelPart) if issubclass(contract, contracts.ModelPart) else {}
-    used = {n for n in common for part in core.names(family) if getattr(core.get(family, part), n)}
+    parts = [core.get(family, name) for name in core.names(family)]
+    used = {n for n in common if any(getattr(part, n) != getattr(contract, n) for part in parts)}
     return {n: doc for n, doc in (common | own).items() if n in own or n in used}
 
 

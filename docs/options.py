@@ -23,6 +23,8 @@ def rows(group: type[Group], prefix: str = "", *, section: str | None = None, fo
         what = (field.description or "").replace("\n", " ").replace("|", "\\|")
         inner = None if slot_family(field) else _group(field.annotation)
         if inner is not None and section is None:
+            if field.default is None:
+                found.append(f"| `{prefix}{name}` | mapping or null | `null` | {what} |")
             found += rows(inner, f"{prefix}{name}.", folder=folder)
         else:
             kind = _type(field, folder) if inner is None else f"[mapping](#{section}{name})"

@@ -4,6 +4,7 @@ A block runs as it stands. An HTML comment on the line before it, which a reader
 
     <!-- part of: quickstart -->   YAML that is a piece of a page: laid on this shipped page and checked there
     <!-- file: mine.yaml -->       the text of a file, which later blocks of the page use; Python in it is not run
+    <!-- declaration: file -->     YAML that declares a family: read as that, written into this file
     <!-- excerpt of: file -->      text that stands like this in a file which an earlier block made
     <!-- wrong: text -->           YAML that is refused with this text
     <!-- shorter: --set a=b -->    added to each `kit train` of the block, which else would take minutes
@@ -26,7 +27,7 @@ TOLD = ("text", "toml")
 CHECKOUT = "<!-- session: checkout -->"
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_ORDERS = "part of|file|excerpt of|wrong|shorter|short already|not run"
+_ORDERS = "part of|file|declaration|excerpt of|wrong|shorter|short already|not run"
 _COMMENT = re.compile(rf"<!-- ({_ORDERS})(?:: ([^\n]*))? -->\n\Z")
 
 

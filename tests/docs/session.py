@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.docs.blocks import CHECKOUT, ROOT, TOLD, Block
+from transformer_kit.convert import declaration
 from transformer_kit.model.build import assemble
 from transformer_kit.spec import files, yaml
 from transformer_kit.spec.schema import RunSpec
@@ -35,6 +36,10 @@ class Session:
             assert block.text in Path(block.orders["excerpt of"]).read_text("utf-8")
         elif "file" in block.orders:
             self._write(block)
+        elif "declaration" in block.orders:
+            target = Path(block.orders["declaration"])
+            target.write_text(block.text, "utf-8")
+            declaration.read(target)
         elif block.language in TOLD:
             return
         elif block.language == "python":

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from docs import generate
+from docs.families import measurements
 from tests.docs.blocks import ROOT, pages
+from transformer_kit.convert.declaration import declarations
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -17,6 +19,13 @@ def test_reference_is_current() -> None:
     stray = {str(p.relative_to(ROOT)) for p in (ROOT / "docs/reference").rglob("*.md")} - set(written)
     assert not stale, "run `python -m docs.generate`"
     assert not stray
+
+
+def test_measured_families_are_declared_and_near() -> None:
+    known = declarations()
+    for name, figures in measurements()["configurations"].items():
+        assert figures["family"] in known, name
+        assert figures["difference"] <= 2e-5 * max(1.0, figures["std"]), name
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -37,8 +37,11 @@ def serve(address: Path) -> None:
     """Answer commands until killed."""
     from registry import plugins
 
-    with tempfile.TemporaryDirectory() as folder:  # one short run imports whatever any command will import
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # one short run and one export import whatever any command will import
         _run(["train", "quickstart", "--out", f"{folder}/run", *SHORT])
+        _run(["export", f"{folder}/run", f"{folder}/exported"])
     plugins.all_entries.cache_clear()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as door:
