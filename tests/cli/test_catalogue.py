@@ -64,9 +64,9 @@ def test_examples_validate(family: str, name: str) -> None:
 
 def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:
     rope = kit("show", "position/rope", "--json").json()
-    assert rope["capabilities"] == {"acts": "rotation", "shift_invariant": True}
+    assert rope["capabilities"] == {"acts": "rotation", "shift_invariant": True, "one_graph": True}
     assert rope["papers"][0] == "https://arxiv.org/abs/2104.09864"
-    assert rope["example"] == "model:\n  position: {type: rope, theta: 10000.0, fraction: 1.0}"
+    assert rope["example"] == "model:\n  position: {type: rope, theta: 10000.0, fraction: 1.0, pairing: half, reverse: false}"
     theta = rope["options"][0]
     assert (theta["name"], theta["type"], theta["required"], theta["default"]) == (
         "theta",
@@ -79,7 +79,7 @@ def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:
     assert attention["places"][0] == "model.layers.block.mixer"
     types = {option["name"]: (option["type"], option["required"]) for option in attention["options"]}
     assert types["n_heads"] == ("whole number at least 1", True)
-    assert types["qk_norm"] == ("a part of norm", False)
+    assert types["heads.qk_norm"] == ("a part of norm", False)
     assert types["bias"] == ("list of q | k | v | out", False)
     assert "scores.softcap" in types
 

@@ -70,7 +70,8 @@ def test_explain_tells_where_values_come_from(kit: Kit, page: Path, tmp_path: Pa
     assert origin("model.layers.at.-1.ffn.d_ff") == (8, "page", 2)
     assert origin("model.position.theta") == (10000.0, "default", 0)
     assert origin("model.position.type") == ("rope", "extends", 6)
-    assert origin("model.norm") == ({"type": "layer_norm", "eps": 1e-5, "weight": True, "bias": True}, "default", 0)
+    norm = {"type": "layer_norm", "eps": 1e-5, "weight": True, "bias": True, "offset": 0.0}
+    assert origin("model.norm") == (norm, "default", 0)
     assert origin("model.d_model", "model.d_model=64") == (64, "set", 0)
     found = kit("explain", child, "model.position.theta").out
     assert "model.position.theta = 10000.0" in found

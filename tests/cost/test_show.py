@@ -63,11 +63,12 @@ def test_the_tree_holds_every_parameter(patterned: Card) -> None:
 def test_a_part_shows_what_its_page_chose(page: Page) -> None:
     norm = {"type": "rms_norm", "offset": 1.0}
     inner = {"type": "rms_norm", "eps": 1e-5}
-    found = card(page(norm=norm, mixer={"qk_norm": inner}, position={"type": "rope", "theta": 5e5}))
+    found = card(page(norm=norm, mixer={"heads": {"qk_norm": inner}}, position={"type": "rope", "theta": 5e5}))
     layer, last = found.parts[1], found.parts[2]
     names = {child.label: child.choices for child in layer.children}
     assert last.choices == names["mixer_norm"] == names["ffn_norm"] == {"offset": 1.0}
-    q_norm, position = layer.children[1].children
+    inside = {child.label: child for child in layer.children[1].children}
+    q_norm, position = inside["q_norm, k_norm"], inside["position"]
     assert (q_norm.label, q_norm.count, q_norm.choices) == ("q_norm, k_norm", 2, {"eps": 1e-5})
     assert position.choices == {"theta": 5e5}
 

@@ -129,19 +129,23 @@ def _example(family: str, name: str) -> str:
 
 def written_out(family: str, name: str) -> dict[str, Any]:
     """A mapping that describes the part: what it requires, and the simple options that have a default."""
-    part = core.get(family, name)
-    schema = part.Options.model_json_schema()
+    schema = core.get(family, name).Options.model_json_schema()
     options: dict[str, Any] = {"type": name}
     for key, option in schema.get("properties", {}).items():
         if "default" not in option:
-            options[key] = _sample(option)
+            options[key] = _sample(option, schema.get("$defs", {}))
         elif isinstance(option["default"], (int, float, str)) and "family" not in option:
             options[key] = option["default"]
     return options
 
 
-def _sample(option: dict[str, Any]) -> Any:
+def _sample(option: dict[str, Any], groups: dict[str, Any]) -> Any:
     """A value that an option without default may have."""
+    if "$ref" in option:
+        inner = groups[option["$ref"].rpartition("/")[2]].get("properties", {})
+        return {key: _sample(o, groups) for key, o in inner.items() if "default" not in o}
+    if option.get("examples"):
+        return option["examples"][0]
     if "family" in option:
         family = option["family"]
         return written_out(family, core.names(family)[0])
@@ -150,7 +154,7 @@ def _sample(option: dict[str, Any]) -> Any:
         return option["enum"][0]
     kind = option.get("type")
     if kind == "array":
-        return [_sample(option["items"])]
+        return [_sample(option["items"], groups)]
     if kind == "integer":
         return min(max(8, option.get("minimum", 8)), option.get("maximum", 8))
     return {"number": 0.001, "boolean": True}.get(str(kind), "...")

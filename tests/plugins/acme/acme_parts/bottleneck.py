@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from registry.context import Context
 from registry.contracts import FFN, Activation, ActivationSlot, Site
 from registry.options import Width, named
 
@@ -23,5 +24,5 @@ class Bottleneck(FFN):
         self.activation = site.inside(d_model=options.width).build(options.activation, Activation)
         self.up = nn.Linear(options.width, site.d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.up(self.activation(self.down(x)))

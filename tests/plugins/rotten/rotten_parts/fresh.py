@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from registry.context import Context
 from registry.contracts import FFN, Activation, Site
 
 
@@ -15,7 +16,7 @@ class Fresh(Activation):
 class Stray(FFN):
     """Announced as an activation, and none."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         return x
 
 
