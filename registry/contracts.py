@@ -127,6 +127,8 @@ class ModelPart(Part, nn.Module):
 
     residual: ClassVar[tuple[str, ...]] = ()
     """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
+    one_graph: ClassVar[bool] = True
+    """torch.compile traces it without a break. False where what to compute is known only once tokens are."""
 
     def __init__(self, options: Any, site: Site) -> None:
         nn.Module.__init__(self)
@@ -165,6 +167,8 @@ class Position(ModelPart):
     """`embedding` (added to it), `rotation` (of queries and keys), `bias` (on scores) or `nowhere`."""
     shift_invariant: ClassVar[bool] = True
     """Logits do not change when all positions grow by the same amount."""
+    settled: bool = True
+    """What it does to a token does not depend on how many follow, so that reading in pieces is reading at once."""
     gain: float = 1.0
     """What a mixer that turns a part of each head alone multiplies the scale of its scores by."""
 
@@ -185,6 +189,8 @@ class Scaling(Part):
     """Stretches rotary positions to longer contexts than a model was first trained on."""
 
     family = "scaling"
+    settled: bool = True
+    """See `Position.settled`."""
     gain: float = 1.0
     """See `Position.gain`."""
 

@@ -16,7 +16,12 @@ from registry.options import Count, Positive, named
 
 @register
 class MoE(FFN):
-    """norm(scale * (sum over the chosen experts e of weight_e * expert_e(x), plus shared(x)))."""
+    """norm(scale * (sum over the chosen experts e of weight_e * expert_e(x), plus shared(x))).
+
+    No single graph: how many tokens an expert receives is known only once the router has chosen.
+    """
+
+    one_graph = False
 
     class Options(FFN.Options):
         n_experts: Count = Field(examples=[6, 4])

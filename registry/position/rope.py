@@ -37,7 +37,7 @@ class RoPE(Position):
         self.width = int(site.d_model * options.fraction) if options.width is None else options.width  # R
         self.sense = -1.0 if options.reverse else 1.0
         self.scaling = site.build(options.scaling, Scaling)
-        self.gain = self.scaling.gain
+        self.settled, self.gain = self.scaling.settled, self.scaling.gain
         self.quarter = _half if options.pairing == "half" else _interleaved
         self.key = ("rope", self.width, repr(options))
         if not 2 <= self.width <= site.d_model or self.width % 2:
@@ -45,20 +45,24 @@ class RoPE(Position):
                 f"the rotated width must be even, at least 2 and at most head_dim ({site.d_model}), got {self.width} "
                 f"(from fraction {options.fraction}, width {options.width}); choose another head_dim, fraction or width"
             )
+        for length in (1, site.max_seq_len):
+            self._frequencies(length, torch.device("cpu"))  # so that a scaling that does not fit is refused here
 
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         cos, sin = context.once((*self.key, q.dtype), lambda: self._angles(context, q))
         return self._turn(q, cos, sin), self._turn(k, cos, sin)
 
     def _angles(self, context: Context, like: Tensor) -> tuple[Tensor, Tensor]:
-        exponent = torch.arange(0, self.width, 2, device=context.positions.device, dtype=torch.float32) / self.width
-        length = context.start + context.length
-        frequency, factor = self.scaling.frequencies(self.theta**-exponent, self.theta, length)
+        frequency, factor = self._frequencies(context.start + context.length, context.positions.device)
         angle = context.positions[..., None].float() * frequency  # (T, R/2) or (B, T, R/2)
         angle = torch.cat([angle, angle], dim=-1) if self.quarter is _half else angle.repeat_interleave(2, dim=-1)
         if angle.ndim == 3:
             angle = angle[:, None]  # (B, 1, T, R): the same for all heads
         return (angle.cos() * factor).type_as(like), (angle.sin() * (self.sense * factor)).type_as(like)
+
+    def _frequencies(self, length: int, device: torch.device) -> tuple[Tensor, float]:
+        exponent = torch.arange(0, self.width, 2, device=device, dtype=torch.float32) / self.width
+        return self.scaling.frequencies(self.theta**-exponent, self.theta, length)
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.width == x.shape[-1]:

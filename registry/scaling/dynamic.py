@@ -3,6 +3,7 @@
 The frequencies are those of the current length. Keys that were turned before keep their angles.
 """
 
+from pydantic import Field
 from torch import Tensor, arange
 
 from registry.contracts import Scaling
@@ -14,14 +15,18 @@ from registry.options import Count, Positive
 class Dynamic(Scaling):
     """Wavelengths of base theta * (factor n/N - (factor - 1))^(R/(R-2)), with n = max(length, N)."""
 
+    settled = False
+
     class Options(Scaling.Options):
         factor: Positive
         """How fast the base grows."""
-        original: Count
+        original: Count = Field(examples=[16, 4])
         """N: context of the first training, in tokens."""
 
     def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
         width, factor, original = 2 * len(base), self.options.factor, self.options.original
+        if width < 4:
+            raise ValueError("dynamic stretches slow pairs of a head more than fast ones; it needs two pairs or more")
         growth = factor * max(length, original) / original - (factor - 1)
         exponent = arange(0, width, 2, device=base.device, dtype=base.dtype) / width
         return (theta * growth ** (width / (width - 2))) ** -exponent, 1.0

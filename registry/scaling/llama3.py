@@ -1,8 +1,10 @@
 """Llama 3.1 scaling: long wavelengths stretch, short ones stay (Grattafiori et al. 2024, arXiv:2407.21783)."""
 
 import math
+from typing import Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from registry.contracts import Scaling
@@ -23,6 +25,12 @@ class Llama3(Scaling):
         """Wavelengths shorter than original/high do not stretch."""
         original: Count = 8192
         """N: context of the first training, in tokens."""
+
+        @model_validator(mode="after")
+        def _apart(self) -> Self:
+            if self.high <= self.low:
+                raise ValueError(f"high must be more than low ({self.low}), got {self.high}")
+            return self
 
     def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
         low, high, factor = self.options.low, self.options.high, self.options.factor

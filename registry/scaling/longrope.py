@@ -6,6 +6,8 @@ The list depends on the length of the current pass. Keys that were turned before
 import math
 from typing import Annotated
 
+from annotated_types import MinLen
+from pydantic import Field
 from torch import Tensor
 
 from registry.contracts import Scaling, Site
@@ -17,12 +19,14 @@ from registry.options import AsTuple, Count, Positive
 class LongRoPE(Scaling):
     """f_i / long_i past the original context N, f_i / short_i within it."""
 
+    settled = False
+
     class Options(Scaling.Options):
-        short: Annotated[tuple[Positive, ...], AsTuple]
+        short: Annotated[tuple[Positive, ...], AsTuple, MinLen(1)] = Field(examples=[(1.0,) * 6, (1.5,) * 6])
         """Divisor of each channel pair for sequences up to the original context."""
-        long: Annotated[tuple[Positive, ...], AsTuple]
+        long: Annotated[tuple[Positive, ...], AsTuple, MinLen(1)] = Field(examples=[(2.0,) * 6, (4.0,) * 6])
         """Divisor of each channel pair for longer ones."""
-        original: Count
+        original: Count = Field(examples=[16, 4])
         """N: context of the first training, in tokens."""
         factor: Positive | None = None
         """How many times longer the context becomes; max_seq_len / N when not given."""
@@ -33,6 +37,8 @@ class LongRoPE(Scaling):
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
+        if options.original < 2:
+            raise ValueError(f"original must be at least 2, got {options.original}")
         stretch = site.max_seq_len / options.original if options.factor is None else options.factor
         usual = math.sqrt(1 + math.log(stretch) / math.log(options.original)) if stretch > 1 else 1.0
         self.factor = usual if options.attention_factor is None else options.attention_factor

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from registry.contracts import Scaling, Site
@@ -17,7 +18,7 @@ class YaRN(Scaling):
     class Options(Scaling.Options):
         factor: Positive
         """How many times longer the context becomes."""
-        original: Count
+        original: Count = Field(examples=[64, 16])
         """N: context of the first training, in tokens."""
         fast: Positive = 32.0
         """Channels with more turns than this stay."""
@@ -38,6 +39,8 @@ class YaRN(Scaling):
 
     def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
         options, width = self.options, 2 * len(base)
+        if theta == 1:
+            raise ValueError("yarn stretches slow pairs more than fast ones, and with theta 1 all turn alike")
         low, high = (self._channel(turns, width, theta) for turns in (options.fast, options.slow))
         if options.truncate:
             low, high = math.floor(low), math.ceil(high)

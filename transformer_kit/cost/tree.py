@@ -90,11 +90,20 @@ def _node(label: str, module: nn.Module, around: list[Group]) -> Node:
 def _chosen(label: str, module: nn.Module, around: list[Group]) -> Options | None:
     """The options that made a module: those of its own name, else those of its class, else the model's of its class."""
     for group in around:
-        slots = {name: getattr(group, name) for name in type(group).model_fields}
+        slots = dict(_slots(group))
         for value in (slots.get(label), *slots.values(), group):
             if isinstance(value, Options) and value.part is type(module):
                 return value
     return None
+
+
+def _slots(group: Group) -> Iterator[tuple[str, Any]]:
+    """The fields of a group of options, those of groups in it among them."""
+    for name in type(group).model_fields:
+        value = getattr(group, name)
+        yield name, value
+        if isinstance(value, Group) and not isinstance(value, Options):
+            yield from _slots(value)
 
 
 def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from registry.context import PADDING
+from registry.contracts import Position
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
 
@@ -93,6 +94,19 @@ def packed_as_separate(model: Model) -> None:
 
 BEHAVIOURS: tuple[Behaviour, ...] = (causal, rows_independent, decodes_as_it_reads, padded_as_alone, packed_as_separate)
 """What every language model of the kit must do."""
+
+UNSETTLED: tuple[Behaviour, ...] = (causal, rows_independent)
+"""What is left of it where the scheme of positions looks at the length of the pass (`Position.settled`)."""
+
+
+def expected_of(model: Model) -> tuple[Behaviour, ...]:
+    """The behaviours that this model promises."""
+    return BEHAVIOURS if settled(model) else UNSETTLED
+
+
+def settled(model: Model) -> bool:
+    """Whether what its positions do to a token does not depend on how many follow."""
+    return all(m.settled for m in model.modules() if isinstance(m, Position))
 
 
 def in_chunks(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from registry import core
-from registry.contracts import Init, Kernel, ModelPart, Part
+from registry.contracts import Init, Kernel, ModelPart, Part, Scaling
 from registry.options import Options, Slot, slot_family
 from transformer_kit.model.build import KERNEL, assemble, build
 from transformer_kit.model.model import Model
@@ -112,7 +112,7 @@ def agree(got: Tensor, expected: Tensor, what: str, tolerance: float = 5e-4) -> 
 
 def is_of_model(family: str) -> bool:
     """Whether the parts of a family make up a model."""
-    return issubclass(contract(family), (ModelPart, Init))
+    return issubclass(contract(family), (ModelPart, Init, Scaling))
 
 
 def contract(family: str) -> type[Part]:

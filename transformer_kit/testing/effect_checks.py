@@ -10,24 +10,27 @@ import torch
 from pydantic.fields import FieldInfo
 from torch import Tensor
 
+from registry import core
 from registry.contracts import (
     Dataset,
     Init,
+    Mixer,
     ModelPart,
     Objective,
     Optimizer,
     Part,
     Sampler,
+    Scaling,
     Schedule,
     Tokenizer,
 )
 from registry.options import Options
 from transformer_kit.spec.errors import SpecError
-from transformer_kit.testing.carriers import carrier, plain_model, tokens
+from transformer_kit.testing.carriers import Carrier, carrier, plain_model, tokens
 from transformer_kit.testing.checks import ALL, check
 from transformer_kit.testing.run_checks import TEXTS, VOCAB, Bowl, corpus, trained, walk
 from transformer_kit.testing.values import Path as Place
-from transformer_kit.testing.values import changed, leaves, values, variants
+from transformer_kit.testing.values import changed, leaves, minimal, values, variants
 
 Effect = Callable[[Options], Hashable]
 
@@ -39,8 +42,10 @@ def every_option_matters(part: Any) -> None:
     if measure is None:
         return
     seen: dict[str, Hashable] = {}
-    for path, field in leaves(part.Options):
-        assert _matters(part, path, _choices(field), measure, seen), f"no value of {'.'.join(path)} changes anything"
+    turned: dict[str, Hashable] = {}
+    for path, field in leaves(part.Options, optional=True):
+        tried = (_matters(part, path, _choices(field), m, s) for m, s in ((measure, seen), (_turned, turned)))
+        assert any(tried), f"no value of {'.'.join(path)} changes anything"
 
 
 def _choices(field: FieldInfo) -> list[Any]:
@@ -73,7 +78,18 @@ def _measured(options: Options, measure: Effect, seen: dict[str, Hashable]) -> H
 
 def _of_model(options: Options) -> Hashable:
     """Names, shapes and first values of the weights; output with strong weights; loss in training."""
-    held = carrier(options)
+    return _effect(carrier(options))
+
+
+def _turned(options: Options) -> Hashable:
+    """The same of a mixer whose queries and keys rotate, which is where some options show."""
+    if not issubclass(options.part, Mixer) or "rotation" not in options.part.accepts:
+        return None
+    schemes = (core.get("position", n) for n in core.names("position"))
+    return _effect(carrier(options).with_model(position=minimal(next(p for p in schemes if p.acts == "rotation"))))
+
+
+def _effect(held: Carrier) -> Hashable:
     weights = held.build().state_dict()
     model = held.strong()
     ids = tokens(model)
@@ -126,6 +142,7 @@ def _digest(values: Tensor) -> Hashable:
 EFFECTS: dict[type[Part], Effect] = {
     ModelPart: _of_model,
     Init: _of_model,
+    Scaling: _of_model,
     Tokenizer: _of_tokenizer,
     Dataset: _of_dataset,
     Schedule: _of_schedule,

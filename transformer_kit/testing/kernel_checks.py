@@ -2,8 +2,8 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,9 @@ class Case:
     causal: bool = True
     kv_heads: int = HEADS
     softcap: float | None = None
-    biased: bool = False
+    bias: Literal["none", "shared", "row"] = "none"
+    sunk: bool = False
+    chunk: int | None = None
 
     @property
     def places(self) -> list[int]:
@@ -43,23 +45,33 @@ class Case:
         if self.segments is not None:
             row = torch.tensor(self.segments)
             ours, theirs = row[:, self.start : self.start + self.length], row[:, self.places]
-        return Mask(self.start, self.length, keys, self.causal, self.window, torch.device("cpu"), ours, theirs)
+        cpu = torch.device("cpu")
+        return Mask(self.start, self.length, keys, self.causal, self.window, cpu, ours, theirs, self.chunk)
 
     def sees(self, row: int, query: int, key: int) -> bool:
         """Whether the token at index `query` sees the one at index `key`."""
         apart = self.segments is not None and self.segments[row][query] != self.segments[row][key]
         ahead = self.causal and key > query
         far = self.window is not None and abs(query - key) >= self.window
-        return not (apart or ahead or far)
+        beyond = self.chunk is not None and self._block(row, query) != self._block(row, key)
+        return not (apart or ahead or far or beyond)
+
+    def _block(self, row: int, index: int) -> int:
+        """Which block of its text the token at `index` stands in."""
+        assert self.chunk is not None
+        begin = 0 if self.segments is None else self.segments[row].index(self.segments[row][index])
+        return (index - begin) // self.chunk
 
 
 def cases() -> Iterator[Case]:
-    """All that mixers ask for: square, longer past, one token, a ring; windows, segments, groups, softcaps, biases."""
+    """All that mixers ask for: square, longer past, one token, a ring; windows, segments, groups, softcaps, biases, sinks."""
     divided = ((PADDING, PADDING, 0, 0, 0, 0, 0, 0), (0, 0, 0, 1, 1, 1, 2, 2))
     ring = (5, 6, 7, 3, 4)
     for start, length, keys in ((0, 8, 8), (3, 5, 8), (7, 1, 8), (0, 1, 1)):
         for window, segments in itertools.product((None, 3, 1, 50), (None, divided)):
             yield Case(start, length, keys, window, segments)
+        for chunk, segments in itertools.product((3, 50), (None, divided)):
+            yield Case(start, length, keys, None, segments, chunk=chunk)
     yield Case(7, 1, ring, 5, None)
     yield Case(7, 1, ring, 5, divided)
     yield Case(6, 2, (2, 3, 4, 5, 6, 7), 5, divided)
@@ -69,11 +81,17 @@ def cases() -> Iterator[Case]:
 
 @check("kernel")
 def equals_attention(part: Any) -> None:
-    """Output and gradients are those of attention written out, for every mask, group, softcap and bias."""
+    """Output and gradients are those of attention written out, for every mask, group, softcap, bias and sink."""
+    ways: list[dict[str, Any]] = [
+        {"kv_heads": 4},
+        {"kv_heads": 2, "softcap": 1.5, "bias": "shared", "sunk": True},
+        {"kv_heads": 1, "bias": "row"},
+        {"kv_heads": 2, "sunk": True},
+        {"kv_heads": 2, "bias": "shared"},
+    ]
     for _, kernel in each(part):
-        for case in cases():
-            for kv_heads, softcap, biased in ((4, None, False), (2, 1.5, True), (1, None, True), (2, None, False)):
-                _compare(kernel, Case(**{**vars(case), "kv_heads": kv_heads, "softcap": softcap, "biased": biased}))
+        for case, way in itertools.product(cases(), ways):
+            _compare(kernel, replace(case, **way))
 
 
 @check("kernel")
@@ -81,12 +99,13 @@ def equals_attention(part: Any) -> None:
 def drops_in_training(part: Any) -> None:
     """Dropout changes weights when it is asked for, and keeps their mean."""
     case = Case(0, 8, 8, None, None)
-    q, k, _, _ = _inputs(case)
+    q, k = _inputs(case)[:2]
     v = torch.ones(ROWS, HEADS, 8, HEAD_DIM)
     for _, kernel in each(part):
         torch.manual_seed(0)
         given = (q.float(), k.float(), v, case.mask())
-        drawn = torch.stack([kernel(*given, scale=0.4, softcap=None, bias=None, dropout=0.5) for _ in range(200)])
+        plain: dict[str, Any] = {"scale": 0.4, "softcap": None, "bias": None, "sinks": None, "dropout": 0.5}
+        drawn = torch.stack([kernel(*given, **plain) for _ in range(200)])
         assert float(drawn.std()) > 0.1, "dropout drops nothing"
         assert abs(float(drawn.mean()) - 1.0) < 0.05, f"dropout changes the mean from 1 to {float(drawn.mean()):.3f}"
 
@@ -95,17 +114,21 @@ def drops_in_training(part: Any) -> None:
 @torch.no_grad()
 def keeps_bfloat16(part: Any) -> None:
     """bfloat16 comes out as bfloat16, near to what float64 gives."""
-    case = Case(0, 8, 8, 3, None, biased=True)
-    q, k, v, bias = _inputs(case)
-    expected = written_out(case, q, k, v, bias, 0.4)
-    for _, kernel in each(part):
-        small = [t.to(torch.bfloat16) for t in (q, k, v)]
-        got = kernel(*small, case.mask(), scale=0.4, softcap=None, bias=bias, dropout=0.0)
-        assert got.dtype == torch.bfloat16, f"bfloat16 became {got.dtype}"
-        agree(got, expected, "attention in bfloat16", tolerance=0.05)
+    for sunk in (False, True):
+        case = Case(0, 8, 8, 3, None, bias="shared", sunk=sunk)
+        q, k, v, bias, sinks = _inputs(case)
+        expected = written_out(case, q, k, v, bias, sinks, 0.4)
+        for _, kernel in each(part):
+            small = [t.to(torch.bfloat16) for t in (q, k, v)]
+            sink = None if sinks is None else sinks.to(torch.bfloat16)
+            got = kernel(*small, case.mask(), scale=0.4, softcap=None, bias=bias, sinks=sink, dropout=0.0)
+            assert got.dtype == torch.bfloat16, f"bfloat16 became {got.dtype}"
+            agree(got, expected, "attention in bfloat16", tolerance=0.05)
 
 
-def written_out(case: Case, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+def written_out(
+    case: Case, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sinks: Tensor | None, scale: float
+) -> Tensor:
     """Attention as the contract of kernels states it, one head at a time: (B, H, T, K)."""
     rows = []
     for row in range(q.shape[0]):
@@ -117,26 +140,29 @@ def written_out(case: Case, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
             if case.softcap is not None:
                 scores = case.softcap * torch.tanh(scores / case.softcap)
             if bias is not None:
-                scores = scores + bias[h]
-            heads.append(scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v[row, g])
+                scores = scores + (bias[h] if bias.ndim == 3 else bias[row, h])
+            weights = scores.masked_fill(~seen, float("-inf")).exp()
+            spent = 0.0 if sinks is None else sinks[h].exp()  # what the sink takes, and gives to nobody
+            heads.append(weights / (weights.sum(-1, keepdim=True) + spent) @ v[row, g])
         rows.append(torch.stack(heads))
     return torch.stack(rows)
 
 
 def _compare(kernel: Kernel, case: Case) -> None:
-    q, k, v, bias = _inputs(case)
-    inputs = [t.requires_grad_() for t in (q, k, v)]
-    expected = written_out(case, q, k, v, bias, 0.7)
-    got = kernel(q, k, v, case.mask(), scale=0.7, softcap=case.softcap, bias=bias, dropout=0.0)
+    q, k, v, bias, sinks = _inputs(case)
+    inputs = [t.requires_grad_() for t in (q, k, v, sinks) if t is not None]
+    expected = written_out(case, q, k, v, bias, sinks, 0.7)
+    got = kernel(q, k, v, case.mask(), scale=0.7, softcap=case.softcap, bias=bias, sinks=sinks, dropout=0.0)
     agree(got, expected, f"attention in {case}", tolerance=1e-4)
     weight = torch.randn(got.shape, generator=torch.Generator().manual_seed(3), dtype=got.dtype)
     ours, theirs = (torch.autograd.grad((y * weight).sum(), inputs) for y in (got, expected))
-    for name, mine, other in zip("qkv", ours, theirs, strict=True):
+    for name, mine, other in zip(("q", "k", "v", "sinks"), ours, theirs, strict=False):
         off = float((mine - other).abs().max())
         assert off <= 1e-4 * max(1.0, float(other.abs().max())), f"gradient of {name} off by {off:.3g} in {case}"
 
 
-def _inputs(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def _inputs(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """q, k, v, bias and sinks."""
     generator = torch.Generator().manual_seed(2)
 
     def draw(*shape: int) -> Tensor:
@@ -145,4 +171,6 @@ def _inputs(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     keys = len(case.places)
     q = draw(ROWS, HEADS, case.length, HEAD_DIM)
     k, v = draw(ROWS, case.kv_heads, keys, HEAD_DIM), draw(ROWS, case.kv_heads, keys, HEAD_DIM)
-    return q, k, v, draw(HEADS, case.length, keys).float() if case.biased else None
+    rows = {"none": (), "shared": (HEADS,), "row": (ROWS, HEADS)}[case.bias]
+    bias = draw(*rows, case.length, keys).float() if rows else None
+    return q, k, v, bias, draw(HEADS) if case.sunk else None

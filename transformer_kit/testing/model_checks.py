@@ -168,16 +168,46 @@ def copies_and_pickles(part: Any) -> None:
 
 @check(MODEL)
 def one_graph(part: Any) -> None:
-    """torch.compile traces the model as one graph without breaks, with documents too, and changes nothing."""
+    """torch.compile traces the model without breaks, unless a part says that it breaks; either way nothing changes."""
     model = default(part).strong()
     model.layers = model.layers[:1]
+    unbroken = all(m.one_graph for m in model.modules() if isinstance(m, ModelPart))
+    if not unbroken:
+        assert _breaks(model), "says that it is no single graph, and is one"
     ids = tokens(model)
     segments = (torch.arange(ids.shape[1]) // 5).expand_as(ids) - 1
     torch.compiler.reset()
-    traced = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)
+    traced = torch.compile(model, fullgraph=unbroken, backend="eager", dynamic=False)
     for given in (None, segments):
         agree(traced(ids, ids, segments=given).logits, model(ids, segments=given).logits, "compiled logits")
     torch.compiler.reset()
+
+
+def _breaks(model: Model) -> bool:
+    """Whether there is no single graph of a model."""
+    torch.compiler.reset()
+    ids = tokens(model)
+    try:
+        torch.compile(model, fullgraph=True, backend="eager", dynamic=False)(ids, ids)
+    except RuntimeError:  # the compiler's own errors derive from it
+        return True
+    return False
+
+
+@check("scaling")
+def unsettled_if_it_says_so(part: Any) -> None:
+    """A scaling that says it is not settled has options for which it is not."""
+    unsettled = [model for _, model in _models(part) if not behaviours.settled(model)]
+    if unsettled:
+        assert any(_fails(behaviours.decodes_as_it_reads, model) for model in unsettled), "is settled after all"
+
+
+def _fails(behaviour: behaviours.Behaviour, model: Model) -> bool:
+    try:
+        behaviour(model)
+    except AssertionError:
+        return True
+    return False
 
 
 @lru_cache(maxsize=1)
@@ -189,6 +219,8 @@ def _models(part: Any) -> tuple[tuple[str, Model], ...]:
 def _over_variants(behaviour: behaviours.Behaviour) -> Callable[[Any], None]:
     def run(part: Any) -> None:
         for what, model in _models(part):
+            if behaviour not in behaviours.expected_of(model):
+                continue
             try:
                 behaviour(model)
             except Exception as error:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from registry.options import Options, Slot, plain
 from transformer_kit.testing.checks import ALL, check
 from transformer_kit.testing.strategies import options_for
-from transformer_kit.testing.values import leaves, minimal, variants
+from transformer_kit.testing.values import leaves, minimal, placed, variants
 
 UNKNOWN = "no_such_option"
 
@@ -52,14 +52,9 @@ def unknown_option_refused(part: Any) -> None:
 @check(ALL)
 def wrong_types_refused(part: Any) -> None:
     """Numbers are not made from strings or booleans, nor whole numbers from fractions."""
-    for path, field in leaves(part.Options):
+    for path, field in leaves(part.Options, optional=True):
         for wrong in _wrong(field):
-            page = plain(minimal(part))
-            here = page
-            for name in path[:-1]:
-                here = here[name]
-            here[path[-1]] = wrong
-            assert _refused(part, page), f"{'.'.join(path)}: {wrong!r} was accepted"
+            assert _refused(part, placed(minimal(part), path, wrong)), f"{'.'.join(path)}: {wrong!r} was accepted"
 
 
 @check(ALL)
@@ -82,7 +77,7 @@ def documented(part: Any) -> None:
     tree = ast.parse(inspect.getsource(sys.modules[part.__module__]))
     own = next((n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == part.__name__), None)
     assert own is None or ast.get_docstring(own), f"class {part.__name__} has no docstring"
-    for path, field in leaves(part.Options):
+    for path, field in leaves(part.Options, optional=True):
         assert field.description, f"option {'.'.join(path)} has no docstring under it"
 
 

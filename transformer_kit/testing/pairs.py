@@ -20,7 +20,7 @@ from transformer_kit.model.build import assemble
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.schema import ModelSpec, Spec
 from transformer_kit.testing.carriers import LAYERS, Carrier, contract, page
-from transformer_kit.testing.values import leaves, minimal, values
+from transformer_kit.testing.values import Path, leaves, minimal, values
 
 Key = tuple[str, ...]
 """Where a choice stands: the slots' and parts' names on the way, then the field's."""
@@ -73,6 +73,8 @@ class Space:
         self.needs: dict[Key, Choice | None] = {}
         """The choice of a part that a field belongs to; None for what is always there."""
         self.roots: list[Key] = []
+        self._opened: dict[str, Key] = {}
+        """The slot of each family whose parts' options are choices; in the others its parts stand as they are."""
         for name, field in ModelSpec.model_fields.items():
             if not field.is_required():
                 self._root(name, _read(field))
@@ -169,7 +171,7 @@ class Space:
         if not isinstance(value, Options):
             return plain(value)
         written = plain(value)
-        for path, _ in leaves(value.part.Options):
+        for path, _ in self._open(key, value):
             here = written
             for name in path[:-1]:
                 here = here[name]
@@ -184,11 +186,18 @@ class Space:
         self.values[key] = choices
         self.needs[key] = needs
         for i, value in enumerate(choices):
-            for path, field in leaves(value.part.Options) if isinstance(value, Options) else ():
+            for path, field in self._open(key, value):
                 below = self._key(key, value, path)
                 if below not in self.values:
                     shared = len(below) == len(key) + len(path)
                     self._add(below, _read(field), needs if shared else (key, i))
+
+    def _open(self, slot: Key, value: Any) -> list[tuple[Path, FieldInfo]]:
+        """The options of a part that are choices of their own, where it stands in this slot."""
+        if not isinstance(value, Options):
+            return []
+        first = self._opened.setdefault(value.part.family, slot)
+        return list(leaves(value.part.Options)) if first == slot else []
 
     def _key(self, slot: Key, value: Options, path: Key) -> Key:
         """Fields that a whole family shares are one choice, whichever of its parts stands in the slot."""

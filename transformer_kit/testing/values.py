@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from registry import core
-from registry.options import Group, Options, Slot, plain
+from registry.options import Group, Options, Slot, plain, slot_family
 
 INTEGERS = (2, 1, 4, 6, 0)
 NUMBERS = (0.5, 2.0, 1.0, 0.25, 0.0)
@@ -45,14 +45,18 @@ def values(field: FieldInfo) -> list[Any]:
     return _distinct([*default, *found])
 
 
-def leaves(group: type[Group], above: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
-    """Every field of a group of options with its path; nested groups are entered, slots are not."""
+def leaves(group: type[Group], above: Path = (), optional: bool = False) -> Iterator[tuple[Path, FieldInfo]]:
+    """Every field of a group of options with its path; nested groups are entered, slots are not.
+
+    A group that may be left out counts as a field; with `optional`, the fields in it are there as well.
+    """
     for name, field in group.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, Group) and not _slot(field.metadata):
-            yield from leaves(nested, (*above, name))
-        else:
+        kinds = () if slot_family(field) else (field.annotation, *get_args(field.annotation))
+        nested = next((k for k in kinds if isinstance(k, type) and issubclass(k, Group)), None)
+        if nested is None or nested is not field.annotation:
             yield (*above, name), field
+        if nested is not None and (optional or nested is field.annotation):
+            yield from leaves(nested, (*above, name), optional)
 
 
 def minimal(part: Any, **given: Any) -> Options:
@@ -74,13 +78,21 @@ def minimal(part: Any, **given: Any) -> Options:
 
 def changed(options: Options, path: Path, value: Any) -> Options | None:
     """`options` with another value at `path`; None when the part refuses it."""
-    page = plain(options)
+    page = placed(options, path, value)
     page.pop("type")
-    here = page
-    for name in path[:-1]:
+    return _validated(options.part, page)
+
+
+def placed(options: Options, path: Path, value: Any) -> dict[str, Any]:
+    """`options` as YAML would write them, with another value at `path`; a group that is left out is filled in."""
+    page: dict[str, Any] = plain(options)
+    here, fields = page, dict(leaves(type(options), optional=True))
+    for i, name in enumerate(path[:-1], 1):
+        if here[name] is None:
+            here[name] = next(plain(v) for v in values(fields[path[:i]]) if v is not None)
         here = here[name]
     here[path[-1]] = value
-    return _validated(options.part, page)
+    return page
 
 
 def variants(part: Any) -> Iterator[tuple[str, Options]]:
