@@ -118,8 +118,8 @@ def part_section(family: str, name: str, place: Place | None) -> list[str]:
         "",
     ]
     values = [(n, getattr(part, n)) for n in declared(family)]
-    plain = ((), frozenset())
-    told = [f"`{n}` {code(v)}" for n, v in values if v not in plain and v != getattr(contracts.ModelPart, n, None)]
+    nothing: tuple[object, ...] = ((), frozenset())
+    told = [f"`{n}` {code(v)}" for n, v in values if v not in nothing and v != getattr(contracts.ModelPart, n, None)]
     lines += [f"Declares {', '.join(told)}.", ""] if told else []
     options = rows(part.Options)
     header = ["| option | type | default | what |", "|---|---|---|---|"]

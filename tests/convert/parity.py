@@ -42,7 +42,8 @@ def main() -> int:
 
 def measured(name: str) -> dict[str, Any]:
     """The figures of one configuration."""
-    theirs, ids = reference(name), tokens(name)
+    theirs: Any = reference(name)
+    ids = tokens(name)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         theirs.save_pretrained(folder)
         config = read_config(Path(folder))
