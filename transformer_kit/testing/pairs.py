@@ -28,7 +28,9 @@ Choice = tuple[Key, int]
 """A place, and which of its values."""
 Pair = frozenset[Choice]
 
-TRIES = 5
+MANY = 7
+"""Of more parts than this, only some stand in the slots that are not the first of their family."""
+TRIES = 6
 """How many models with a pair are tried before it counts as refused."""
 
 
@@ -190,7 +192,10 @@ class Space:
                 below = self._key(key, value, path)
                 if below not in self.values:
                     shared = len(below) == len(key) + len(path)
-                    self._add(below, _read(field), needs if shared else (key, i))
+                    found, family = _read(field), slot_family(field)
+                    if len(found) > MANY and family in self._opened:
+                        found = found[:: len(found) // 4]
+                    self._add(below, found, needs if shared else (key, i))
 
     def _open(self, slot: Key, value: Any) -> list[tuple[Path, FieldInfo]]:
         """The options of a part that are choices of their own, where it stands in this slot."""
@@ -209,8 +214,10 @@ def _read(field: FieldInfo) -> list[Any]:
     """Values of a field, each part once: a default is written as YAML would, and is a part like the others."""
     family = slot_family(field)
     found = [v if family is None or v is None else Slot(family).read(v) for v in values(field)]
-    numbers = [v for v in found if isinstance(v, float)]
-    kept = [v for v in found if v not in numbers[2:]]  # two strengths of a thing stand for all
+    numbers = [v for v in found if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    lists = [v for v in found if isinstance(v, tuple)]
+    spared = [*numbers[1:2], *numbers[3:], *lists[1:-1]]  # two strengths of a thing stand for all, nothing and all too
+    kept = [v for v in found if not any(v is s for s in spared)]
     return [v for i, v in enumerate(kept) if v not in kept[:i]]
 
 
