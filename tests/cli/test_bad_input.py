@@ -18,7 +18,7 @@ PAGES = {
     "part of another family": (PAGE.replace("rope", "gated"), "'gated' is a part of ffn"),
     "heads and kv heads": (PAGE.replace("n_heads: 2", "n_heads: 8, n_kv_heads: 3"), "n_kv_heads (3), got 8"),
     "heads and d_model": (PAGE.replace("n_heads: 2", "n_heads: 3"), "must divide d_model (16), got 3"),
-    "odd rotary width": (PAGE.replace("n_heads: 2", "n_heads: 2, head_dim: 7"), "at least 2 and at most head_dim (7), got 7"),
+    "odd rotary width": (PAGE.replace("n_heads: 2", "n_heads: 2, head_dim: 7"), "at most head_dim (7), got 7"),
     "window 0": (PAGE.replace("n_heads: 2", "n_heads: 2, window: 0"), "must be at least 1, got 0"),
     "negative size": (PAGE.replace("d_model: 16", "d_model: -16"), "must be at least 1, got -16"),
     "text for a number": (PAGE.replace("d_model: 16", "d_model: wide"), "must be a whole number, got 'wide'"),

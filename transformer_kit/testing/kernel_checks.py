@@ -64,7 +64,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """All that mixers ask for: square, longer past, one token, a ring; window, segments, groups, softcap, bias, sinks."""
+    """All that mixers ask for: square, long past, one token, a ring; window, segments, groups, softcap, bias, sinks."""
     divided = ((PADDING, PADDING, 0, 0, 0, 0, 0, 0), (0, 0, 0, 1, 1, 1, 2, 2))
     ring = (5, 6, 7, 3, 4)
     for start, length, keys in ((0, 8, 8), (3, 5, 8), (7, 1, 8), (0, 1, 1)):
