@@ -1,6 +1,7 @@
 """The kit finds faults: for each broken part below, the check that should fail does, and says what is wrong."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from registry import core
 from registry.context import Context, Mask
-from registry.contracts import FFN, Activation, Kernel, Mixer, Norm, Position, Schedule, Site
+from registry.contracts import FFN, Activation, Kernel, Mixer, Norm, Position, Scaling, Schedule, Site
 from registry.options import Count, Positive
 from transformer_kit.testing import Failure, check_part, checks_for
 
@@ -21,7 +22,7 @@ class Counted(Mixer):
 
     def __init__(self, options: Mixer.Options, site: Site) -> None:
         super().__init__(options, site)
-        self.position_at(None, site)  # lets no scheme act, and so refuses those that would
+        self.position_at(site)  # lets no scheme act, and so refuses those that would
         self.out = nn.Linear(site.d_model, site.d_model)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
@@ -109,7 +110,7 @@ def ignores_option() -> type[Any]:
             super().__init__(options, site)
             self.up, self.down = nn.Linear(site.d_model, options.d_ff), nn.Linear(options.d_ff, site.d_model)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor, context: Context) -> Tensor:
             return self.down(self.up(x).relu())
 
     return Ignorant
@@ -121,7 +122,7 @@ def unused_weight() -> type[Any]:
             super().__init__(options, site)
             self.up, self.idle = nn.Linear(site.d_model, site.d_model), nn.Linear(site.d_model, site.d_model)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor, context: Context) -> Tensor:
             return self.up(x).relu()
 
     return Unused
@@ -147,6 +148,34 @@ def breaks_the_graph() -> type[Any]:
     return Looking
 
 
+def whole_after_all() -> type[Any]:
+    class Whole(Norm):
+        one_graph = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 2
+
+    return Whole
+
+
+def settled_after_all() -> type[Any]:
+    class Settled(Scaling):
+        settled = False
+
+        def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+            return base / 2, 1.0
+
+    return Settled
+
+
+def depends_on_length() -> type[Any]:
+    class Growing(Scaling):
+        def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+            return base / length, 1.0
+
+    return Growing
+
+
 def linear() -> type[Any]:
     class Linear(Activation):
         def forward(self, x: Tensor) -> Tensor:
@@ -167,15 +196,35 @@ def forgets_the_window() -> type[Any]:
             scale: float,
             softcap: float | None,
             bias: Tensor | None,
+            sinks: Tensor | None,
             dropout: float,
         ) -> Tensor:
             eager = core.get("kernel", "eager")(None, Site(1))
-            wide = Mask(
-                mask.start, mask.length, mask.keys, True, None, mask.device, mask.query_segments, mask.key_segments
-            )
-            return eager(q, k, v, wide, scale=scale, softcap=softcap, bias=bias, dropout=dropout)
+            wide = replace(mask, window=None, built={})
+            return eager(q, k, v, wide, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout)
 
     return Windowless
+
+
+def forgets_the_sinks() -> type[Any]:
+    class Sinkless(Kernel):
+        def forward(
+            self,
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            mask: Mask,
+            *,
+            scale: float,
+            softcap: float | None,
+            bias: Tensor | None,
+            sinks: Tensor | None,
+            dropout: float,
+        ) -> Tensor:
+            eager = core.get("kernel", "eager")(None, Site(1))
+            return eager(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=None, dropout=dropout)
+
+    return Sinkless
 
 
 def leaves_bounds() -> type[Any]:
@@ -195,12 +244,16 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("norm", mixes_rows, "tokens_independent"),
     ("norm", never_filled, "weights_all_filled"),
     ("norm", breaks_the_graph, "one_graph"),
+    ("norm", whole_after_all, "one_graph"),
+    ("scaling", settled_after_all, "unsettled_if_it_says_so"),
+    ("scaling", depends_on_length, "decodes_as_it_reads"),
     ("position", counts_from_zero, "decodes_as_it_reads"),
     ("position", promises_invariance, "shifts_as_promised"),
     ("ffn", ignores_option, "every_option_matters"),
     ("ffn", unused_weight, "every_parameter_learns"),
     ("activation", linear, "elementwise"),
     ("kernel", forgets_the_window, "equals_attention"),
+    ("kernel", forgets_the_sinks, "equals_attention"),
     ("schedule", leaves_bounds, "scales_within_bounds"),
 ]
 
@@ -215,7 +268,7 @@ def _undone() -> Iterator[None]:
 def test_fault_is_found(family: str, broken: Break, name: str) -> None:
     part = core.register("broken.part")(broken())
     check = next(c for c in checks_for(family) if c.name == name)
-    with pytest.raises(Exception, match=r"\w"):
+    with pytest.raises((AssertionError, RuntimeError), match=r"\w"):
         check.run(part)
 
 

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from registry import core
-from transformer_kit.testing import BEHAVIOURS
+from transformer_kit.testing import expected_of
 from transformer_kit.testing.pairs import Pair, Row, Space, covering, told
 
 SHARES = 12
@@ -22,7 +22,7 @@ def test_pairs_work_in_every_way(share: int) -> None:
     space = Space()
     for row in rows_and_refused()[0][share::SHARES]:
         model = row.carrier.strong()
-        for behaviour in BEHAVIOURS:
+        for behaviour in expected_of(model):
             try:
                 behaviour(model)
             except Exception as error:

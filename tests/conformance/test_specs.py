@@ -4,7 +4,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from transformer_kit import Spec, build
-from transformer_kit.testing import BEHAVIOURS, specs, strong_init
+from transformer_kit.testing import expected_of, specs, strong_init
 
 FEW = settings(
     max_examples=25,
@@ -20,7 +20,7 @@ FEW = settings(
 def test_random_specs_work_in_every_way(spec: Spec) -> None:
     model = build(spec).double()
     strong_init(model)
-    for behaviour in BEHAVIOURS:
+    for behaviour in expected_of(model):
         behaviour(model.eval())
 
 

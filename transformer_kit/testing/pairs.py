@@ -29,7 +29,9 @@ Choice = tuple[Key, int]
 Pair = frozenset[Choice]
 
 MANY = 7
-"""Of more parts than this, only some stand in the slots that are not the first of their family."""
+"""Of more parts than this, the first and the last stand for all in a slot inside of another part."""
+DEEP = 2
+"""Parts in slots with longer keys than this, such as a mixture's router, stand with their first options."""
 TRIES = 6
 """How many models with a pair are tried before it counts as refused."""
 
@@ -132,8 +134,9 @@ class Space:
             chosen = dict(fixed)
             keys = [k for k in self.values if k not in fixed]
             random_.shuffle(keys)
-            for key in keys:
-                if random_.random() < boldness:
+            for key in sorted(keys, key=self._depth):  # a part before its options
+                need = self.needs[key]
+                if (need is None or chosen.get(need[0], 0) == need[1]) and random_.random() < boldness:
                     chosen[key] = self._best(key, chosen, missing, refused, random_)
             row = self.row(chosen)
             if row is not None and pair <= row.chosen:
@@ -154,6 +157,9 @@ class Space:
                 raise AssertionError(f"refused without a reason: {made}") from error
             return None
         return Row(frozenset(used), Carrier(spec, options))
+
+    def _depth(self, key: Key) -> int:
+        return len(self.implied((key, 0)))
 
     def _best(
         self, key: Key, chosen: dict[Key, int], missing: set[Pair], refused: set[Pair], random_: random.Random
@@ -193,15 +199,15 @@ class Space:
                 if below not in self.values:
                     shared = len(below) == len(key) + len(path)
                     found, family = _read(field), slot_family(field)
-                    if len(found) > MANY and family in self._opened:
-                        found = found[:: len(found) // 4]
+                    if family is not None and len(found) > MANY:
+                        found = [found[0], found[-1]]
                     self._add(below, found, needs if shared else (key, i))
 
     def _open(self, slot: Key, value: Any) -> list[tuple[Path, FieldInfo]]:
         """The options of a part that are choices of their own, where it stands in this slot."""
         if not isinstance(value, Options):
             return []
-        first = self._opened.setdefault(value.part.family, slot)
+        first = self._opened.setdefault(value.part.family, slot) if len(slot) <= DEEP else None
         return list(leaves(value.part.Options)) if first == slot else []
 
     def _key(self, slot: Key, value: Options, path: Key) -> Key:
