@@ -89,12 +89,13 @@ def input_untouched(part: Any) -> None:
 @check("embedding")
 @torch.no_grad()
 def embeds_each_id(part: Any) -> None:
-    """Ids (B, T) become (B, T, D), each by itself, and `weight` is a table (V, D)."""
+    """Ids (B, T) become (B, T, D), each by itself, and `weight` is a table with a row for each id."""
     ids = torch.arange(VOCAB).repeat(2)[None]
     for what, module in each(part):
         x = module(ids)
         assert x.shape == (1, 2 * VOCAB, D_MODEL), f"{what}: ids {tuple(ids.shape)} became {tuple(x.shape)}"
-        assert module.weight.shape == (VOCAB, D_MODEL), f"{what}: weight is {tuple(module.weight.shape)}"
+        assert module.weight.ndim == 2, f"{what}: weight is {tuple(module.weight.shape)}"
+        assert len(module.weight) == VOCAB, f"{what}: weight has {len(module.weight)} rows"
         agree(x[:, :VOCAB], x[:, VOCAB:], f"{what}: the same ids again")
         assert len(x[0, :VOCAB].unique(dim=0)) == VOCAB, f"{what}: two ids have one vector"
 
