@@ -56,7 +56,8 @@ def covering(seed: int = 0) -> tuple[list[Row], set[Pair]]:
     known = {c: row for c in space.choices if (row := space.first_row(c, missing, random_)) is not None}
     refused = {p for p in missing if not p <= known.keys()}
     rows: list[Row] = []
-    for pair in random_.sample(sorted(missing, key=sorted), len(missing)):
+    order = random_.sample(sorted(missing, key=sorted), len(missing))
+    for pair in sorted(order, key=space.apart):  # what is refused early is avoided by the rows after it
         if pair in refused or pair not in missing:
             continue
         row = space.row_with(pair, missing, refused, random_) or space.row_near(pair, [*known.values(), *rows])
@@ -104,6 +105,12 @@ class Space:
             found[here[0]] = here[1]
             here = self.needs[here[0]]
         return found
+
+    def apart(self, pair: Pair) -> bool:
+        """Whether a refusal is unlikely: neither options of one part, nor two parts."""
+        (one, i), (other, j) = sorted(pair)
+        parts = isinstance(self.values[one][i], Options) and isinstance(self.values[other][j], Options)
+        return not parts and self.needs[one] != self.needs[other]
 
     def first_row(self, choice: Choice, missing: set[Pair], random_: random.Random) -> Row | None:
         """A model with this choice, as plain as can be; None when there is none."""
