@@ -85,6 +85,8 @@ class Site:
     """Number of query heads, inside a mixer."""
     n_experts: int | None = None
     """Number of experts, inside a mixture."""
+    table: int | None = None
+    """Width of the embedding's rows, which a tied head reads; known where the head stands."""
     dropout: float = 0.0
     """The model's dropout rate."""
     make: Callable[[_options.Options, "Site"], Any] | None = None
@@ -316,7 +318,7 @@ class Block(ModelPart):
 
 
 class Embedding(ModelPart):
-    """Token ids (B, T) -> vectors (B, T, D). `weight` (V, D) is what a tied head reads."""
+    """Token ids (B, T) -> vectors (B, T, D). `weight` (V, its own width) is what a tied head reads."""
 
     family = "embedding"
     weight: Tensor
@@ -326,7 +328,7 @@ class Embedding(ModelPart):
 
 
 class Head(ModelPart):
-    """Last activations x (B, T, D) -> logits (B, T, V); `table` (V, D) is the embedding's weight."""
+    """Last activations x (B, T, D) -> logits (B, T, V); `table` (V, its width) is the embedding's weight."""
 
     family = "head"
 

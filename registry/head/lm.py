@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from registry.contracts import Head, Site
 from registry.core import register
+from registry.head._shared import check_tied
 from registry.options import Positive, Width
 
 
@@ -28,6 +29,8 @@ class LM(Head):
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         width = site.d_model if options.width is None else options.width
+        if options.tied:
+            check_tied(width, site)
         self.scale = options.scale
         self.softcap = options.softcap
         self.narrow = nn.Identity() if options.width is None else nn.Linear(site.d_model, width, bias=False)

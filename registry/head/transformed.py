@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from registry.contracts import Activation, ActivationSlot, Head, Norm, NormSlot, Site
 from registry.core import register
+from registry.head._shared import check_tied
 from registry.options import Width, named
 
 
@@ -32,6 +33,8 @@ class Transformed(Head):
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         width = site.d_model if options.width is None else options.width
+        if options.tied:
+            check_tied(width, site)
         inner = site.inside(d_model=width)
         self.dense = nn.Linear(site.d_model, width, bias=options.dense_bias)
         self.activation = inner.build(options.activation, Activation)

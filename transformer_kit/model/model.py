@@ -4,6 +4,7 @@ Letters: B batch, T query tokens, D d_model, V vocab.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,8 @@ class Model(nn.Module):
         self.dropout = nn.Dropout(model.dropout)
         self.layers = nn.ModuleList(site.layer_at(i).build(block, Block) for i, block in enumerate(model.layers.blocks))
         self.norm = site.build(model.final_norm, Norm)
-        self.head = site.build(model.head, Head)
+        table = getattr(self.embedding, "weight", None)  # None when the embedding is what is wrong
+        self.head = replace(site, table=None if table is None else table.shape[1]).build(model.head, Head)
 
     def forward(
         self,
