@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from registry.contracts import Activation, Site
@@ -22,7 +23,7 @@ class XIELU(Activation):
         """First curvature right of zero."""
         alpha_n: Positive = 0.8
         """First curvature left of zero; more than beta."""
-        beta: Positive = 0.5
+        beta: Positive = Field(default=0.5, examples=[0.25])
         """Slope at zero."""
 
     def __init__(self, options: Options, site: Site) -> None:

@@ -44,10 +44,9 @@ def decodes_as_it_reads(model: Model) -> None:
     """Reading in pieces of any size, or token by token, gives the logits of reading at once."""
     ids = tokens(model)
     expected = model(ids).logits
-    ones = [1] * LENGTH
     for chunks, spare in (
-        (ones, 0),
-        ([3, *ones], 5),
+        ([1, 1, 1, 5, 1, 4], 0),
+        ([3, *[1] * (LENGTH - 3)], 5),
         ([LENGTH - 1, 1], 0),
         ([LENGTH], 5),
         ([5, 4, 4], 0),
@@ -85,7 +84,7 @@ def packed_as_separate(model: Model) -> None:
     segments = torch.stack([_numbered(e) for e in ends])
     places = [(row, slice(b, e)) for row, cuts in enumerate(ends) for b, e in zip([0, *cuts], cuts, strict=False)]
     apart = [model(ids[row : row + 1, here]).logits for row, here in places]
-    for chunks in ([], [1] * LENGTH, [6, 1, 6]):
+    for chunks in ([], [1, 1, 1, 1, 2, 1, 1, 1, 4], [6, 1, 6]):
         got = model(ids, segments=segments).logits if not chunks else in_chunks(model, ids, chunks, segments)
         for (row, here), expected in zip(places, apart, strict=True):
             what = f"document [{here.start}:{here.stop}] of row {row}, chunks {chunks or 'none'}"

@@ -33,6 +33,8 @@ from transformer_kit.testing.values import Path as Place
 from transformer_kit.testing.values import changed, leaves, minimal, values, variants
 
 Effect = Callable[[Options], Hashable]
+Measure = tuple[Effect, dict[str, Hashable]]
+"""What measures, and what it has measured."""
 
 
 @check(ALL)
@@ -41,11 +43,9 @@ def every_option_matters(part: Any) -> None:
     measure = next((m for kind, m in EFFECTS.items() if issubclass(part, kind)), None)
     if measure is None:
         return
-    seen: dict[str, Hashable] = {}
-    turned: dict[str, Hashable] = {}
+    measures: list[Measure] = [(measure, {}), (_turned, {})]
     for path, field in leaves(part.Options, optional=True):
-        tried = (_matters(part, path, _choices(field), m, s) for m, s in ((measure, seen), (_turned, turned)))
-        assert any(tried), f"no value of {'.'.join(path)} changes anything"
+        assert _matters(part, path, _choices(field), measures), f"no value of {'.'.join(path)} changes anything"
 
 
 def _choices(field: FieldInfo) -> list[Any]:
@@ -55,13 +55,16 @@ def _choices(field: FieldInfo) -> list[Any]:
     return [o for _, o in variants(parts[0].part)] if len(found) == len(parts) == 1 else found
 
 
-def _matters(part: Any, place: Place, choices: list[Any], measure: Effect, seen: dict[str, Hashable]) -> bool:
-    """Whether two values of an option differ in effect, beside some choice of the others."""
-    for _, beside in variants(part):
+def _matters(part: Any, place: Place, choices: list[Any], measures: list[Measure]) -> bool:
+    """Whether two values of an option differ in effect, beside some choice of the others, of its own group first."""
+    default, *others = variants(part)
+    group = ".".join((*place[:-1], ""))
+    for _, beside in [default, *sorted(others, key=lambda v: not v[0].startswith(group))]:
         options = [o for value in choices if (o := changed(beside, place, value)) is not None]
-        effects = {e for o in options if (e := _measured(o, measure, seen)) is not None}
-        if len(effects) > 1:
-            return True
+        for measure, seen in measures:
+            effects = {e for o in options if (e := _measured(o, measure, seen)) is not None}
+            if len(effects) > 1:
+                return True
     return False
 
 

@@ -8,7 +8,7 @@ can stand together lies in one of `rows`; each other is in `refused`, and no spe
 
 import itertools
 import random
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ MANY = 7
 """Of more parts than this, the first and the last stand for all in a slot inside of another part."""
 DEEP = 2
 """Parts in slots with longer keys than this, such as a mixture's router, stand with their first options."""
+BESIDE = 400
+"""So many pairs are looked through for some that go into the same row."""
 TRIES = 6
 """How many models with a pair are tried before it counts as refused."""
 
@@ -57,10 +59,15 @@ def covering(seed: int = 0) -> tuple[list[Row], set[Pair]]:
     refused = {p for p in missing if not p <= known.keys()}
     rows: list[Row] = []
     order = random_.sample(sorted(missing, key=sorted), len(missing))
-    for pair in sorted(order, key=space.apart):  # what is refused early is avoided by the rows after it
-        if pair in refused or pair not in missing:
-            continue
-        row = space.row_with(pair, missing, refused, random_) or space.row_near(pair, [*known.values(), *rows])
+    order.sort(key=space.apart)  # what is refused early is avoided by the rows after it
+    while order:
+        order = [p for p in order if p in missing and p not in refused]
+        if not order:
+            break
+        pair = order[0]
+        row = space.row_with(pair, missing, refused, random_, order[1:BESIDE]) or space.row_near(
+            pair, [*known.values(), *rows]
+        )
         if row is None:
             refused.add(pair)
         else:
@@ -130,7 +137,14 @@ class Space:
                     return row
         return None
 
-    def row_with(self, pair: Set[Choice], missing: set[Pair], refused: set[Pair], random_: random.Random) -> Row | None:
+    def row_with(
+        self,
+        pair: Set[Choice],
+        missing: set[Pair],
+        refused: set[Pair],
+        random_: random.Random,
+        beside: Sequence[Pair] = (),
+    ) -> Row | None:
         """A model with this pair, and with as many missing ones as possible; None when all that are tried are refused.
 
         The last ones tried are the plainest: what is not in the pair is at its first value, or nearly all.
@@ -139,7 +153,10 @@ class Space:
         for attempt in range(TRIES):
             boldness = 1 - attempt / (TRIES - 1)
             chosen = dict(fixed)
-            keys = [k for k in self.values if k not in fixed]
+            for other in beside:
+                if random_.random() < boldness:
+                    self._join(other, chosen, refused)
+            keys = [k for k in self.values if k not in chosen]
             random_.shuffle(keys)
             for key in sorted(keys, key=self._depth):  # a part before its options
                 need = self.needs[key]
@@ -157,13 +174,22 @@ class Space:
         kernel, block = made.pop("kernel"), made.pop("block")
         options = core.get("kernel", kernel.pop("type")).Options(**kernel)
         try:
-            spec = Spec.of(page(layers={"blocks": [block] * LAYERS}, **made))
-            assemble(spec, options)
+            assemble(Spec.of(page(layers={"blocks": [block]}, **made)), options)  # one layer tells, and is quicker
         except SpecError as error:
             if not str(error):
                 raise AssertionError(f"refused without a reason: {made}") from error
             return None
-        return Row(frozenset(used), Carrier(spec, options))
+        return Row(frozenset(used), Carrier(Spec.of(page(layers={"blocks": [block] * LAYERS}, **made)), options))
+
+    def _join(self, pair: Pair, chosen: dict[Key, int], refused: set[Pair]) -> None:
+        """Choose this pair as well, unless something else is chosen, or is known to be refused beside it."""
+        wanted = {key: i for choice in pair for key, i in self.implied(choice).items()}
+        if any(chosen.get(key, i) != i for key, i in wanted.items()):
+            return
+        both = {**chosen, **wanted}
+        new = [c for c in wanted.items() if c[0] not in chosen]
+        if not any(frozenset((c, other)) in refused for c in new for other in both.items()):
+            chosen.update(wanted)
 
     def _depth(self, key: Key) -> int:
         return len(self.implied((key, 0)))
@@ -229,7 +255,7 @@ def _read(field: FieldInfo) -> list[Any]:
     found = [v if family is None or v is None else Slot(family).read(v) for v in values(field)]
     numbers = [v for v in found if isinstance(v, (int, float)) and not isinstance(v, bool)]
     lists = [v for v in found if isinstance(v, tuple)]
-    spared = [*numbers[1:2], *numbers[3:], *lists[1:-1]]  # two strengths of a thing stand for all, nothing and all too
+    spared = [*(numbers[1:] if None in found else numbers[1:-1]), *lists[1:-1]]  # two of a kind stand for all
     kept = [v for v in found if not any(v is s for s in spared)]
     return [v for i, v in enumerate(kept) if v not in kept[:i]]
 

@@ -26,6 +26,8 @@ from registry.options import Group, Options, Slot, plain, slot_family
 INTEGERS = (2, 1, 4, 6, 0)
 NUMBERS = (0.5, 2.0, 1.0, 0.25, 0.0)
 STRINGS = ("a", "b")
+SLOTTED = 3
+"""So many parts, and the last, are tried in a slot: each part's own checks put it into one."""
 
 Path = tuple[str, ...]
 N = TypeVar("N", int, float)
@@ -100,7 +102,9 @@ def variants(part: Any) -> Iterator[tuple[str, Options]]:
     base = minimal(part)
     yield "default", base
     for path, field in leaves(part.Options):
-        for value in values(field):
+        found = values(field)
+        few = found if slot_family(field) is None else [*found[:SLOTTED], *found[SLOTTED:][-1:]]
+        for value in few:
             options = changed(base, path, value)
             if options is not None and options != base:
                 yield f"{'.'.join(path)}={brief(value)}", options
@@ -144,10 +148,10 @@ def _scalars(kind: Any, metadata: list[Any]) -> list[Any]:
         low, high, step = bounds(metadata)
         first = low if math.isfinite(low) else 1
         far = [math.ceil(first / step) * step + i * step for i in range(3)]
-        return _within([*INTEGERS, *map(int, far)], low, high, step)[:4]
+        return _within([*INTEGERS, *map(int, far)], low, high, step)[:3]
     if kind is float:
         low, high, _ = bounds(metadata)
-        return _within([*NUMBERS, (low + high) / 2], low, high, 0)[:4]
+        return _within([*NUMBERS, (low + high) / 2], low, high, 0)[:2]
     if kind is str:
         return list(STRINGS)
     if isinstance(kind, type) and issubclass(kind, Group):
