@@ -1,7 +1,8 @@
 """Causal language modelling: predict each next token (Bengio et al. 2003, JMLR 3:1137; Radford et al. 2018)."""
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from typing import Any
+
+from torch import Tensor
 
 from registry.context import PADDING
 from registry.contracts import Objective
@@ -15,14 +16,12 @@ IGNORED = -100
 class CausalLM(Objective):
     """-sum_t log p(token[t+1] | token[0..t]), over the targets that lie in the same document as their token."""
 
-    def loss(self, model: nn.Module, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sum of the losses in nats, a float32 scalar, and the number of valid targets in `tokens` (B, T+1)."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]  # (B, T) twice
         seen = None
         if segments is not None:
             seen, ahead = segments[:, :-1], segments[:, 1:]
             targets = targets.masked_fill((ahead != seen) | (ahead == PADDING), IGNORED)
-        logits = model(inputs, segments=seen).logits  # (B, T, V)
-        # The sum, not the model's mean times a count: a batch without any valid target is then 0 and not 0/0.
-        total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-        return total, (targets != IGNORED).sum()
+        total, count = model.loss(inputs, targets, segments=seen)
+        return total, count

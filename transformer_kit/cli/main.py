@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from transformer_kit import __version__
-from transformer_kit.cli import catalogue, cost, exchange, generation, pages, start, training
+from transformer_kit.cli import bench, catalogue, cost, exchange, generation, pages, start, training
 from transformer_kit.cli.failures import GOOD, INTERRUPTED, failure
 from transformer_kit.cli.output import console, fail, is_terminal, say
 
@@ -61,6 +61,7 @@ for name, command, summary in (
     ("new", start.new, "Start a page or a plugin."),
     ("train", training.train, "Train a model."),
     ("generate", generation.generate, "Continue a prompt."),
+    ("bench", bench.bench, "Measure a model against its peers."),
     ("import", exchange.import_model, "Bring in a Hugging Face folder."),
     ("export", exchange.export_model, "Write a Hugging Face folder."),
     ("schema", pages.schema, "Print the JSON schema of pages."),

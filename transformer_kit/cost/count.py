@@ -50,7 +50,7 @@ def parameters(model: Model) -> Parameters:
     total = _elements(model.parameters())
     outer = _elements({*model.embedding.parameters(), *model.position.parameters(), *model.head.parameters()})
     everywhere = _elements(p for _, p in model.named_parameters(remove_duplicate=False))
-    tied = everywhere - total + (model.embedding.weight.numel() if _reads_table(model) else 0)
+    tied = everywhere - total + (model.embedding.weight.numel() if reads_table(model) else 0)
     trainable = _elements(p for p in model.parameters() if p.requires_grad)
     idle = sum(m.idle() for m in model.modules() if isinstance(m, ModelPart))
     return Parameters(total, total - idle, outer, total - outer, tied, trainable)
@@ -124,7 +124,7 @@ def _shapes(module: nn.Module) -> list[tuple[str, torch.Size]]:
     return [(name, p.shape) for name, p in module.named_parameters()]
 
 
-def _reads_table(model: Model) -> bool:
+def reads_table(model: Model) -> bool:
     """Whether the head's logits depend on the embedding's table."""
     table = model.embedding.weight.detach().requires_grad_()
     x = torch.zeros(1, 1, model.spec.model.d_model, dtype=table.dtype, device=table.device, requires_grad=True)

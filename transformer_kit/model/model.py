@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from registry.context import Context, State
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site
 from registry.options import Options
+from transformer_kit.model.loss import IGNORE, PIECE, summed
 from transformer_kit.spec.schema import ModelSpec, Spec
-
-IGNORE = -100
-"""A target that does not count."""
 
 
 class Output(NamedTuple):
@@ -62,16 +60,34 @@ class Model(nn.Module):
 
         Raises ValueError for ids outside the vocabulary and for more tokens than max_seq_len.
         """
+        x, context = self._features(tokens, segments, state, last)
+        logits = self.head(x, self.embedding.weight)
+        if targets is None:
+            return Output(logits, None)
+        return Output(logits, torch.stack([cross_entropy(logits, targets), *context.losses]).sum())
+
+    def loss(self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """For training: the loss of `forward` times the number of targets that count, and that number.
+
+        Logits are computed some tokens at a time where they are many, and never all kept, which saves most of the
+        memory of a large vocabulary. The gradients of the result can be taken once.
+        """
+        x, context = self._features(tokens, segments, None)
+        rows = max(1, PIECE // self.spec.model.vocab_size)
+        total = summed(self.head, x.flatten(0, 1), self.embedding.weight, targets.flatten(), rows)
+        count = (targets != IGNORE).sum()
+        return (total + count * torch.stack(context.losses).sum() if context.losses else total), count
+
+    def _features(
+        self, tokens: Tensor, segments: Tensor | None, state: State | None, last: bool = False
+    ) -> tuple[Tensor, Context]:
+        """What the head reads, (B, T, D), or (B, 1, D) of the last token alone; and the pass's context."""
         self._check(tokens, state)
         context = Context.of(tokens, segments, state)
         x = self.dropout(self.position.embed(self.embedding(tokens), context))
         for i, layer in enumerate(self.layers):
             x = layer(x, context, None if state is None else state.layers[i])
-        x = self.norm(x[:, -1:] if last else x)
-        logits = self.head(x, self.embedding.weight)
-        if targets is None:
-            return Output(logits, None)
-        return Output(logits, torch.stack([cross_entropy(logits, targets), *context.losses]).sum())
+        return self.norm(x[:, -1:] if last else x), context
 
     def state(self, batch: int, capacity: int | None = None) -> State:
         """Empty decode state for `batch` rows of up to `capacity` tokens (max_seq_len when not given)."""

@@ -1,0 +1,1 @@
+"""Measures a model against what else one would use, in one run: `kit bench`."""

@@ -1,0 +1,65 @@
+"""Peak memory of a training step: each candidate in a process of its own, so that none pays for another.
+
+    python -m transformer_kit.bench.memory '{"candidate": ..., "spec": ..., ...}'
+
+prints the bytes that the process held at most beyond what it held before the model was made.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transformer_kit.bench.peers import NoPeer, candidate, parameters
+from transformer_kit.bench.work import Setting, train
+from transformer_kit.spec.read import read
+
+STEPS = 2
+"""The second step holds what the optimizer made in the first."""
+
+
+def measured(name: str, spec: str, sets: list[str], setting: Setting, threads: int) -> dict[str, int]:
+    """`{"peak": bytes, "parameters": count}` of a candidate. Raises NoPeer, or RuntimeError when its process dies."""
+    asked = {"candidate": name, "spec": spec, "sets": sets, "threads": threads, "batch": setting.batch}
+    asked |= {"seq": setting.seq, "device": str(setting.device), "dtype": str(setting.dtype).removeprefix("torch.")}
+    command = [sys.executable, "-m", "transformer_kit.bench.memory", json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise RuntimeError(f"{name}: the process that measures its memory died: {last}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "absent" in answer:
+        raise NoPeer(answer["absent"])
+    return {"peak": answer["peak"], "parameters": answer["parameters"]}
+
+
+def _child(asked: dict[str, Any]) -> dict[str, Any]:
+    torch.set_num_threads(asked["threads"])
+    device, dtype = torch.device(asked["device"]), getattr(torch, asked["dtype"])
+    setting = Setting(asked["batch"], asked["seq"], 0, device, dtype, STEPS)
+    page = read(asked["spec"], asked["sets"])
+    before = _held(device, peak=False)
+    try:
+        chosen = candidate(asked["candidate"], page)
+    except NoPeer as error:
+        return {"absent": str(error)}
+    step = train(chosen, setting)
+    for turn in range(STEPS):
+        step(turn)
+    return {"peak": _held(device, peak=True) - before, "parameters": parameters(chosen.module)}
+
+
+def _held(device: torch.device, *, peak: bool) -> int:
+    """Bytes of memory in use, now or at most so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+    field = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_child(json.loads(sys.argv[1]))) + "\n")

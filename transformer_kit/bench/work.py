@@ -1,0 +1,102 @@
+"""The work that is measured: a training step, reading a prompt, writing token by token."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from transformer_kit.bench.peers import Candidate
+from transformer_kit.bench.timing import Timed, clock
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How it is measured, the same for all candidates."""
+
+    batch: int
+    seq: int
+    """Tokens of a training sequence, or of a prompt."""
+    new: int
+    """Tokens that are written in a round of decoding."""
+    device: torch.device
+    dtype: torch.dtype
+    rounds: int
+    compile: bool = False
+
+
+def train(candidate: Candidate, setting: Setting) -> Timed:
+    """One optimizer step on random tokens: forward, backward, clipping, AdamW."""
+    module = _placed(candidate, setting, torch.float32).train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
+    mixed = setting.dtype != torch.float32
+    if setting.compile:
+        _compile(candidate)
+
+    def step(turn: int) -> float:
+        tokens, targets = _tokens(candidate, setting, turn), _tokens(candidate, setting, turn + 1000)
+        begin = clock(setting.device)
+        with torch.autocast(setting.device.type, dtype=setting.dtype, enabled=mixed):
+            loss = candidate.loss(tokens, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return clock(setting.device) - begin
+
+    return step
+
+
+def prefill(candidate: Candidate, setting: Setting) -> Timed:
+    """Reading a prompt."""
+    _placed(candidate, setting, setting.dtype).eval()
+
+    def read(turn: int) -> float:
+        tokens = _tokens(candidate, setting, turn)
+        begin = clock(setting.device)
+        with torch.inference_mode():
+            candidate.prefill(tokens)
+        return clock(setting.device) - begin
+
+    return read
+
+
+def decode(candidate: Candidate, setting: Setting) -> Timed:
+    """Writing `new` tokens for each row after a prompt; reading the prompt, with the first token, does not count."""
+    _placed(candidate, setting, setting.dtype).eval()
+
+    def write(turn: int) -> float:
+        with torch.inference_mode():
+            steps = candidate.decode(_tokens(candidate, setting, turn), setting.new + 1)
+            next(steps)
+            begin = clock(setting.device)
+            for _ in steps:
+                pass
+            return clock(setting.device) - begin
+
+    return write
+
+
+WORK: Mapping[str, Callable[[Candidate, Setting], Timed]] = {"train": train, "prefill": prefill, "decode": decode}
+
+
+def _placed(candidate: Candidate, setting: Setting, dtype: torch.dtype) -> Any:
+    """The module where it is measured, with small weights: what is far from any real model may be slow or not finite."""
+    with torch.no_grad():
+        for parameter in candidate.module.parameters():
+            if parameter.dim() >= 2:
+                parameter.normal_(0.0, 0.02)
+    return candidate.module.to(device=setting.device, dtype=dtype)
+
+
+def _compile(candidate: Candidate) -> None:
+    """Compile what repeats: each layer of the kit's model, the whole of another."""
+    layers = getattr(candidate.module, "layers", None)
+    for module in [candidate.module] if layers is None else layers:
+        module.compile()
+
+
+def _tokens(candidate: Candidate, setting: Setting, turn: int) -> torch.Tensor:
+    """Random ids (B, T), the same for every candidate."""
+    draw = torch.Generator().manual_seed(turn + 1_000_000)
+    return torch.randint(candidate.vocab, (setting.batch, setting.seq), generator=draw).to(setting.device)

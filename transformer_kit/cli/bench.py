@@ -1,0 +1,61 @@
+"""`kit bench`: the model of a page against what else one would use, in one run."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from transformer_kit.cli.output import Json, emit, say
+from transformer_kit.cli.pages import Sets, SpecArgument
+
+
+class Work(StrEnum):
+    """What is measured."""
+
+    train = "train"
+    prefill = "prefill"
+    decode = "decode"
+    memory = "memory"
+
+
+def bench(
+    work: Annotated[Work, typer.Argument(help="A training step, a prompt, tokens after it, or memory in training.")],
+    spec: SpecArgument,
+    sets: Sets = None,
+    against: Annotated[
+        str, typer.Option(metavar="PEER,...", help="Peers, by comma: plain, tutorial, or a package that is installed.")
+    ] = "plain,transformers,litgpt,x-transformers",
+    batch: Annotated[int, typer.Option(min=1, help="Rows.")] = 1,
+    seq: Annotated[int, typer.Option(min=1, help="Tokens of a row, or of the prompt.")] = 256,
+    new: Annotated[int, typer.Option(min=1, help="Tokens written after the prompt.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; two come before.")] = 7,
+    device: Annotated[str, typer.Option(help="Where.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="What is multiplied: float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the processor; torch's own choice else.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the models, for training.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure a model against its peers, in turns, in one process: time, share of the machine's limit, memory.
+
+    Peers have the same shape, sizes, optimizer and threads; fresh weights, random tokens, no dropout.
+
+    Example: `kit bench train gpt2-124m --batch 2 --seq 512 --against plain,transformers`
+    """
+    import torch
+
+    from transformer_kit.bench.run import compare
+    from transformer_kit.bench.show import text
+    from transformer_kit.bench.work import Setting
+    from transformer_kit.spec.schema import Hardware
+    from transformer_kit.train.precision import place
+
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds:
+        raise typer.BadParameter(f"--dtype must be one of {', '.join(kinds)}, got {dtype}")
+    setting = Setting(batch, seq, new, place(Hardware(device=device)).device, kinds[dtype], rounds, compile)
+    peers = [name.strip() for name in against.split(",") if name.strip()]
+    found = compare(work.value, spec, sets or [], setting, peers, threads or torch.get_num_threads())
+    if json:
+        emit(found.data())
+    else:
+        say(text(found))

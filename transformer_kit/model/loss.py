@@ -1,0 +1,99 @@
+"""Cross-entropy of a head's logits, some tokens at a time: all logits together are never in memory.
+
+Logits take more memory than any other tensor of a training step when the vocabulary is large: 4 B T V bytes, three
+times over with the log-probabilities and the gradient. Here the gradient of each piece is taken as soon as its logits
+are there, and they are dropped. No product is computed twice (Hsu et al. 2024, Liger Kernel, arXiv:2410.10989).
+
+Letters: N tokens, D d_model, V vocab.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from registry.contracts import Head
+
+IGNORE = -100
+"""A target that does not count."""
+PIECE = 2**24
+"""Logits that are in memory at once: 64 MiB in float32."""
+
+
+def summed(head: Head, x: Tensor, table: Tensor, targets: Tensor, rows: int) -> Tensor:
+    """Sum of -ln p(target) over the targets that count, in float32: x (N, D), targets (N,) -> ().
+
+    Logits of at most `rows` tokens are kept at once. Where there are more, gradients of the sum can be taken once only.
+    """
+    if len(x) <= rows or torch.compiler.is_compiling():  # a compiler fuses the passes over the logits itself
+        return _plain(head, x, table, targets)
+    if not torch.is_grad_enabled():
+        pairs = zip(x.split(rows), targets.split(rows), strict=True)
+        return torch.stack([_plain(head, some, table, wanted) for some, wanted in pairs]).sum()
+    weights = [w for w in (table, *head.parameters()) if w.requires_grad]
+    total: Tensor = _Pieces.apply(head, table, targets, rows, x, *weights)
+    return total
+
+
+def _plain(head: Head, x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    logits = head(x[None], table)[0].float()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+
+
+class _Pieces(torch.autograd.Function):
+    """The sum, whose gradients are computed with it: those of a sum need nothing from what comes after but a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, head: Head, table: Tensor, targets: Tensor, rows: int, x: Tensor, *weights: Tensor) -> Tensor:
+        inputs = [t for t in (x, *weights) if t.requires_grad]
+        total = torch.zeros((), device=x.device)
+        gradients: list[Tensor | None] = [None] * len(inputs)
+        if x.requires_grad:
+            gradients[0] = torch.empty_like(x)
+        for begin in range(0, len(x), rows):
+            here = slice(begin, begin + rows)
+            part = x[here].detach().requires_grad_(x.requires_grad)
+            with torch.enable_grad():
+                logits = head(part[None], table)[0]
+            loss, slope = _loss_and_slope(logits.detach(), targets[here])
+            total += loss
+            leaves = [part if t is x else t for t in inputs]
+            found = torch.autograd.grad(logits, leaves, slope.type_as(logits), allow_unused=True)
+            _gather(gradients, found, here if x.requires_grad else None)
+        ctx.gradients, ctx.asked = gradients, [t.requires_grad for t in (x, *weights)]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *factors: Tensor) -> Any:
+        if ctx.gradients is None:
+            raise RuntimeError("gradients of the loss were taken already, and are kept once; compute the loss again")
+        held, ctx.gradients = ctx.gradients, None
+        torch._foreach_mul_([g for g in held if g is not None], factors[0])
+        found = iter(held)
+        return (None, None, None, None, *(next(found) if asked else None for asked in ctx.asked))
+
+
+def _loss_and_slope(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum for logits (n, V), and its gradient by them, softmax minus one at the target: ((), (n, V))."""
+    counts = targets != IGNORE
+    index = targets.masked_fill(~counts, 0)[:, None]
+    slope = torch.log_softmax(logits.float(), dim=-1)
+    loss = -(slope.gather(1, index)[:, 0] * counts).sum()
+    slope.exp_().scatter_add_(1, index, torch.full_like(slope[:, :1], -1.0))
+    if targets.device.type != "cpu" or not bool(counts.all()):  # elsewhere, looking would stall the device
+        slope.mul_(counts[:, None])
+    return loss, slope
+
+
+def _gather(gradients: list[Tensor | None], found: tuple[Tensor | None, ...], rows: slice | None) -> None:
+    """Add a piece's gradients to those so far; the first is that of its own `rows`, if there are such."""
+    for i, new in enumerate(found):
+        old = gradients[i]
+        if i == 0 and rows is not None:
+            assert old is not None and new is not None
+            old[rows] = new
+        elif old is None:
+            gradients[i] = new
+        elif new is not None:
+            old += new
