@@ -335,6 +335,10 @@ class Head(ModelPart):
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + b: the widest product of a model, by itself so that generation may lay out its weights anew."""
+        return nn.functional.linear(x, weight, bias)
+
 
 class Init(Part, ABC):
     """Draws the first weights of linear and embedding layers."""

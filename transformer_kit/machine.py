@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+
 import torch
 
 
@@ -15,7 +16,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     for n in (512, 1024, 2048):
         x = torch.ones(n, n, device=device, dtype=dtype)
         for _ in range(5):
-            s = time.perf_counter(); x @ x; best = max(best, 2 * n**3 / (time.perf_counter() - s))
+            s = time.perf_counter()
+            x @ x
+            best = max(best, 2 * n**3 / (time.perf_counter() - s))
     return best
 
 
@@ -23,5 +26,7 @@ def read_bandwidth(device: torch.device) -> float:
     x = torch.ones(2**26, device=device)
     best = 0.0
     for _ in range(6):
-        s = time.perf_counter(); x.sum(); best = max(best, x.nbytes / (time.perf_counter() - s))
+        s = time.perf_counter()
+        x.sum()
+        best = max(best, x.nbytes / (time.perf_counter() - s))
     return best

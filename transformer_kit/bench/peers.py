@@ -45,7 +45,9 @@ def kit(spec: Spec, config: dict[str, Any]) -> Candidate:
         total, count = model.loss(tokens, targets)
         return total / count
 
-    return Candidate(KIT, model, spec.model.vocab_size, loss, lambda tokens: model(tokens, last=True).logits, _stream(model))
+    return Candidate(
+        KIT, model, spec.model.vocab_size, loss, lambda tokens: model(tokens, last=True).logits, _stream(model)
+    )
 
 
 def _stream(model: Model) -> Callable[[Tensor, int], Iterator[Any]]:
@@ -55,7 +57,9 @@ def _stream(model: Model) -> Callable[[Tensor, int], Iterator[Any]]:
 def plain(spec: Spec, config: dict[str, Any]) -> Candidate:
     """The hand-written module."""
     model = Plain(shape_of(config))
-    return Candidate("plain", model, spec.model.vocab_size, model.loss, lambda tokens: model(tokens, last=True), model.decode)
+    return Candidate(
+        "plain", model, spec.model.vocab_size, model.loss, lambda tokens: model(tokens, last=True), model.decode
+    )
 
 
 def tutorial(spec: Spec, config: dict[str, Any]) -> Candidate:

@@ -78,9 +78,7 @@ def compare(
         torch.set_num_threads(before)
 
 
-def _timed(
-    work: str, spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int
-) -> Result:
+def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:
     page = undropped(read(spec, sets))
     found, absent = {}, {}
     for name in (KIT, *against):
@@ -113,9 +111,7 @@ def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str]
     return _result("memory", spec, setting, threads, rows, absent, (None, None, None))
 
 
-def _row(
-    name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limit: float | None
-) -> Row:
+def _row(name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limit: float | None) -> Row:
     own, kit = seconds[name], seconds[KIT]
     median = middle(own)
     return Row(

@@ -31,7 +31,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; two come before.")] = 7,
     device: Annotated[str, typer.Option(help="Where.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="What is multiplied: float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the processor; torch's own choice else.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice when not given.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the models, for training.")] = False,
     json: Json = False,
 ) -> None:
