@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from transformer_kit.bench.peers import Candidate
+from transformer_kit.bench.candidate import Candidate
 from transformer_kit.bench.timing import Timed, clock
 
 
