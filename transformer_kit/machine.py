@@ -7,6 +7,8 @@ Figures are of this moment: a busy machine measures low.
 
 import platform
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +20,7 @@ BUDGET = 0.4
 """Seconds that a measurement may take, roughly."""
 LARGEST = 8192
 """Rows of the largest matrices that are multiplied."""
-READ = 512 * 1024**2
+READ = 256 * 1024**2
 """Bytes read to measure bandwidth: more than caches hold."""
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -29,7 +31,10 @@ def matmul_peak(device: str | torch.device, dtype: torch.dtype, budget: float = 
 
     Sizes grow from tiny ones, so that hardware which multiplies a type very slowly is found out quickly.
     """
-    best, size, begin = 0.0, 64, time.perf_counter()
+    best, size = 0.0, 64
+    first = torch.ones(size, size, device=device, dtype=dtype)
+    _timed(partial(torch.mm, first, first, out=torch.empty_like(first)), first.device, 1)  # loads what multiplies
+    begin = time.perf_counter()
     # Each size takes eight times as long as the one before: it starts when the time for that is left.
     while size <= LARGEST and time.perf_counter() - begin < budget / 4:
         x = torch.ones(size, size, device=device, dtype=dtype)
@@ -61,7 +66,20 @@ def name(device: str | torch.device = "cpu") -> str:
 def _processor() -> str:
     listed = _CPUINFO.read_text("utf-8", errors="replace") if _CPUINFO.is_file() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", listed, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine() or "unknown processor"
+    if found:
+        return found[1].strip()
+    return _brand() or platform.processor() or platform.machine() or "unknown processor"
+
+
+def _brand() -> str:
+    """The processor's full name on macOS, where Python alone knows `arm`; empty elsewhere."""
+    if sys.platform != "darwin":
+        return ""
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _fastest(work: Callable[[], object], device: torch.device, limit: float) -> float:
