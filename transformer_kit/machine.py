@@ -8,7 +8,6 @@ Figures are of this moment: a busy machine measures low.
 import platform
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -73,7 +72,7 @@ def _processor() -> str:
 
 def _brand() -> str:
     """The processor's full name on macOS, where Python alone knows `arm`; empty elsewhere."""
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return ""
     command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
     try:
