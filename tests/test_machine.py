@@ -20,13 +20,13 @@ def test_a_slow_type_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def slow(x: torch.Tensor, _: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         sizes.append(len(x))
-        time.sleep(0.01)
+        time.sleep(0.002 * (len(x) / 64) ** 3)
         return out
 
     monkeypatch.setattr(torch, "mm", slow)
     peak = machine.matmul_peak("cpu", torch.bfloat16, budget=0.1)
-    assert set(sizes) == {64}
-    assert peak <= 2 * 64**3 / 0.01
+    assert max(sizes) <= 128
+    assert peak <= 2 * 64**3 / 0.002
 
 
 def test_bandwidth_is_plausible(monkeypatch: pytest.MonkeyPatch) -> None:

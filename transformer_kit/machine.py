@@ -30,17 +30,16 @@ def matmul_peak(device: str | torch.device, dtype: torch.dtype, budget: float = 
 
     Sizes grow from tiny ones, so that hardware which multiplies a type very slowly is found out quickly.
     """
-    best, size = 0.0, 64
-    first = torch.ones(size, size, device=device, dtype=dtype)
-    _timed(partial(torch.mm, first, first, out=torch.empty_like(first)), first.device, 1)  # loads what multiplies
-    begin = time.perf_counter()
-    # Each size takes eight times as long as the one before: it starts when the time for that is left.
-    while size <= LARGEST and time.perf_counter() - begin < budget / 4:
+    best, size, before, begin = 0.0, 64, None, time.perf_counter()
+    while size <= LARGEST:
         x = torch.ones(size, size, device=device, dtype=dtype)
-        y = torch.empty_like(x)
-        seconds = _fastest(partial(torch.mm, x, x, out=y), x.device, budget / 2)
+        seconds = _fastest(partial(torch.mm, x, x, out=torch.empty_like(x)), x.device, budget / 4)
         best = max(best, 2 * size**3 / seconds)
-        size *= 2
+        # Small sizes may take no time, or, on a busy machine, the time of waiting for each other: growth tells.
+        growth = 1.0 if before is None else min(seconds / before, 8.0)
+        if time.perf_counter() - begin + 2 * growth * seconds > budget:
+            break
+        size, before = 2 * size, seconds
     return best
 
 
