@@ -42,9 +42,6 @@ def generate(
     min_p: Annotated[float | None, typer.Option(help="Leave out what is below P of the likeliest.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always take the likeliest.")] = False,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Round weights to 8 bits while writing: faster, less exact.")
-    ] = False,
     stream: Annotated[bool, typer.Option(help="Print the text while it comes.")] = True,
     json: Json = False,
 ) -> None:
@@ -55,7 +52,7 @@ def generate(
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     samplers = _samplers({key: value for key, value in flags.items() if value is not None}, greedy)
     text = _text(prompt)
-    pieces = _complete(folder, text, max_new_tokens, samplers, seed, int8)
+    pieces = _complete(folder, text, max_new_tokens, samplers, seed)
     if json:
         emit({"prompt": text, "text": "".join(pieces), "seed": seed})
         return
@@ -63,9 +60,7 @@ def generate(
     _show(parts if stream else ["".join(parts)])
 
 
-def _complete(
-    folder: Path, text: str, count: int | None, samplers: list[Any], seed: int | None, int8: bool
-) -> "Iterator[str]":
+def _complete(folder: Path, text: str, count: int | None, samplers: list[Any], seed: int | None) -> "Iterator[str]":
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.generate.text import complete
     from transformer_kit.model.folder import load, model_folder
@@ -75,7 +70,7 @@ def _complete(
     tokenizer = load_tokenizer(place)
     if count is None:
         count = max(1, min(FAR, model.spec.model.max_seq_len - len(tokenizer.encode(text))))
-    return complete(model, tokenizer, text, max_new_tokens=count, samplers=samplers, seed=seed, int8=int8)
+    return complete(model, tokenizer, text, max_new_tokens=count, samplers=samplers, seed=seed)
 
 
 def _samplers(flags: dict[str, float], greedy: bool) -> list[Any]:

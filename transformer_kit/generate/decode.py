@@ -29,7 +29,6 @@ def generate(
     stop: Sequence[int] = (),
     vocab: int | None = None,
     chunk: int | None = None,
-    int8: bool = False,
 ) -> list[list[int]]:
     """The ids that continue each prompt, without the prompt. As `stream`, which says what the settings mean."""
     rows: list[list[int]] = [[] for _ in prompts]
@@ -42,7 +41,6 @@ def generate(
         stop=stop,
         vocab=vocab,
         chunk=chunk,
-        int8=int8,
     ):
         for row, token in zip(rows, step, strict=True):
             if token is not None:
@@ -60,7 +58,6 @@ def stream(
     stop: Sequence[int] = (),
     vocab: int | None = None,
     chunk: int | None = None,
-    int8: bool = False,
 ) -> Iterator[list[int | None]]:
     """The next id of each prompt, step by step; None for rows that have ended. Ends when all rows have.
 
@@ -70,7 +67,6 @@ def stream(
     stop      ids that end a row; they are not part of what is generated
     vocab     only ids below it are chosen, for a tokenizer smaller than the model's table
     chunk     tokens of a prompt that are read at once, to bound memory; all when not given
-    int8      after the prompt, multiply by weights rounded to 8 bits where that is faster: few rows on a processor
 
     The model is in eval mode until the last step, then as it was. Raises ValueError, before anything is computed,
     for prompts that are empty, too long or hold unknown ids, and for settings that cannot work.
@@ -87,14 +83,14 @@ def stream(
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
     steps = _steps(model, tokens, segments, narrow, draws, limit, chunk)
-    return _until_stopped(model, steps, ends, len(prompts), int8)
+    return _until_stopped(model, steps, ends, len(prompts))
 
 
 def _until_stopped(
-    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int, int8: bool
+    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int
 ) -> Iterator[list[int | None]]:
     going = [True] * rows
-    with _evaluating(model), laid_out(model, model.embedding.weight, rows, rounded=int8):
+    with _evaluating(model), laid_out(model, model.embedding.weight, rows):
         for chosen in steps:
             ids = chosen.tolist()
             going = [on and token not in ends for on, token in zip(going, ids, strict=True)]

@@ -17,8 +17,6 @@ from registry.contracts import Head
 
 MOST = 64
 """Rows beyond which the plain product is as fast."""
-FEW = 4
-"""Rows beyond which weights of 8 bits are not faster."""
 
 Packed = Callable[[Tensor], Tensor]
 """x (rows, 1, in) -> (rows, 1, out)."""
@@ -27,13 +25,12 @@ Packer = Callable[[Tensor, Tensor | None], Packed]
 
 
 @contextmanager
-def laid_out(model: nn.Module, table: Tensor, rows: int, *, rounded: bool = False) -> Iterator[None]:
+def laid_out(model: nn.Module, table: Tensor, rows: int) -> Iterator[None]:
     """Inside, products of `rows` rows in `model` use packed copies of its weights, where that is known to be faster.
 
-    `table` (V, D) is the embedding's, which a tied head reads. Results differ from the plain ones by rounding alone;
-    when weights may be `rounded`, by that of `int8`.
+    `table` (V, D) is the embedding's, which a tied head reads. Results differ from the plain ones by rounding alone.
     """
-    packer = (rounded and _packable(table) and int8(rows)) or packer_for(table, rows)
+    packer = packer_for(table, rows)
     changed: list[tuple[nn.Module, str]] = []
     if packer is not None:
         for module in model.modules():
@@ -65,28 +62,6 @@ def packer_for(weight: Tensor, rows: int) -> Packer | None:
 
 def _packable(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32
-
-
-def int8(rows: int) -> Packer | None:
-    """Weights as whole numbers of 8 bits, with a scale for each output: a quarter of the bytes, and a rounding error.
-
-    Each weight moves by at most 1/254 of the largest in its row; all else is rounded to bfloat16. None for more
-    than `FEW` rows, at which the product with the weights as they are is faster.
-    """
-    return _int8 if rows <= FEW else None
-
-
-def _int8(weight: Tensor, bias: Tensor | None) -> Packed:
-    weight, bias = weight.detach(), None if bias is None else bias.detach()
-    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127  # (out,)
-    levels = (weight / scale[:, None]).round().to(torch.int8)
-    scale = scale.to(torch.bfloat16)
-
-    def multiply(x: Tensor) -> Tensor:
-        y = torch._weight_int8pack_mm(x.flatten(0, -2).to(torch.bfloat16), levels, scale).to(x.dtype)
-        return (y if bias is None else y + bias).view(*x.shape[:-1], -1)
-
-    return multiply
 
 
 def _mkl(rows: int) -> Packer:

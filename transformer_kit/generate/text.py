@@ -20,7 +20,6 @@ def complete(
     samplers: Sequence[object] = (),
     seed: int | None = None,
     stop: Sequence[int] = (),
-    int8: bool = False,
 ) -> Iterator[str]:
     """The text that continues `prompt`, in pieces of whole characters; joined they are what `decode` says of all.
 
@@ -39,7 +38,6 @@ def complete(
         seed=seed,
         stop=[*ends, *stop],
         vocab=tokenizer.vocab_size,
-        int8=int8,
     )
     return _pieces(steps, TextStream(tokenizer))
 

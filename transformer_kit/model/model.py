@@ -104,18 +104,14 @@ class Model(nn.Module):
         samplers: Sequence[Options] = (),
         seed: int | None = None,
         stop: Sequence[int] = (),
-        int8: bool = False,
     ) -> list[list[int]]:
         """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.
 
-        Without `samplers` the likeliest token is taken each time; `int8` rounds weights for speed. See
-        `transformer_kit.generate`.
+        Without `samplers` the likeliest token is taken each time. See `transformer_kit.generate`.
         """
         from transformer_kit.generate import generate
 
-        return generate(
-            self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop, int8=int8
-        )
+        return generate(self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop)
 
     def stream(
         self,
@@ -125,12 +121,11 @@ class Model(nn.Module):
         samplers: Sequence[Options] = (),
         seed: int | None = None,
         stop: Sequence[int] = (),
-        int8: bool = False,
     ) -> Iterator[list[int | None]]:
         """As `generate`, one step at a time: the next id of each row, None for rows that have ended."""
         from transformer_kit.generate import stream
 
-        return stream(self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop, int8=int8)
+        return stream(self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop)
 
     def describe(self) -> str:
         """The card: parts, shapes, parameters, cost; what `kit build` prints."""
