@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from transformer_kit import Spec, build
-from transformer_kit.generate import fast
+from transformer_kit.generate import decode, fast
 from transformer_kit.generate.fast import Packer, laid_out
 from transformer_kit.model.model import Model
 
@@ -34,7 +34,7 @@ def _model() -> Model:
 @pytest.fixture(params=PACKERS)
 def packed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Packer]:
     """This packer for any number of rows, whatever the machine would choose."""
-    monkeypatch.setattr(fast, "packer_for", lambda weight, rows: request.param(rows))
+    monkeypatch.setattr(decode, "packer_for", lambda weight, rows: request.param(rows))
     return request.param
 
 
@@ -43,7 +43,7 @@ def test_decoding_with_packed_weights_equals_the_plain(packed: Callable[[int], P
     model = _model()
     ids = torch.randint(97, (rows, 12), generator=torch.Generator().manual_seed(0))
     expected = model(ids).logits
-    with torch.inference_mode(), laid_out(model, model.embedding.weight, rows):
+    with torch.inference_mode(), laid_out(model, packed(rows), rows):
         state = model.state(rows)
         found = [model(ids[:, :5], state=state).logits]
         found += [model(ids[:, t : t + 1], state=state).logits for t in range(5, 12)]
@@ -53,7 +53,7 @@ def test_decoding_with_packed_weights_equals_the_plain(packed: Callable[[int], P
 def test_afterwards_nothing_is_left(packed: Callable[[int], Packer]) -> None:
     model = _model()
     names = list(model.state_dict())
-    with laid_out(model, model.embedding.weight, 1):
+    with laid_out(model, packed(1), 1):
         assert list(model.state_dict()) == names
         assert "forward" in model.layers[0].mixer.q.__dict__
     assert not any({"forward", "project"} & set(m.__dict__) for m in model.modules())
@@ -62,7 +62,7 @@ def test_afterwards_nothing_is_left(packed: Callable[[int], Packer]) -> None:
 def test_a_weight_that_changes_is_never_read_from_its_copy(packed: Callable[[int], Packer]) -> None:
     linear = nn.Sequential(nn.Linear(8, 8))
     x = torch.randn(1, 1, 8)
-    with laid_out(linear, linear[0].weight, 1):
+    with laid_out(linear, packed(1), 1):
         with torch.no_grad():
             linear[0].weight.mul_(2.0)
             torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))

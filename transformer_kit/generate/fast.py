@@ -25,12 +25,11 @@ Packer = Callable[[Tensor, Tensor | None], Packed]
 
 
 @contextmanager
-def laid_out(model: nn.Module, table: Tensor, rows: int) -> Iterator[None]:
-    """Inside, products of `rows` rows in `model` use packed copies of its weights, where that is known to be faster.
+def laid_out(model: nn.Module, packer: Packer | None, rows: int) -> Iterator[None]:
+    """Inside, products of `rows` rows in `model` use packed copies of its weights; nothing changes without a `packer`.
 
-    `table` (V, D) is the embedding's, which a tied head reads. Results differ from the plain ones by rounding alone.
+    Results differ from the plain ones by rounding alone.
     """
-    packer = packer_for(table, rows)
     changed: list[tuple[nn.Module, str]] = []
     if packer is not None:
         for module in model.modules():
@@ -45,6 +44,12 @@ def laid_out(model: nn.Module, table: Tensor, rows: int) -> Iterator[None]:
     finally:
         for module, name in changed:
             delattr(module, name)
+
+
+def packers(rows: int) -> list[Packer]:
+    """Every layout that this machine knows."""
+    known = [(torch.backends.mkl.is_available(), _mkl), (torch.backends.mkldnn.is_available(), _onednn)]
+    return [make(rows) for available, make in known if available]
 
 
 def packer_for(weight: Tensor, rows: int) -> Packer | None:
