@@ -46,7 +46,8 @@ def loss_in_pieces_is_the_loss(part: Any) -> None:
         (loss, gradients), (expected, plain) = found
         assert torch.isclose(loss, expected), f"{what}: the loss is {expected}, in pieces {loss}"
         for pieces, whole in zip(gradients, plain, strict=True):
-            agree(pieces, whole, f"{what}: a gradient of the loss in pieces")
+            far = (pieces - whole).abs().max()
+            assert far <= 1e-5 * (1 + whole.abs().max()), f"{what}: a gradient of the loss in pieces is off by {far}"
 
 
 def _decoded(model: Model, ids: Tensor) -> Tensor:
