@@ -47,7 +47,7 @@ def loss_in_pieces_is_the_loss(part: Any) -> None:
         assert torch.isclose(loss, expected), f"{what}: the loss is {expected}, in pieces {loss}"
         for pieces, whole in zip(gradients, plain, strict=True):
             far = (pieces - whole).abs().max()
-            assert far <= 1e-5 * (1 + whole.abs().max()), f"{what}: a gradient of the loss in pieces is off by {far}"
+            assert far <= 1e-4 * (1 + whole.abs().max()), f"{what}: a gradient of the loss in pieces is off by {far}"
 
 
 def _decoded(model: Model, ids: Tensor) -> Tensor:
