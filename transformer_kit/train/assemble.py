@@ -24,6 +24,7 @@ from transformer_kit.train.loop import Run
 from transformer_kit.train.metrics import Metrics
 from transformer_kit.train.output import Layout, check_space
 from transformer_kit.train.precision import Placement
+from transformer_kit.train.recompute import recompute
 from transformer_kit.train.report import Plan, Reporter
 from transformer_kit.train.resume import identity, machine
 from transformer_kit.train.sample import writer
@@ -65,6 +66,8 @@ def assemble(
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
     freeze(model, spec.train.freeze)
+    if spec.hardware.recompute:
+        recompute(model)
     if spec.hardware.compile:
         _compile(model)
     objective = _part(spec.objective)
