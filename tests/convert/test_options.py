@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("transformers")
 
 from tests.convert.references import reference, tokens
+from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
-from transformer_kit.convert.folder import load_folder
+from transformer_kit.convert.folder import load_folder, spec_of
 
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
 CHANGES: list[tuple[str, dict[str, Any]]] = [
@@ -60,6 +61,26 @@ def test_in_and_out(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     attention = theirs.config._attn_implementation
     again = type(theirs).from_pretrained(tmp_path / "out", attn_implementation=attention)
     agrees(theirs, again.eval(), tokens(name))
+
+
+@pytest.mark.parametrize("kind", ["default", "linear"])
+def test_llama_turns_all_of_a_head(kind: str) -> None:
+    """Its class passes over the key, or breaks."""
+    config = reference("llama-mha").config.to_dict()
+    config["rope_parameters"] = {**LINEAR, "rope_type": kind, "partial_rotary_factor": 0.5}
+    with pytest.raises(ConvertError, match=r"rope.fraction: 0.5 is not known"):
+        spec_of(config)
+    config["rope_parameters"]["partial_rotary_factor"] = 1.0
+    assert spec_of(config).model.position.fraction == 1.0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"new_decoder_architecture": True, "parallel_attn": False}, {"num_ln_in_parallel_attn": 2}]
+)
+def test_what_falcons_class_breaks_on(changes: dict[str, Any]) -> None:
+    config = {**reference("falcon-7b-mqa").config.to_dict(), **changes}
+    with pytest.raises(ConvertError, match="is nothing that its class computes"):
+        spec_of(config)
 
 
 def test_biases_lose_digits_as_theirs_do(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ Going out, the same templates are solved for the variables.
     when: {attention_bias: {true: {block: {mixer: {bias: [q, k, v, out]}}}, false: {}}}
     each: {layer_types: {sliding_attention: {mixer: {window: $sliding_window}}, full_attention: {}}}
     only: {pretraining_tp: [1]}         keys that this kit knows with some values alone
+    never: [{new: true, parallel: false}]   values that the class cannot compute together
     inert: [use_cache]                  keys that do not change logits
     tensors: {...}                      see `tensors`
 """
@@ -82,6 +83,8 @@ class Declaration(Group):
     """Additions to single layers, by the values of a list."""
     only: dict[str, list[Any]] = {}
     """Keys which must have one of these values."""
+    never: list[dict[str, Any]] = []
+    """Values of keys which the class cannot compute together."""
     inert: list[str] = []
     """Keys that do not change logits."""
     write: dict[str, Any] = {}
@@ -135,7 +138,7 @@ def _shared(fragment: Path) -> dict[str, Any]:
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, by the one merge rule; lists of names are joined, tensors of `over` come first."""
-    joined = {k: [*base[k], *over[k]] for k in ("inert", "ignore") if k in base and k in over}
+    joined = {k: [*base[k], *over[k]] for k in ("inert", "ignore", "never") if k in base and k in over}
     out = {**_plain(merge(base, over)), **joined}
     if "tensors" in over:
         out["tensors"] = {label: out["tensors"][label] for label in (*over["tensors"], *out["tensors"])}

@@ -22,7 +22,7 @@ from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.folder import INDEX, ONE, Weights, read_config, translated
 from transformer_kit.convert.layout import outward
-from transformer_kit.convert.page import config_of, fitted, page_of, values_of
+from transformer_kit.convert.page import fitted, longest, page_of, shortest, solutions, values_of
 from transformer_kit.convert.signature import difference
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.model.build import assemble
@@ -53,14 +53,15 @@ def match(model: Model, family: str | None = None) -> Match:
     misses: list[str] = []
     for declaration in _ordered(known, family):
         try:
-            config = config_of(page, declaration)
+            solved = solutions(page, declaration)
+            config = longest(*solved, declaration)
             other = assemble(Spec.of(page_of({**config, "model_type": declaration.names[0]}, declaration)))
         except (ConvertError, SpecError, KeyError, TypeError, ValueError) as error:
             misses.append(f"{declaration.names[0]}: {str(error).splitlines()[0]:.120}")
             continue
         differs = difference(twin, other)
         if differs is None:
-            return Match(fitted(declaration, config), config)
+            return Match(fitted(declaration, config), shortest(*solved, declaration))
         misses.append(f"{declaration.names[0]}: {differs}")
     raise ConvertError("export", ["no Hugging Face class computes this model exactly", *misses])
 

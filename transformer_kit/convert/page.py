@@ -55,7 +55,7 @@ def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     blocks = [_layer(block, each, i, {**values, **own.get(str(i), {})}, used, problems) for i in range(layers)]
     page = _filled(model, values, used, problems)
     used |= {declaration.count, *declaration.each}
-    problems += _leftover(given, declaration, used)
+    problems += _leftover(given, declaration, used) + _together(values, declaration)
     if problems:
         raise ConvertError("config.json", list(dict.fromkeys(problems)))
     folded = _readable(fold(blocks))
@@ -151,6 +151,12 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
     return problems
 
 
+def _together(values: Mapping[str, Any], declaration: Declaration) -> list[str]:
+    """Values that the family's class breaks on when they meet."""
+    met = [pairs for pairs in declaration.never if all(values.get(k) == v for k, v in pairs.items())]
+    return [" with ".join(f"{k}: {v!r}" for k, v in p.items()) + " is nothing that its class computes" for p in met]
+
+
 def _unknown(key: str, known: set[str], declaration: Declaration) -> bool:
     outer, _, inner = key.partition(".")
     return (
@@ -177,6 +183,11 @@ def _difference(base: Any, other: Any) -> Any:
 
 def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
     """Keys of a config.json that, as far as the family can, say what a canonical page says. The caller verifies."""
+    return shortest(*solutions(page, declaration), declaration)
+
+
+def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[str, Any], list[str]]:
+    """Flat keys that say what a canonical page says, and keys that may have to be null beside them."""
     model, blocks = page["model"], page["model"]["layers"]["blocks"]
     config: dict[str, Any] = {}
     config[declaration.count] = len(blocks)
@@ -198,13 +209,17 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
         config |= _solved_list(key, cases, blocks, declaration)
     config.pop("each", None)
     written = {**filled(declaration.write, config, set()), **config}
-    unset = [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
-    return _least(written, unset, declaration)
+    return written, [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
 
 
-def _least(written: dict[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
-    """A config with null for a key in `unset` where its default would mean another model, and only there."""
-    full, needed = _spread({**dict.fromkeys(unset), **written}, declaration), unset
+def longest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
+    """The config.json with null for every key in `unset`."""
+    return _spread({**dict.fromkeys(unset), **written}, declaration)
+
+
+def shortest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
+    """The config.json with null for a key in `unset` where its default would mean another model, and only there."""
+    full, needed = longest(written, unset, declaration), unset
     for key in unset:
         rest = [k for k in needed if k != key]
         less = _spread({**dict.fromkeys(rest), **written}, declaration)
