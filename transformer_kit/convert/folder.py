@@ -205,8 +205,8 @@ def applied(
 
 
 def _finite(tensor: Tensor) -> bool:
-    """One pass, nothing allocated: the extremes are finite only if everything is."""
-    if not tensor.is_floating_point() or not tensor.numel():
+    """One pass, nothing allocated: a sum is finite only if everything is. It may overflow; then the extremes tell."""
+    if not tensor.is_floating_point() or not tensor.numel() or bool(torch.isfinite(tensor.sum())):
         return True
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
