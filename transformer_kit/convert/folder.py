@@ -84,6 +84,12 @@ class Weights:
             for name, shard in listed.items()
             if name not in held[shard]
         ]
+        problems += [
+            f"{name} is in {shard}, where {INDEX} does not place it"
+            for shard, names in sorted(held.items())
+            for name in sorted(names)
+            if listed.get(name) != shard
+        ]
         if problems:
             raise ConvertError(str(self.folder), problems[:20])
         return {name: self.folder / shard for name, shard in listed.items()}
@@ -202,6 +208,14 @@ def applied(
         elif not _finite(tensor):
             problems.append(f"{', '.join(move.theirs)} holds values that are not numbers")
     return {name: tensor.contiguous() for name, tensor in zip(move.ours, ours, strict=True)}, problems
+
+
+def faults(
+    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong with the tensors that are there; none is kept."""
+    there = [move for move in found if all(name in weights for name in move.theirs)]
+    return [problem for move in there for problem in applied(weights, move, shapes, values)[1]]
 
 
 def _finite(tensor: Tensor) -> bool:
