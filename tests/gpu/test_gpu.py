@@ -92,3 +92,17 @@ def test_compiled_layers_are_the_plain_ones() -> None:
     for layer in model.layers:
         layer.compile()
     torch.testing.assert_close(model.loss(ids, ids)[0], expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [None, 9])
+def test_the_flex_kernel_is_the_plain_formula(window: int | None) -> None:
+    models = [build(_model("cpu", window).spec, device="cuda", kernel=kernel) for kernel in ("eager", "flex")]
+    ids = _ids(2, 128).cuda()
+    segments = (torch.arange(128) // 50).expand_as(ids).cuda()
+    losses = [model.loss(ids, ids, segments=segments)[0] for model in models]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-2)
+    for loss in losses:
+        loss.backward()
+    for found, expected in zip(models[1].parameters(), models[0].parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-2, atol=1e-2)
