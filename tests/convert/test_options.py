@@ -139,3 +139,45 @@ def test_older_files(
     config = {"model_type": theirs.config.model_type, "vocab_size": 99, **keys}
     (tmp_path / "config.json").write_text(json.dumps(config))
     agrees(theirs, load_folder(tmp_path), tokens(name))
+
+
+NEW = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+STRETCHED = {**NEW, "original_max_position_embeddings": 32}
+SIZES = {
+    "model_type": "llama", "vocab_size": 99, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["rope_type", "type"])
+def test_both_spellings_of_rotary_settings_and_of_the_type(word: str) -> None:
+    new = {**SIZES, "dtype": "bfloat16", "rope_parameters": STRETCHED}
+    scaling = {word if k == "rope_type" else k: v for k, v in STRETCHED.items() if k != "rope_theta"}
+    old = {**SIZES, "torch_dtype": "bfloat16", "rope_theta": 5e5, "rope_scaling": scaling}
+    assert spec_of(old) == spec_of(new)
+    assert spec_of(new).model.position.scaling.factor == 8.0
+    assert spec_of(new) != spec_of(SIZES)
+
+
+def fused(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """All experts of a layer in one tensor, as `transformers` holds them."""
+    kept = {name: t for name, t in tensors.items() if ".experts." not in name}
+    for base in sorted({name.split(".experts.")[0] for name in tensors if ".experts." in name}):
+        names = [f"{base}.experts.{e}" for e in range(len([n for n in tensors if n.startswith(base)])) if any(
+            n.startswith(f"{base}.experts.{e}.") for n in tensors)]  # fmt: skip
+        pairs = [torch.cat([tensors[f"{n}.gate_proj.weight"], tensors[f"{n}.up_proj.weight"]]) for n in names]
+        kept[f"{base}.experts.gate_up_proj"] = torch.stack(pairs)
+        kept[f"{base}.experts.down_proj"] = torch.stack([tensors[f"{n}.down_proj.weight"] for n in names])
+    return kept
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "deepseek_v3"])
+def test_experts_one_by_one_and_all_in_one_are_the_same_model(name: str, tmp_path: Path) -> None:
+    reference(name).save_pretrained(tmp_path)
+    apart = load_folder(tmp_path).state_dict()
+    stored = load_file(tmp_path / "model.safetensors")
+    assert any(".experts.0.gate_proj" in n for n in stored)
+    save_file(fused(stored), tmp_path / "model.safetensors")
+    together = load_folder(tmp_path).state_dict()
+    assert apart.keys() == together.keys()
+    assert all(torch.equal(apart[n], together[n]) for n in apart)

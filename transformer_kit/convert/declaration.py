@@ -108,6 +108,14 @@ def declarations() -> dict[str, Declaration]:
     return found
 
 
+@cache
+def declared(kind: str) -> Declaration | None:
+    """The family of a `model_type`; only its own file is read where that bears its name, as most do."""
+    own = next((p for p in FOLDER.glob("[a-z]*.yaml") if p.stem == kind), None)
+    found = None if own is None else read(own)
+    return found if found is not None and kind in found.names else declarations().get(kind)
+
+
 def read(path: Path) -> Declaration:
     """The declaration in a file, with what it includes. Raises ConvertError."""
     page = _with_fragments(_plain(files.page(path)[0]), path)

@@ -24,6 +24,7 @@ from transformer_kit.convert.folder import INDEX, ONE, Weights, read_config, tra
 from transformer_kit.convert.layout import outward
 from transformer_kit.convert.page import fitted, longest, page_of, shortest, solutions, values_of
 from transformer_kit.convert.signature import difference
+from transformer_kit.convert.template import unlike
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
@@ -57,13 +58,20 @@ def match(model: Model, family: str | None = None) -> Match:
             config = longest(*solved, declaration)
             other = assemble(Spec.of(page_of({**config, "model_type": declaration.names[0]}, declaration)))
         except (ConvertError, SpecError, KeyError, TypeError, ValueError) as error:
-            misses.append(f"{declaration.names[0]}: {str(error).splitlines()[0]:.120}")
+            misses.append(f"{declaration.names[0]}: {_unlike(page, declaration) or str(error).splitlines()[0]:.120}")
             continue
         differs = difference(twin, other)
         if differs is None:
             return Match(fitted(declaration, config), shortest(*solved, declaration))
         misses.append(f"{declaration.names[0]}: {differs}")
     raise ConvertError("export", ["no Hugging Face class computes this model exactly", *misses])
+
+
+def _unlike(page: Mapping[str, Any], declaration: Declaration) -> str | None:
+    """The first key of the page that the family cannot have as it is."""
+    model = page["model"]
+    blocks = (unlike(declaration.block, b, f"model.layers.blocks.{i}") for i, b in enumerate(model["layers"]["blocks"]))
+    return unlike(declaration.model, model, "model") or next(filter(None, blocks), None)
 
 
 def _ordered(known: Mapping[str, Declaration], family: str | None) -> list[Declaration]:

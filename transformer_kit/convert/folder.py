@@ -84,6 +84,12 @@ class Weights:
             for name, shard in listed.items()
             if name not in held[shard]
         ]
+        problems += [
+            f"{name} is in {shard}, where {INDEX} does not place it"
+            for shard, names in sorted(held.items())
+            for name in sorted(names)
+            if listed.get(name) != shard
+        ]
         if problems:
             raise ConvertError(str(self.folder), problems[:20])
         return {name: self.folder / shard for name, shard in listed.items()}
@@ -204,9 +210,17 @@ def applied(
     return {name: tensor.contiguous() for name, tensor in zip(move.ours, ours, strict=True)}, problems
 
 
+def faults(
+    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong with the tensors that are there; none is kept."""
+    there = [move for move in found if all(name in weights for name in move.theirs)]
+    return [problem for move in there for problem in applied(weights, move, shapes, values)[1]]
+
+
 def _finite(tensor: Tensor) -> bool:
-    """One pass, nothing allocated: the extremes are finite only if everything is."""
-    if not tensor.is_floating_point() or not tensor.numel():
+    """One pass, nothing allocated: a sum is finite only if everything is. It may overflow; then the extremes tell."""
+    if not tensor.is_floating_point() or not tensor.numel() or bool(torch.isfinite(tensor.sum())):
         return True
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 

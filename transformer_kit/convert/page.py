@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_kit.convert import derived, rope_keys
-from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, laid
+from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, declared, laid
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, spelt, unspelt
 from transformer_kit.spec.layers import fold
@@ -22,17 +22,18 @@ ALWAYS_INERT = (
 QUANTISED = "quantization_config"
 
 
-def declaration_of(config: Mapping[str, Any], known: Mapping[str, Declaration] | None = None) -> Declaration:
+def declaration_of(config: Mapping[str, Any]) -> Declaration:
     """The declaration of a config's family. Raises ConvertError for a family that is not declared."""
-    known = declarations() if known is None else known
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in known:
+    found = declared(kind) if isinstance(kind, str) else None
+    if found is None:
+        names = ", ".join(sorted(declarations()))
         raise ConvertError(
             "config.json",
-            [f"model_type {kind!r} has no declaration; declared are {', '.join(sorted(known))}; another family is one "
-             "file, given by --family FILE"],
+            [f"model_type {kind!r} has no declaration; declared are {names}; another family is one file, given by "
+             "--family FILE"],
         )  # fmt: skip
-    return known[kind]
+    return found
 
 
 def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:

@@ -165,6 +165,19 @@ def holds(template: Any, value: Any) -> bool:
     return same(template, value)
 
 
+def unlike(template: Any, value: Any, where: str) -> str | None:
+    """The first thing that the template says outright and that is not so in `value`; None when all is."""
+    if is_variable(template):
+        return None
+    if isinstance(template, Mapping) and isinstance(value, Mapping):
+        keys = sorted(template, key=lambda key: key != "type")  # another part has other options
+        return next(filter(None, (unlike(template[k], value.get(k), f"{where}.{k}") for k in keys)), None)
+    if holds(template, value):
+        return None
+    ours, theirs = (v.get("type", "given") if isinstance(v, Mapping) else v for v in (value, template))
+    return f"{where} is {ours!r}, not {theirs!r}"
+
+
 def same(a: Any, b: Any) -> bool:
     """Equal, numbers to rounding."""
     if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
