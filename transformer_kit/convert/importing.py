@@ -1,7 +1,5 @@
 """A Hugging Face folder as a kit folder, on disk: a short spec, streamed weights, the tokenizer."""
 
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from transformer_kit.convert import stream
 from transformer_kit.convert.declaration import Declaration
+from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.folder import Weights, applied, faults, matched, read_config, spec_of, tied
 from transformer_kit.convert.page import declaration_of, fitted, values_of
@@ -42,21 +41,14 @@ def import_folder(
     config alone. Raises ConvertError with everything that is wrong.
     """
     source, target = Path(source), Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConvertError(str(target), ["exists and is not empty; choose another folder"])
+    check_free(target)
     config = read_config(source)
     declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
     spec = spec_of(config, declaration)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        draft.mkdir(parents=True)
+    with drafted(target) as draft:
         (draft / SPEC).write_text(text_of(spec, config), "utf-8")
         count = 0 if spec_only else _weights(source, draft / WEIGHTS, spec, declaration, config)
         _tokenizer(source, draft, spec)
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Imported(spec, declaration.names[0], count)
 
 

@@ -53,6 +53,8 @@ def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
         model, block = laid(model, addition.get("model", {})), laid(block, addition.get("block", {}))
         each = laid(each, addition.get("each", {}))
     own = values.get(declaration.overrides or "") or {}
+    if not isinstance(own, dict) or not all(isinstance(v, dict) for v in own.values()):
+        raise ConvertError("config.json", [f"{declaration.overrides}: must map layers to mappings, got {own!r:.50}"])
     blocks = [_layer(block, each, i, {**values, **own.get(str(i), {})}, used, problems) for i in range(layers)]
     page = _filled(model, values, used, problems)
     used |= {declaration.count, *declaration.each}
@@ -123,7 +125,7 @@ def _layer(
             problems.append(f"{key}: must be a list with an item for each layer, got {listed!r:.60}")
             continue
         own["each"] = listed[index]
-        addition = filled(_case(key, listed[index], cases, problems), own, used)
+        addition = _filled(_case(key, listed[index], cases, problems), own, used, problems)
         block = laid(block, addition)
     return _filled(block, own, used, problems)
 
@@ -131,8 +133,8 @@ def _layer(
 def _filled(template: Any, values: Mapping[str, Any], used: set[str], problems: list[str]) -> Any:
     try:
         return filled(template, values, used)
-    except ValueError as error:
-        problems.append(str(error))
+    except ConvertError as error:
+        problems += error.problems
         return {}
 
 
