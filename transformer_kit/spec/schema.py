@@ -188,6 +188,8 @@ class Hardware(Group):
     """`auto` is bfloat16 where the hardware multiplies it fast, else float32."""
     compile: bool = False
     """Whether torch.compile builds the training step."""
+    recompute: bool = False
+    """Whether layers compute their activations again in the backward pass instead of keeping them: less memory."""
     peak_tflops: NonNegative | None = None
     """Arithmetic peak that MFU is measured against; measured at the start when not given."""
 

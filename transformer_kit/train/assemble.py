@@ -15,6 +15,7 @@ from registry.contracts import Objective, Tracker
 from registry.options import Options
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
+from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import RunSpec, Spec
 from transformer_kit.train import snapshot
 from transformer_kit.train.corpus import Corpus
@@ -65,6 +66,8 @@ def assemble(
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
     freeze(model, spec.train.freeze)
+    if spec.hardware.recompute:
+        recompute(model)
     objective = _part(spec.objective)
     optimizer = _named("optimizer", lambda: spec.optimizer.part(spec.optimizer).make(model))
     trackers = _trackers(spec, layout)
