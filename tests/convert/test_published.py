@@ -33,7 +33,7 @@ NOT_DECLARED = {
 }
 """Families of decoders, by model_type, and the mixer that they need and the kit has no part for yet."""
 FROZEN = {"ernie-4.5-21b-a3b": 27 * 64}
-"""Biases of routers, one for each of 64 experts in 27 layers, counted as frozen parameters there and as buffers here."""
+"""Biases of routers, for 64 experts in each of 27 layers: frozen parameters there, buffers here."""
 
 
 def kind(name: str) -> Any:

@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from registry import core
 from transformer_kit import Spec, build
 from transformer_kit.model.model import Model
+from transformer_kit.model.recompute import recompute
 from transformer_kit.train.precision import Placement
-from transformer_kit.train.recompute import recompute
 from transformer_kit.train.step import Batch, Step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]

@@ -189,7 +189,7 @@ class Hardware(Group):
     compile: bool = False
     """Whether torch.compile builds each layer; equal layers are built once."""
     recompute: bool = False
-    """Whether layers compute their activations again in the backward pass: much less memory, a third more time."""
+    """Whether layers compute their activations again in the backward pass instead of keeping them: less memory."""
     peak_tflops: NonNegative | None = None
     """Arithmetic peak that MFU is measured against; measured at the start when not given."""
 

@@ -15,6 +15,7 @@ from registry.contracts import Objective, Tracker
 from registry.options import Options
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
+from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import RunSpec, Spec
 from transformer_kit.train import snapshot
 from transformer_kit.train.corpus import Corpus
@@ -24,7 +25,6 @@ from transformer_kit.train.loop import Run
 from transformer_kit.train.metrics import Metrics
 from transformer_kit.train.output import Layout, check_space
 from transformer_kit.train.precision import Placement
-from transformer_kit.train.recompute import recompute
 from transformer_kit.train.report import Plan, Reporter
 from transformer_kit.train.resume import identity, machine
 from transformer_kit.train.sample import writer

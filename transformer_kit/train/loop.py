@@ -144,9 +144,9 @@ class Loop:
 
     def _refuse_infinite(self) -> None:
         """A finite loss comes from the weights before the step; the step itself may have broken them."""
-        parameters = [p.detach() for p in self.run.model.parameters()]
-        finite = torch.stack([torch.isfinite(p).all() for p in parameters])
-        if not finite.all():
+        # NaN is the least and the greatest of what it is among, and nothing of a parameter's size is allocated.
+        bounds = [torch.stack(torch.aminmax(p.detach())) for p in self.run.model.parameters()]
+        if not torch.isfinite(torch.stack(bounds)).all():
             raise Diverged(f"weights are no longer finite after step {self.step}{self._last_good()}")
 
     def _last_good(self) -> str:
