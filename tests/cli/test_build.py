@@ -53,7 +53,19 @@ def test_the_largest_that_fits_is_found_and_shown(kit: Kit, page: Path) -> None:
     assert f"fits          {fits['batch']} sequences of 16 tokens: a training step takes" in told
 
 
-@pytest.mark.parametrize("words", ["--batch 0", "--seq 999", "--dtype int3", "--optimizer adamm", "--fits much", "--fits '10 kB'", "--for decode", "--fits 1GB --for fun"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--batch 0",
+        "--seq 999",
+        "--dtype int3",
+        "--optimizer adamm",
+        "--fits much",
+        "--fits '10 kB'",
+        "--for decode",
+        "--fits 1GB --for fun",
+    ],
+)
 def test_sizes_that_cannot_be(kit: Kit, page: Path, words: str) -> None:
     done = kit("build", page, *shlex.split(words))
     assert (done.code, done.out) == (2, "")

@@ -1,7 +1,7 @@
 """`kit build`: assembles a model without memory for its weights, and prints what it is and what it costs."""
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,27 +19,29 @@ _UNITS |= {f"{unit}i": 1024**i for i, unit in enumerate("KMGT", 1)}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?")
 
 
+Batch = Annotated[int | None, typer.Option(help="Sequences in one forward pass; a run's own, or 1, else.")]
+Seq = Annotated[int | None, typer.Option(help="Tokens of a sequence; a run's own, or max_seq_len, else.")]
+Optimizer = Annotated[str | None, typer.Option(help="The optimizer whose state is counted; a run's own else.")]
+Recompute = Annotated[bool, typer.Option("--recompute", help="Layers compute activations again, not keep them.")]
+Fits = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Find the largest batch that fits, as into 24GiB; with --batch, the context."),
+]
+Purpose = Annotated[
+    str | None, typer.Option("--for", metavar="train|decode", help="What has to fit: a training step, or decoding.")
+]
+
+
 def build(
     spec: SpecArgument,
     sets: Sets = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences in one forward pass; a run's own, or 1, else.")] = None,
-    seq: Annotated[
-        int | None, typer.Option(help="Tokens of a sequence; a run's own, or max_seq_len, when not given.")
-    ] = None,
+    batch: Batch = None,
+    seq: Seq = None,
     dtype: Annotated[str, typer.Option(help="Type of weights and activations.")] = "float32",
-    optimizer: Annotated[
-        str | None, typer.Option(help="The optimizer whose state is counted; a run's own when not given.")
-    ] = None,
-    recompute: Annotated[
-        bool | None, typer.Option("--recompute", help="Layers compute activations again instead of keeping them.")
-    ] = None,
-    fits: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Find the largest batch that fits, as into 24GiB; with --batch the context."),
-    ] = None,
-    purpose: Annotated[
-        str | None, typer.Option("--for", metavar="train|decode", help="What has to fit: a training step, or decoding.")
-    ] = None,
+    optimizer: Optimizer = None,
+    recompute: Recompute = False,
+    fits: Fits = None,
+    purpose: Purpose = None,
     json: Json = False,
 ) -> None:
     """Show what a model costs: parameters, arithmetic, memory in training and in decoding, counted on the model.
@@ -54,13 +56,14 @@ def build(
     from transformer_kit.spec.read import read
 
     page = read(spec, sets or [])
+    chosen: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "recompute": recompute or None}
     fit = None
     if fits is not None:
-        fit = _fit(page, _size(fits), _purpose(purpose), batch, seq, (dtype, optimizer, recompute))
+        fit = _fit(page, _size(fits), _purpose(purpose), batch, seq, chosen)
         batch, seq = fit.batch, fit.seq
     elif purpose is not None:
         raise typer.BadParameter("--for says what has to fit; give --fits SIZE too, or leave --for out")
-    found = card(page, batch=batch, seq=seq, dtype=dtype, optimizer=optimizer, recompute=recompute)
+    found = card(page, batch=batch, seq=seq, **chosen)
     if json:
         emit(found.data() | ({} if fit is None else {"fits": fit._asdict() | {"fits": fit.fits}}))
     else:
@@ -69,20 +72,12 @@ def build(
         raise typer.Exit(FIT) if json else NotFitting(_too_large(fit))
 
 
-def _fit(
-    page: "Spec",
-    limit: int,
-    purpose: str,
-    batch: int | None,
-    seq: int | None,
-    chosen: tuple[str, str | None, bool | None],
-) -> "Fit":
+def _fit(page: "Spec", limit: int, purpose: str, batch: int | None, seq: int | None, chosen: dict[str, Any]) -> "Fit":
     """The largest size that fits, of what is not given."""
     from transformer_kit.cost import fits
     from transformer_kit.cost.plan import planned
 
-    dtype, optimizer, recompute = chosen
-    with planned(page, dtype=dtype, optimizer=optimizer, recompute=recompute) as plan:
+    with planned(page, **chosen) as plan:
         if batch is None:
             return fits.largest_batch(plan, purpose, limit, seq=plan.length(seq))
         if seq is None:
