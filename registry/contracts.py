@@ -131,6 +131,8 @@ class ModelPart(Part, nn.Module):
     """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
     one_graph: ClassVar[bool] = True
     """torch.compile traces it without a break. False where what to compute is known only once tokens are."""
+    does_nothing: bool = False
+    """It gives back what it is given, and has no parameters: a card leaves it out."""
 
     def __init__(self, options: Any, site: Site) -> None:
         nn.Module.__init__(self)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from registry.contracts import ModelPart
+from registry.contracts import ModelPart, Objective
 from registry.options import Options
 from transformer_kit.cost.meter import Work, measure
 from transformer_kit.cost.timeline import Stretch, Timeline
@@ -80,7 +80,7 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
     depth = sum(kind.count for kind in stack)
     forward, backward = [Stretch()] * depth, [Stretch()] * depth
     for first, kind in enumerate(stack):
-        two = measure(model, [kind.layer] * 2, work._replace(objective=_Last())) if kind.count > 1 else whole
+        two = measure(model, [kind.layer] * 2, work._replace(objective=_Last(None))) if kind.count > 1 else whole
         for i in kind.indices:
             is_first = i == kind.indices[0]
             forward[i] = whole.forward[first] if is_first else two.forward[1]
@@ -89,7 +89,7 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
     return whole._replace(forward=tuple(forward), backward=tuple(backward), forward_flops=whole.forward_flops + added)
 
 
-class _Last:
+class _Last(Objective):
     """An objective of next to no work: for what layers take, the loss does not matter."""
 
     def loss(self, model: Model, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
