@@ -34,6 +34,8 @@ class Case(NamedTuple):
     seq: int
     sets: tuple[str, ...] = ()
     recompute: bool = False
+    dtype: str = "float32"
+    """What is multiplied in; weights stay in float32, and so do the predictions."""
 
 
 def narrow(*more: str) -> tuple[str, ...]:
@@ -69,25 +71,24 @@ def compare(case: Case) -> tuple[int, int]:
 
 def measured(case: Case) -> int:
     """Bytes that two steps take at most, beyond what the process takes before the model is made."""
-    train("tutorial", (), 1, 8, again=False)  # loads what computes, and its buffers
+    train(Case("tutorial", 1, 8, dtype=case.dtype))  # loads what computes, and its buffers
     Path("/proc/self/clear_refs").write_text("5")  # the largest resident set starts anew
     before = resident("VmRSS")
-    train(case.spec, case.sets, case.batch, case.seq, again=case.recompute)
+    train(case)
     return resident("VmHWM") - before
 
 
-def train(spec: str, sets: tuple[str, ...], batch: int, seq: int, *, again: bool) -> None:
+def train(case: Case) -> None:
     """Two steps: only the second has the optimizer's memory from its beginning."""
-    page = read(spec, list(sets))
+    page = read(case.spec, list(case.sets))
     model = build(page)
-    if again:
+    if case.recompute:
         recompute(model)
-    step = Step(model, part("objective", "causal_lm"), part("optimizer", "adamw", lr=1e-4).make(model), CPU, 1.0)
+    optimizer = part("optimizer", "adamw", lr=1e-4).make(model)
+    placement = Placement(torch.device("cpu"), getattr(torch, case.dtype))
+    step = Step(model, part("objective", "causal_lm"), optimizer, placement, 1.0)
     for _ in range(2):
-        step([Batch(torch.randint(page.model.vocab_size, (batch, seq + 1)), None)], 1.0)
-
-
-CPU = Placement(torch.device("cpu"), torch.float32)
+        step([Batch(torch.randint(page.model.vocab_size, (case.batch, case.seq + 1)), None)], 1.0)
 
 
 def part(family: str, name: str, **options: Any) -> Any:
@@ -106,15 +107,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="Specs whose name holds this.")
+    parser.add_argument("--bfloat16", action="store_true", help="Multiply in bfloat16, as `kit train` may.")
     args = parser.parse_args()
     if args.child:
-        spec, batch, seq, sets, again = json.loads(args.child)
-        print(measured(Case(spec, batch, seq, tuple(sets), again)))
+        print(measured(Case(*json.loads(args.child))))
         return
     print(f"{'spec':<36} {'rows x tokens':>14} {'predicted':>12} {'measured':>12} {'off by':>8}")
     for case in CASES:
         if args.only in case.spec:
-            predicted, found = compare(case)
+            predicted, found = compare(case._replace(dtype="bfloat16") if args.bfloat16 else case)
             name = f"{case.spec}{', narrow' if case.sets else ''}{', recompute' if case.recompute else ''}"
             ratio = predicted / found - 1
             shape = f"{case.batch} x {case.seq}"

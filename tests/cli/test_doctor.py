@@ -28,6 +28,12 @@ def test_a_report_in_words_and_as_json(kit: Kit) -> None:
         assert section == "advice" or section in told.out
 
 
+def test_a_number_is_not_taken_for_an_answer(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    lines = [line.removeprefix("threads").split() for line in kit("doctor").out.splitlines()]
+    assert ["torch", "1"] in lines
+
+
 def test_what_cannot_be_measured_is_left_open(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: object, **__: object) -> float:
         raise RuntimeError("not implemented for this type")

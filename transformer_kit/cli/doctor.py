@@ -63,4 +63,10 @@ def _rows(title: str, values: Any) -> Iterator[tuple[str, str]]:
             elif value is not None and title == "speed":
                 yield name, f"{amount(value)}{_RATES[name]}"
             else:
-                yield name, {None: "none", True: "yes", False: "no"}.get(value, str(value))
+                yield name, _said(value)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):  # asked first: 1 is equal to True, and a number of threads may be 1
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
