@@ -17,7 +17,7 @@ from transformer_kit.cost import count, show
 from transformer_kit.cost.count import Parameters
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.tree import Node, tree
-from transformer_kit.model.build import assemble, fill
+from transformer_kit.model.build import assemble, assemble_distinct, fill
 from transformer_kit.model.model import Model, spec_of
 from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
 
@@ -140,11 +140,11 @@ def card(
     length = _length(page, batch, seq, dtype)
     with core.activate(frozenset(page.plugins)):
         chosen = _optimizer(page, optimizer)
-        model = assemble(page).to(DTYPES[dtype])
-        _freeze(model, page)
+        model, places = _assembled(page)
+        model.to(DTYPES[dtype])
         try:
             with uncompiled():
-                return _count(model, batch, length, dtype, chosen)
+                return _count(model, places, batch, length, dtype, chosen)
         except RuntimeError as error:
             if "overflow" not in str(error):
                 raise
@@ -154,15 +154,19 @@ def card(
             ) from None
 
 
-def _count(model: Model, batch: int, length: int, dtype: str, optimizer: Options | None) -> Card:
-    stack = count.kinds(model)
-    parameters = count.parameters(model)
+def _count(
+    model: Model, places: count.Places | None, batch: int, length: int, dtype: str, optimizer: Options | None
+) -> Card:
+    stack = count.kinds(model, places)
+    parameters = count.parameters(model, places)
     usage = count.usage(model, stack, batch, length)
     notes = _notes(model, optimizer, dtype)
-    held = 2 * count.gradient_bytes(model) if optimizer is None else count.optimizer_bytes(model, optimizer)
-    memory = Memory(count.weight_bytes(model), count.gradient_bytes(model), held, usage.activations, usage.working)
+    gradients = count.gradient_bytes(model, places)
+    held = 2 * gradients if optimizer is None else count.optimizer_bytes(model, optimizer, places)
+    weights = count.weight_bytes(model, places)
+    memory = Memory(weights, gradients, held, usage.activations, usage.working)
     tokens = batch * length
-    first, second = (count.state_bytes(model, 1, n) for n in (1, 2))
+    first, second = (count.state_bytes(model, 1, n, places) for n in (1, 2))
     return Card(
         batch=batch,
         seq=length,
@@ -170,7 +174,7 @@ def _count(model: Model, batch: int, length: int, dtype: str, optimizer: Options
         parameters=parameters,
         flops=Flops(_whole(usage.forward / tokens), _whole(usage.train / tokens)),
         memory=memory,
-        state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length)),
+        state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length, places)),
         loss=_loss(model, parameters.total, length),
         notes=tuple(notes),
         parts=tuple(tree(model, stack)),
@@ -200,11 +204,15 @@ def _optimizer(page: Spec, given: str | Options | None) -> Options | None:
     return given
 
 
-def _freeze(model: Model, page: Spec) -> None:
-    if isinstance(page, RunSpec) and page.train.freeze:
-        from transformer_kit.train.finetune import freeze
+def _assembled(page: Spec) -> tuple[Model, count.Places | None]:
+    """The model, equal layers once; but all of them where some are frozen, which is by name."""
+    if not isinstance(page, RunSpec) or not page.train.freeze:
+        return assemble_distinct(page)
+    from transformer_kit.train.finetune import freeze
 
-        freeze(model, page.train.freeze)
+    model = assemble(page)
+    freeze(model, page.train.freeze)
+    return model, None
 
 
 def _notes(model: Model, optimizer: Options | None, dtype: str) -> list[str]:

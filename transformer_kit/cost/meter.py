@@ -43,8 +43,8 @@ def measure(model: Model, layers: Sequence[nn.Module], batch: int, seq: int) -> 
         return _step(model.train(), batch, seq)
     finally:
         model.zero_grad(set_to_none=True)
-        model.layers = stack
         model.train(training)
+        model.layers = stack
 
 
 def _step(model: Model, batch: int, seq: int) -> Usage:

@@ -47,15 +47,31 @@ def build(
     return model
 
 
-def assemble(spec: Spec, kernel: str | Options = KERNEL) -> Model:
-    """The model on the meta device. Raises SpecError with everything that is wrong."""
-    assembler = _Assembler(spec, kernel)
+def assemble(spec: Spec, kernel: str | Options = KERNEL, *, distinct: bool = False) -> Model:
+    """The model on the meta device. Raises SpecError with everything that is wrong.
+
+    With `distinct`, equal layers are one and the same module, to check and not to use: see `assemble_distinct`.
+    """
+    assembler = _Assembler(spec, kernel, distinct)
     with torch.device("meta"), Unfilled(), core.activate(frozenset(spec.plugins)):
         model = assembler.model()
     if assembler.problems:
         raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
     assert model is not None
     return model
+
+
+def assemble_distinct(spec: Spec, kernel: str | Options = KERNEL) -> tuple[Model, list[list[int]]]:
+    """As `assemble`, but of layers that equal each other only the first; and for each, the layers that it stands for.
+
+    Layers equal each other when their options do and no part of the first asked which layer it stands in.
+    What is counted on such a model takes no longer for a deep one.
+    """
+    model = assemble(spec, kernel, distinct=True)
+    distinct = list(dict.fromkeys(model.layers))
+    places = [[i for i, layer in enumerate(model.layers) if layer is one] for one in distinct]
+    model.layers = nn.ModuleList(distinct)
+    return model, places
 
 
 def fill(model: Model, seed: int) -> None:
@@ -101,8 +117,10 @@ def _site(spec: Spec) -> Site:
 class _Assembler:
     """Builds parts depth first, noting what is wrong with each and where, instead of stopping at the first."""
 
-    def __init__(self, spec: Spec, kernel: str | Options) -> None:
+    def __init__(self, spec: Spec, kernel: str | Options, distinct: bool) -> None:
         self.spec = spec
+        self.distinct = distinct
+        self.layers: list[tuple[Options, Part | nn.Module]] = []
         self.problems: list[Problem] = []
         self.above: list[tuple[Options, tuple[Any, ...]]] = []
         chosen = core.get("kernel", kernel).Options() if isinstance(kernel, str) else kernel
@@ -123,6 +141,21 @@ class _Assembler:
         return None
 
     def make(self, options: Options, site: Site) -> Part | nn.Module:
+        if self.distinct and options.part.family == "block" and not self.above:
+            return self._layer(options, site)
+        return self._made(options, site)
+
+    def _layer(self, options: Options, site: Site) -> Part | nn.Module:
+        """A layer built before, where an equal one would come out."""
+        for known, layer in self.layers:
+            if known == options:
+                return layer
+        layer, wrong = self._made(options, site), len(self.problems)
+        if not site.place.asked and not wrong:
+            self.layers.append((options, layer))
+        return layer
+
+    def _made(self, options: Options, site: Site) -> Part | nn.Module:
         with self._inside(options, site):
             try:
                 return options.part(options, site)
@@ -147,7 +180,7 @@ class _Assembler:
         """Where in the spec these options stand: below something that is being built, or among the model's own."""
         below = [slot for above in reversed(self.above) for slot in _slots(*above)]
         if options.part.family == "block":
-            return ("model", "layers", "blocks", site.layer)
+            return ("model", "layers", "blocks", site.place.layer)
         return next((p for o, p in [*below, *self.roots] if o is options), ("model",))
 
     def _note(self, path: tuple[Any, ...], error: ValueError) -> None:
