@@ -109,14 +109,14 @@ class _Meter(TorchDispatchMode):
         self._numbers: dict[int, int] = {}  # address of a living storage -> its number
         self._changes: list[tuple[int, int]] = []  # (number of a storage, bytes taken or given back), as they happen
         self._given = given
+        self._known: dict[Any, _Known | None] = {}
         for tensor in given:
             self._numbers[tensor.untyped_storage()._cdata] = -1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        self.flops += _flops(func, args, kwargs, out)
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+        out, flops = self._run(func, args, kwargs or {})
+        self.flops += flops
+        for tensor in _listed(out):
             if isinstance(tensor, Tensor):
                 self._meet(tensor)
         return out
@@ -130,6 +130,20 @@ class _Meter(TorchDispatchMode):
                 alive += change
                 peak = max(peak, alive)
         return peak
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, int]:
+        """What `func` returns, and its FLOPs. torch takes long to find shapes on the meta device, and a mixture asks
+        for the same ones with each expert, so they are found once.
+        """
+        key = _key((func, args, kwargs))
+        known = None if key is None else self._known.get(key)
+        if known is not None:
+            return known.again(), known.flops
+        out = func(*args, **kwargs)
+        flops = _flops(func, args, kwargs, out)
+        if key is not None and key not in self._known:
+            self._known[key] = _Known.of(out, args, flops)
+        return out, flops
 
     def _meet(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -146,6 +160,50 @@ class _Meter(TorchDispatchMode):
     def _change(self, number: int, size: int) -> None:
         self.alive += size
         self._changes.append((number, size))
+
+
+class _Known(NamedTuple):
+    """What a function returned for arguments of these shapes."""
+
+    outputs: list[tuple[Any, ...]]
+    """Shape, strides and type of each tensor."""
+    made: type[list[Any]] | type[tuple[Any, ...]] | None
+    """What holds them; None for one alone."""
+    flops: int
+
+    @classmethod
+    def of(cls, out: Any, args: Any, flops: int) -> "_Known | None":
+        """None where something else than new tensors is returned, such as a view."""
+        outputs = _listed(out)
+        if not outputs or not all(isinstance(t, Tensor) and t.is_meta for t in outputs):
+            return None
+        given = {t.untyped_storage()._cdata for a in args for t in _listed(a) if isinstance(t, Tensor)}
+        own = {t.untyped_storage()._cdata for t in outputs}
+        known = cls([(t.shape, t.stride(), t.dtype) for t in outputs], None if out is outputs[0] else type(out), flops)
+        sizes = [t.untyped_storage().nbytes() for t in _listed(known.again())]
+        plain = sizes == [t.untyped_storage().nbytes() for t in outputs]
+        return known if plain and len(own) == len(outputs) and not own & given else None
+
+    def again(self) -> Any:
+        """The same anew."""
+        outputs = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in self.outputs]
+        return outputs[0] if self.made is None else self.made(outputs)
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def _key(value: Any) -> Any:
+    """Equal for arguments that torch cannot tell apart on the meta device; None for what has values or no key."""
+    if isinstance(value, Tensor):
+        return (value.shape, value.stride(), value.dtype) if value.is_meta else None
+    if isinstance(value, (tuple, list)):
+        keys = tuple(_key(v) for v in value)
+        return None if None in keys else keys
+    if isinstance(value, dict):
+        return _key([*value, *value.values()])
+    return (type(value), value) if value.__hash__ is not None else None
 
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:
