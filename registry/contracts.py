@@ -67,14 +67,6 @@ class Part:
         cls.Options.part = cls
 
 
-@dataclass
-class Place:
-    """Which layer a part stands in, and whether any part has asked: layers of which none did can stand anywhere."""
-
-    layer: int = 0
-    asked: bool = False
-
-
 @dataclass(frozen=True)
 class Site:
     """Where a part of a model stands: the sizes around it, the model's defaults, and the builder of its children.
@@ -87,8 +79,7 @@ class Site:
     vocab_size: int = 0
     max_seq_len: int = 0
     n_layers: int = 1
-    place: Place = field(default_factory=Place)
-    """Read `layer` instead."""
+    at: Callable[[], int] = int  # what `layer` asks; the builder listens, to know whether a part depends on it
     n_heads: int | None = None
     """Number of query heads, inside a mixer."""
     n_experts: int | None = None
@@ -105,8 +96,7 @@ class Site:
     @property
     def layer(self) -> int:
         """Index of this layer, from 0."""
-        self.place.asked = True
-        return self.place.layer
+        return self.at()
 
     def build(self, options: _options.Options | None, kind: type[P]) -> P:
         """The part that `options` describe, or the model's own of that family when None, standing here."""
@@ -124,7 +114,7 @@ class Site:
 
     def layer_at(self, layer: int) -> "Site":
         """The site of one layer."""
-        return replace(self, place=Place(layer))
+        return replace(self, at=lambda: layer)
 
     def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
         """The site of a child that sees other features than its parent: of one head, or of the inner width."""

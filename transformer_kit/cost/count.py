@@ -15,7 +15,6 @@ from registry.options import Options
 from transformer_kit.cost.meter import Usage, measure
 from transformer_kit.model.model import Model
 
-
 Places = Sequence[Sequence[int]]
 """For each of a model's layers, the indices of the layers that it stands for."""
 

@@ -109,7 +109,8 @@ class _Meter(TorchDispatchMode):
         self._numbers: dict[int, int] = {}  # address of a living storage -> its number
         self._changes: list[tuple[int, int]] = []  # (number of a storage, bytes taken or given back), as they happen
         self._given = given
-        self._known: dict[Any, _Known | None] = {}
+        self._known: dict[Any, _Known] = {}
+        self._views: set[Any] = set()  # functions that return what they were given, or a view of it
         for tensor in given:
             self._numbers[tensor.untyped_storage()._cdata] = -1
 
@@ -135,14 +136,16 @@ class _Meter(TorchDispatchMode):
         """What `func` returns, and its FLOPs. torch takes long to find shapes on the meta device, and a mixture asks
         for the same ones with each expert, so they are found once.
         """
-        key = _key((func, args, kwargs))
-        known = None if key is None else self._known.get(key)
-        if known is not None:
-            return known.again(), known.flops
+        key = None if func in self._views else _key((func, args, kwargs))
+        if key in self._known:
+            return self._known[key].again(), self._known[key].flops
         out = func(*args, **kwargs)
         flops = _flops(func, args, kwargs, out)
-        if key is not None and key not in self._known:
-            self._known[key] = _Known.of(out, args, flops)
+        known = None if key is None else _Known.of(out, [*args, *kwargs.values()], flops)
+        if known is not None:
+            self._known[key] = known
+        elif key is not None:
+            self._views.add(func)
         return out, flops
 
     def _meet(self, tensor: Tensor) -> None:
@@ -172,21 +175,21 @@ class _Known(NamedTuple):
     flops: int
 
     @classmethod
-    def of(cls, out: Any, args: Any, flops: int) -> "_Known | None":
-        """None where something else than new tensors is returned, such as a view."""
+    def of(cls, out: Any, given: list[Any], flops: int) -> "_Known | None":
+        """None where something else than new tensors is returned, such as a view of what was given."""
         outputs = _listed(out)
         if not outputs or not all(isinstance(t, Tensor) and t.is_meta for t in outputs):
             return None
-        given = {t.untyped_storage()._cdata for a in args for t in _listed(a) if isinstance(t, Tensor)}
         own = {t.untyped_storage()._cdata for t in outputs}
+        theirs = {t.untyped_storage()._cdata for value in given for t in _listed(value) if isinstance(t, Tensor)}
         known = cls([(t.shape, t.stride(), t.dtype) for t in outputs], None if out is outputs[0] else type(out), flops)
         sizes = [t.untyped_storage().nbytes() for t in _listed(known.again())]
         plain = sizes == [t.untyped_storage().nbytes() for t in outputs]
-        return known if plain and len(own) == len(outputs) and not own & given else None
+        return known if plain and len(own) == len(outputs) and not own & theirs else None
 
     def again(self) -> Any:
         """The same anew."""
-        outputs = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in self.outputs]
+        outputs = [torch.empty_strided(shape, strides, dtype=of, device="meta") for shape, strides, of in self.outputs]
         return outputs[0] if self.made is None else self.made(outputs)
 
 

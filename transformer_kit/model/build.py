@@ -47,31 +47,31 @@ def build(
     return model
 
 
-def assemble(spec: Spec, kernel: str | Options = KERNEL, *, distinct: bool = False) -> Model:
-    """The model on the meta device. Raises SpecError with everything that is wrong.
-
-    With `distinct`, equal layers are one and the same module, to check and not to use: see `assemble_distinct`.
-    """
-    assembler = _Assembler(spec, kernel, distinct)
-    with torch.device("meta"), Unfilled(), core.activate(frozenset(spec.plugins)):
-        model = assembler.model()
-    if assembler.problems:
-        raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
-    assert model is not None
-    return model
+def assemble(spec: Spec, kernel: str | Options = KERNEL) -> Model:
+    """The model on the meta device. Raises SpecError with everything that is wrong."""
+    return _assembled(_Assembler(spec, kernel))
 
 
 def assemble_distinct(spec: Spec, kernel: str | Options = KERNEL) -> tuple[Model, list[list[int]]]:
     """As `assemble`, but of layers that equal each other only the first; and for each, the layers that it stands for.
 
-    Layers equal each other when their options do and no part of the first asked which layer it stands in.
-    What is counted on such a model takes no longer for a deep one.
+    Layers equal each other when their options do and no part asked which layer it stands in. To check and to count on
+    takes no longer for a deep model.
     """
-    model = assemble(spec, kernel, distinct=True)
+    model = _assembled(_Assembler(spec, kernel, distinct=True))
     distinct = list(dict.fromkeys(model.layers))
     places = [[i for i, layer in enumerate(model.layers) if layer is one] for one in distinct]
     model.layers = nn.ModuleList(distinct)
     return model, places
+
+
+def _assembled(assembler: "_Assembler") -> Model:
+    with torch.device("meta"), Unfilled(), core.activate(frozenset(assembler.spec.plugins)):
+        model = assembler.model()
+    if assembler.problems:
+        raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
+    assert model is not None
+    return model
 
 
 def fill(model: Model, seed: int) -> None:
@@ -117,7 +117,7 @@ def _site(spec: Spec) -> Site:
 class _Assembler:
     """Builds parts depth first, noting what is wrong with each and where, instead of stopping at the first."""
 
-    def __init__(self, spec: Spec, kernel: str | Options, distinct: bool) -> None:
+    def __init__(self, spec: Spec, kernel: str | Options, distinct: bool = False) -> None:
         self.spec = spec
         self.distinct = distinct
         self.layers: list[tuple[Options, Part | nn.Module]] = []
@@ -141,22 +141,29 @@ class _Assembler:
         return None
 
     def make(self, options: Options, site: Site) -> Part | nn.Module:
+        path = self._path(options, site)
         if self.distinct and options.part.family == "block" and not self.above:
-            return self._layer(options, site)
-        return self._made(options, site)
+            return self._layer(options, site, path)
+        return self._made(options, site, path)
 
-    def _layer(self, options: Options, site: Site) -> Part | nn.Module:
+    def _layer(self, options: Options, site: Site, path: tuple[Any, ...]) -> Part | nn.Module:
         """A layer built before, where an equal one would come out."""
         for known, layer in self.layers:
             if known == options:
                 return layer
-        layer, wrong = self._made(options, site), len(self.problems)
-        if not site.place.asked and not wrong:
+        index, asked = site.layer, list[int]()
+
+        def ask() -> int:
+            asked.append(index)
+            return index
+
+        layer = self._made(options, replace(site, at=ask), path)
+        if not asked and not self.problems:
             self.layers.append((options, layer))
         return layer
 
-    def _made(self, options: Options, site: Site) -> Part | nn.Module:
-        with self._inside(options, site):
+    def _made(self, options: Options, site: Site, path: tuple[Any, ...]) -> Part | nn.Module:
+        with self._inside(options, path):
             try:
                 return options.part(options, site)
             except ValueError as error:
@@ -169,8 +176,8 @@ class _Assembler:
         return nn.Module()
 
     @contextmanager
-    def _inside(self, options: Options, site: Site) -> Iterator[None]:
-        self.above.append((options, self._path(options, site)))
+    def _inside(self, options: Options, path: tuple[Any, ...]) -> Iterator[None]:
+        self.above.append((options, path))
         try:
             yield
         finally:
@@ -180,7 +187,7 @@ class _Assembler:
         """Where in the spec these options stand: below something that is being built, or among the model's own."""
         below = [slot for above in reversed(self.above) for slot in _slots(*above)]
         if options.part.family == "block":
-            return ("model", "layers", "blocks", site.place.layer)
+            return ("model", "layers", "blocks", site.layer)
         return next((p for o, p in [*below, *self.roots] if o is options), ("model",))
 
     def _note(self, path: tuple[Any, ...], error: ValueError) -> None:
