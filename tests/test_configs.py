@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transformer_kit.model.build import assemble
+from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.spec import files
 from transformer_kit.spec.read import read
 
@@ -25,7 +25,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", [*files.names("models"), *files.names("runs")])
 def test_assembles(name: str) -> None:
-    model = assemble(read(name))
+    model, _ = assemble_distinct(read(name))
     assert all(p.device.type == "meta" for p in model.parameters())
 
 
