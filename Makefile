@@ -36,7 +36,7 @@ test: lint
 	$(BIN)/pytest -n auto
 
 bench: $(BIN)/kit
-	$(BIN)/python -m tests.benchmarks.train_step
+	$(BIN)/python -m tests.benchmarks.suite
 
 docs: $(BIN)/pytest
 	$(BIN)/python -m docs.generate

@@ -16,8 +16,10 @@ page and how its tensors are ours. `kit import` reads such folders, `kit export`
 [add a family](../how-to/add-a-family.md)."""
 _MEASURED = """\
 Each configuration is a tiny model made by transformers, with noise on every weight so that each counts, saved and
-imported. `difference` is the largest difference of a logit, `std` the standard deviation of the reference's logits; a
-difference up to 2e-5 times `std`, or 2e-5 where `std` is below 1, passes. `lines` is the length of the spec."""
+imported. `difference` is the largest difference of a logit, `decoded` the largest through decode state, `exported` that
+of what transformers reads of the export, which comes back to the kit bit for bit. `as` is the family that the export
+takes where a plainer one computes the same. `std` is the standard deviation of the reference's logits; a difference up
+to 2e-5 times `std`, or 2e-5 where `std` is below 1, passes. `lines` is the length of the spec."""
 
 
 def families_page(note: str) -> str:
@@ -28,9 +30,10 @@ def families_page(note: str) -> str:
     paths = sorted(FOLDER.glob("[a-z]*.yaml"))
     lines += [_family(path, read(path), result["configurations"]) for path in paths]
     lines += ["", "## Measured", "", _MEASURED, "", f"{_conditions(result)}", ""]
-    lines += ["| configuration | model_type | difference | std | lines |", "|---|---|---|---|---|"]
+    lines += ["| configuration | model_type | difference | decoded | exported | as | std | lines |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {name} | `{m['family']}` | {m['difference']:.1e} | {m['std']:.2g} | {m['spec_lines']} |"
+        f"| {name} | `{m['family']}` | {_figures(m)} | {m['std']:.2g} | {m['spec_lines']} |"
         for name, m in sorted(result["configurations"].items(), key=lambda item: (item[1]["family"], item[0]))
     ]
     if result["refused"]:
@@ -52,6 +55,12 @@ def _family(path: Path, declaration: Declaration, measured: dict[str, Any]) -> s
     own = [m for m in measured.values() if m["family"] in declaration.names]
     told = f"{len(own)}, at most {max(m['difference'] for m in own):.1e}" if own else "not measured"
     return f"| {names} | {_title(path)} | {classes} | {_rules(declaration)} | {told} |"
+
+
+def _figures(measured: dict[str, Any]) -> str:
+    differences = [f"{measured[what]:.1e}" for what in ("difference", "decoded", "exported")]
+    other = "" if measured["exported_as"] == measured["family"] else f"`{measured['exported_as']}`"
+    return " | ".join([*differences, other])
 
 
 def _rules(declaration: Declaration) -> int:

@@ -112,10 +112,6 @@ class Site:
         """This site with another default for a family; the same one when None."""
         return self if options is None else replace(self, defaults={**self.defaults, kind.family: options})
 
-    def layer_at(self, layer: int) -> "Site":
-        """The site of one layer."""
-        return replace(self, at=lambda: layer)
-
     def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
         """The site of a child that sees other features than its parent: of one head, or of the inner width."""
         return replace(self, d_model=d_model, n_heads=n_heads)
@@ -338,6 +334,10 @@ class Head(ModelPart):
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + b: the widest product of a model, by itself so that generation may lay out its weights anew."""
+        return nn.functional.linear(x, weight, bias)
 
 
 class Init(Part, ABC):

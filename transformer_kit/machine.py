@@ -1,27 +1,109 @@
-"""What this machine can do: its name, its arithmetic, its memory."""
+"""What this machine can do at best: multiplications and bytes read per second, and its name for reports.
 
+    matmul_peak("cpu", torch.float32), read_bandwidth("cpu"), name()
+
+Figures are of this moment: a busy machine measures low.
+"""
+
+import platform
+import re
+import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
 import torch
 
+BUDGET = 0.4
+"""Seconds that a measurement may take, roughly."""
+LARGEST = 8192
+"""Rows of the largest matrices that are multiplied."""
+READ = 256 * 1024**2
+"""Bytes read to measure bandwidth: more than caches hold."""
 
-def name() -> str:
-    text = Path("/proc/cpuinfo").read_text()
-    return next((l.split(":", 1)[1].strip() for l in text.splitlines() if l.startswith("model name")), "?")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    best = 0.0
-    for n in (512, 1024, 2048):
-        x = torch.ones(n, n, device=device, dtype=dtype)
-        for _ in range(5):
-            s = time.perf_counter(); x @ x; best = max(best, 2 * n**3 / (time.perf_counter() - s))
+def matmul_peak(device: str | torch.device, dtype: torch.dtype, budget: float = BUDGET) -> float:
+    """FLOP/s of the fastest of some square multiplications of `dtype` on `device`, in about `budget` seconds.
+
+    Sizes grow from tiny ones, so that hardware which multiplies a type very slowly is found out quickly.
+    """
+    best, size, before, begin = 0.0, 64, None, time.perf_counter()
+    while size <= LARGEST:
+        x = torch.ones(size, size, device=device, dtype=dtype)
+        seconds = _fastest(partial(torch.mm, x, x, out=torch.empty_like(x)), x.device, budget / 4)
+        best = max(best, 2 * size**3 / seconds)
+        # Small sizes may take no time, or, on a busy machine, the time of waiting for each other: growth tells.
+        growth = 1.0 if before is None else min(seconds / before, 8.0)
+        if time.perf_counter() - begin + 2 * growth * seconds > budget:
+            break
+        size, before = 2 * size, seconds
     return best
 
 
-def read_bandwidth(device: torch.device) -> float:
-    x = torch.ones(2**26, device=device)
-    best = 0.0
-    for _ in range(6):
-        s = time.perf_counter(); x.sum(); best = max(best, x.nbytes / (time.perf_counter() - s))
+def read_bandwidth(device: str | torch.device) -> float:
+    """Bytes per second that a product of a large float32 matrix and a vector reads from memory."""
+    matrix = torch.ones(READ // (4 * 4096), 4096, device=device)
+    vector, out = torch.ones(4096, device=device), torch.empty(len(matrix), device=device)
+    return matrix.nbytes / _fastest(partial(torch.mv, matrix, vector, out=out), matrix.device, BUDGET)
+
+
+def name(device: str | torch.device = "cpu") -> str:
+    """The processor and torch's threads, such as `AMD EPYC 7763, 2 threads`, or the name of an accelerator."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _processor() -> str:
+    listed = _CPUINFO.read_text("utf-8", errors="replace") if _CPUINFO.is_file() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", listed, re.MULTILINE)
+    if found:
+        return found[1].strip()
+    return _brand() or platform.processor() or platform.machine() or "unknown processor"
+
+
+def _brand() -> str:
+    """The processor's full name on macOS, where Python alone knows `arm`; empty elsewhere."""
+    if platform.system() != "Darwin":
+        return ""
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _fastest(work: Callable[[], object], device: torch.device, limit: float) -> float:
+    """Seconds of the fastest of a few rounds of `work`, no more of them begun once `limit` seconds have passed.
+
+    On an accelerator a round does it many times, to hide the waiting.
+    """
+    times = 1 if device.type == "cpu" else 16
+    begin = time.perf_counter()
+    best = _timed(work, device, 1)  # the first call loads kernels and touches memory
+    for _ in range(5):
+        if time.perf_counter() - begin > limit:
+            break
+        best = min(best, _timed(work, device, times) / times)
     return best
+
+
+def _timed(work: Callable[[], object], device: torch.device, times: int) -> float:
+    _wait(device)
+    begin = time.perf_counter()
+    for _ in range(times):
+        work()
+    _wait(device)
+    return time.perf_counter() - begin
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -18,7 +18,7 @@ class Scale(nn.Module):
 
 def joining(site: Site, scale: float) -> nn.Module:
     """What a branch passes before it is added: dropout, and `residual_scale` where there is one."""
-    dropout = nn.Dropout(site.dropout)
+    dropout = nn.Dropout(site.dropout) if site.dropout else nn.Identity()
     return dropout if scale == 1 else nn.Sequential(dropout, Scale(scale))
 
 

@@ -1,7 +1,6 @@
 """Language-model head (tying: Press & Wolf 2016, arXiv:1608.05859; softcap: Gemma 2, arXiv:2408.00118)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from registry.contracts import Head, Site
@@ -40,7 +39,7 @@ class LM(Head):
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         weight = table if self.out is None else self.out.weight
-        logits = F.linear(self.narrow(x) * self.scale, weight, self.bias)
+        logits = self.project(self.narrow(x) * self.scale, weight, self.bias)
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits

@@ -3,7 +3,6 @@ Warner et al. 2024, arXiv:2412.13663, and Ettin, Weller et al. 2025, arXiv:2507.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from registry.contracts import Activation, ActivationSlot, Head, Norm, NormSlot, Site
@@ -45,7 +44,7 @@ class Transformed(Head):
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         weight = table if self.out is None else self.out.weight
-        return F.linear(self.norm(self.activation(self.dense(x))), weight, self.bias)
+        return self.project(self.norm(self.activation(self.dense(x))), weight, self.bias)
 
     def reset_parameters(self) -> None:
         if self.bias is not None:

@@ -211,7 +211,7 @@ def gate_of(result: Result, site: Site, heads: int, width: int) -> Gate | NoGate
 
 def split(x: Tensor, width: int) -> Tensor:
     """Heads of `width` channels apart: (B, T, H K) -> (B, H, T, K)."""
-    return x.unflatten(-1, (-1, width)).transpose(1, 2)
+    return x.view(*x.shape[:2], -1, width).transpose(1, 2)
 
 
 def head_width(n_heads: int, head_dim: int | None, site: Site) -> int:

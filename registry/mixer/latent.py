@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from registry.context import Context
 from registry.contracts import Kernel, Mixer, Norm, NormSlot, Site
 from registry.core import register
-from registry.mixer._shared import KeyValues, Warmth, temperature_of
+from registry.mixer._shared import KeyValues, Warmth, split, temperature_of
 from registry.options import Count, Group, Positive, Width, named
 
 
@@ -82,11 +82,11 @@ class Latent(Mixer):
 
     def forward(self, x: Tensor, context: Context, state: KeyValues | None = None) -> Tensor:
         latent = self.kv_norm(self.kv_down(x)) * self.kv_scale
-        q = self._split(self.q_up(self.q_norm(self.q_down(x)) * self.q_scale), self.plain + self.turn)
+        q = split(self.q_up(self.q_norm(self.q_down(x)) * self.q_scale), self.plain + self.turn)
         q_plain, q_turn = q.split([self.plain, self.turn], dim=-1)
         q_turn, k_turn = self.position.rotate(q_turn, self.k_turn(x)[:, None], context)  # (B, H|1, T, turn)
-        k = torch.cat([self._split(self.k_up(latent), self.plain), k_turn.expand(-1, self.heads, -1, -1)], dim=-1)
-        q, v = torch.cat([q_plain, q_turn], dim=-1), self._split(self.v_up(latent), self.value_dim)
+        k = torch.cat([split(self.k_up(latent), self.plain), k_turn.expand(-1, self.heads, -1, -1)], dim=-1)
+        q, v = torch.cat([q_plain, q_turn], dim=-1), split(self.v_up(latent), self.value_dim)
         keys: int | Tensor = k.shape[2]
         if state is not None:
             k, v, keys = state.extend(k, v, context)
@@ -99,6 +99,3 @@ class Latent(Mixer):
     def state(self, batch: int, capacity: int, like: Tensor) -> KeyValues:
         """Keys and values (B, H, capacity, width) of all heads."""
         return KeyValues(batch, self.heads, capacity, (self.plain + self.turn, self.value_dim), like)
-
-    def _split(self, x: Tensor, width: int) -> Tensor:
-        return x.unflatten(-1, (-1, width)).transpose(1, 2)  # (B, T, H K) -> (B, H, T, K)

@@ -39,7 +39,9 @@ class RMSNorm(Norm):
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = None if self.weight is None else self.weight.float() + self.offset
+        scale = None if self.weight is None else self.weight.float()
+        if scale is not None and self.offset:
+            scale = scale + self.offset
         return F.rms_norm(x.float(), self.shape, scale, self.eps).type_as(x)
 
     def reset_parameters(self) -> None:

@@ -1,7 +1,8 @@
 """Measures every tiny configuration against `transformers`: `python -m tests.convert.parity`.
 
 Writes docs/reference/parity.json, which `python -m docs.generate` reads: for each configuration the family, the largest
-difference of logits, the standard deviation of the reference's logits, and how many lines of YAML the spec takes.
+differences of logits (read at once, through decode state, and of the export read by `transformers`), the family that
+the export took, the standard deviation of the reference's logits, and how many lines of YAML the spec takes.
 Figures are in float32 on the CPU. `--only NAME` measures one configuration, prints it and writes nothing.
 """
 
@@ -14,10 +15,8 @@ from typing import Any
 
 import torch
 
-from tests.convert.references import reference, tokens
-from tests.convert.test_parity import REFUSED, families
-from transformer_kit.convert.folder import load_folder, read_config, spec_of
-from transformer_kit.convert.importing import text_of
+from tests.convert.test_parity import REFUSED, UNSETTLED, families
+from tests.convert.twins import at_once, decoded, decoded_as_they_do, out_and_back, twins
 
 RESULT = Path(__file__).parents[2] / "docs" / "reference" / "parity.json"
 
@@ -42,18 +41,18 @@ def main() -> int:
 
 def measured(name: str) -> dict[str, Any]:
     """The figures of one configuration."""
-    theirs: Any = reference(name)
-    ids = tokens(name)
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        theirs.save_pretrained(folder)
-        config = read_config(Path(folder))
-        expected = theirs(ids, use_cache=False).logits
-        difference = (load_folder(Path(folder))(ids).logits - expected).abs().max()
+    with tempfile.TemporaryDirectory() as folder:
+        pair = twins(name, Path(folder))
+        through = decoded_as_they_do(pair) if name in UNSETTLED else decoded(pair)
+        returned, taken = out_and_back(pair)
+        lines = len((pair.folder / "kit" / "spec.yaml").read_text("utf-8").splitlines())
+    differences = {"difference": at_once(pair), "decoded": through, "exported": returned}
     return {
-        "family": config["model_type"],
-        "difference": float(f"{float(difference):.2g}"),
-        "std": float(f"{float(expected.std()):.2g}"),
-        "spec_lines": len(text_of(spec_of(config), config).splitlines()),
+        "family": pair.theirs.config.model_type,
+        **{what: float(f"{figure:.2g}") for what, figure in differences.items()},
+        "exported_as": taken,
+        "std": float(f"{float(pair.expected.std()):.2g}"),
+        "spec_lines": lines,
     }
 
 

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,8 +97,13 @@ def test_shards_with_an_index_are_one_model(folder: Path, tmp_path: Path) -> Non
 def test_what_no_class_computes_is_refused(tmp_path: Path) -> None:
     page = json.loads(json.dumps(PAGE))
     page["model"]["layers"]["block"]["type"] = "norm_residual"
-    with pytest.raises(ConvertError, match="no Hugging Face class"):
+    with pytest.raises(ConvertError, match="no Hugging Face class") as caught:
         export(build(Spec.of(page)), tmp_path / "out")
+    assert "llama: model.layers.blocks.0.type is 'norm_residual', not 'pre_norm'" in caught.value.problems
+    page["model"]["layers"]["block"]["type"] = "pre_norm"
+    page["model"]["layers"]["block"]["mixer"]["window"] = 8
+    with pytest.raises(ConvertError, match=r"llama: layers.0.mixer.window is 8, not None"):
+        export(build(Spec.of(page)), tmp_path / "out", family="llama")
     assert not (tmp_path / "out").exists()
 
 
@@ -119,25 +127,49 @@ def test_unknown_keys_are_named_at_once(folder: Path, tmp_path: Path) -> None:
     assert "secret" in message
 
 
-def test_tensors_missing_extra_misshapen_and_nan(folder: Path, tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_tensors_is_told_at_once(folder: Path, tmp_path: Path) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         del tensors["model.norm.weight"]
         tensors["model.extra.weight"] = torch.zeros(3)
+        tensors["model.layers.0.input_layernorm.weight"] = torch.zeros(5)
+        tensors["model.layers.1.input_layernorm.weight"].fill_(float("nan"))
+        tensors["lm_head.weight"][0, 0] = float("inf")
 
     edit_weights(folder, spoil)
     message = refused(folder, tmp_path / "out")
     assert "missing model.norm.weight" in message
     assert "model.extra.weight (3,) has no place" in message
+    assert "mixer_norm.weight as (5,), not (24,)" in message
+    assert "model.layers.1.input_layernorm.weight holds values that are not numbers" in message
+    assert "lm_head.weight holds values that are not numbers" in message
+    with pytest.raises(ConvertError) as caught:
+        load(folder)
+    assert sorted(caught.value.problems) == sorted(line.strip() for line in message.splitlines()[1:])
 
 
-def test_misshapen(folder: Path, tmp_path: Path) -> None:
-    edit_weights(folder, lambda t: t.update({"model.norm.weight": torch.zeros(5)}))
-    assert "norm.weight as (5,), not (24,)" in refused(folder, tmp_path / "out")
+def test_all_tensors_of_the_wrong_shape_or_value_are_told_at_once(folder: Path, tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.norm.weight"] = torch.zeros(5)
+        tensors["model.layers.1.input_layernorm.weight"].fill_(float("nan"))
+
+    edit_weights(folder, spoil)
+    message = refused(folder, tmp_path / "out")
+    assert "norm.weight as (5,), not (24,)" in message
+    assert "model.layers.1.input_layernorm.weight holds values that are not numbers" in message
 
 
-def test_nan(folder: Path, tmp_path: Path) -> None:
-    edit_weights(folder, lambda t: t["model.norm.weight"].fill_(float("nan")))
-    assert "model.norm.weight holds values that are not numbers" in refused(folder, tmp_path / "out")
+def test_large_values_are_numbers(folder: Path, tmp_path: Path) -> None:
+    """Their sum overflows."""
+    edit_weights(folder, lambda t: t["lm_head.weight"].fill_(3e38))
+    import_folder(folder, tmp_path / "out")
+
+
+def test_truncated_shard(folder: Path, tmp_path: Path) -> None:
+    export(load_folder(folder), tmp_path / "s", shard=4000)
+    shard = sorted((tmp_path / "s").glob("*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    message = refused(tmp_path / "s", tmp_path / "out")
+    assert f"{shard.name}: cannot be read as safetensors" in message
 
 
 def test_truncated(folder: Path, tmp_path: Path) -> None:
@@ -160,6 +192,13 @@ def test_index_that_disagrees_or_leaves_the_folder(folder: Path, tmp_path: Path)
     )
     index.write_text(json.dumps(page))
     assert f"{name} is not in" in refused(tmp_path / "s", tmp_path / "out")
+    page["weight_map"][name] = good
+    shared = next(v for v in page["weight_map"].values() if list(page["weight_map"].values()).count(v) > 1)
+    other = next(n for n, v in page["weight_map"].items() if v == shared)
+    index.write_text(json.dumps({"weight_map": {n: v for n, v in page["weight_map"].items() if n != other}}))
+    assert f"{other} is in {shared}, where model.safetensors.index.json does not place it" in refused(
+        tmp_path / "s", tmp_path / "out"
+    )
     page["weight_map"][name] = "model-9.safetensors"
     index.write_text(json.dumps(page))
     assert "model-9.safetensors, which model.safetensors.index.json names, is missing" in refused(
@@ -169,7 +208,9 @@ def test_index_that_disagrees_or_leaves_the_folder(folder: Path, tmp_path: Path)
 
 def test_a_pickle_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "pickle" in refused(folder, tmp_path / "out")
+    message = refused(folder, tmp_path / "out")
+    assert "pytorch_model.bin is a pickle" in message
+    assert "convert it to safetensors" in message
 
 
 def test_claimed_tied_and_is_not(folder: Path, tmp_path: Path) -> None:
@@ -184,6 +225,42 @@ def test_existing_folder_is_left_alone(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match="exists and is not empty"):
         import_folder(folder, out)
     assert (out / "mine").read_text() == "x"
+
+
+def test_existing_file_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConvertError, match="exists and is not empty"):
+        import_folder(folder, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, OSError])
+def test_interrupted(how: type[BaseException], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While weights are being brought to disk."""
+
+    def stop(descriptor: int) -> None:
+        raise how
+
+    monkeypatch.setattr("transformer_kit.convert.stream.os.fsync", stop)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(how):
+        import_folder(folder, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_killed(folder: Path, tmp_path: Path) -> None:
+    """Nothing under the name of the folder, and nothing in the way of the next import."""
+    code = """
+import os, signal, sys
+from transformer_kit.convert import importing
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+importing.import_folder(sys.argv[1], sys.argv[2])
+"""
+    done = subprocess.run([sys.executable, "-c", code, folder, tmp_path / "out"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    import_folder(folder, tmp_path / "out")
+    load(tmp_path / "out")
 
 
 def test_tokenizer_larger_than_the_embedding(folder: Path, tmp_path: Path) -> None:

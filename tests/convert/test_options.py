@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("transformers")
 
 from tests.convert.references import reference, tokens
+from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
-from transformer_kit.convert.folder import load_folder
+from transformer_kit.convert.folder import load_folder, spec_of
 
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
 CHANGES: list[tuple[str, dict[str, Any]]] = [
@@ -60,6 +61,26 @@ def test_in_and_out(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     attention = theirs.config._attn_implementation
     again = type(theirs).from_pretrained(tmp_path / "out", attn_implementation=attention)
     agrees(theirs, again.eval(), tokens(name))
+
+
+@pytest.mark.parametrize("kind", ["default", "linear"])
+def test_llama_turns_all_of_a_head(kind: str) -> None:
+    """Its class passes over the key, or breaks."""
+    config = reference("llama-mha").config.to_dict()
+    config["rope_parameters"] = {**LINEAR, "rope_type": kind, "partial_rotary_factor": 0.5}
+    with pytest.raises(ConvertError, match=r"rope.fraction: 0.5 is not known"):
+        spec_of(config)
+    config["rope_parameters"]["partial_rotary_factor"] = 1.0
+    assert spec_of(config).model.position.fraction == 1.0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"new_decoder_architecture": True, "parallel_attn": False}, {"num_ln_in_parallel_attn": 2}]
+)
+def test_what_falcons_class_breaks_on(changes: dict[str, Any]) -> None:
+    config = {**reference("falcon-7b-mqa").config.to_dict(), **changes}
+    with pytest.raises(ConvertError, match="is nothing that its class computes"):
+        spec_of(config)
 
 
 def test_biases_lose_digits_as_theirs_do(tmp_path: Path) -> None:
@@ -118,3 +139,45 @@ def test_older_files(
     config = {"model_type": theirs.config.model_type, "vocab_size": 99, **keys}
     (tmp_path / "config.json").write_text(json.dumps(config))
     agrees(theirs, load_folder(tmp_path), tokens(name))
+
+
+NEW = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+STRETCHED = {**NEW, "original_max_position_embeddings": 32}
+SIZES = {
+    "model_type": "llama", "vocab_size": 99, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["rope_type", "type"])
+def test_both_spellings_of_rotary_settings_and_of_the_type(word: str) -> None:
+    new = {**SIZES, "dtype": "bfloat16", "rope_parameters": STRETCHED}
+    scaling = {word if k == "rope_type" else k: v for k, v in STRETCHED.items() if k != "rope_theta"}
+    old = {**SIZES, "torch_dtype": "bfloat16", "rope_theta": 5e5, "rope_scaling": scaling}
+    assert spec_of(old) == spec_of(new)
+    assert spec_of(new).model.position.scaling.factor == 8.0
+    assert spec_of(new) != spec_of(SIZES)
+
+
+def fused(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """All experts of a layer in one tensor, as `transformers` holds them."""
+    kept = {name: t for name, t in tensors.items() if ".experts." not in name}
+    for base in sorted({name.split(".experts.")[0] for name in tensors if ".experts." in name}):
+        names = [f"{base}.experts.{e}" for e in range(len([n for n in tensors if n.startswith(base)])) if any(
+            n.startswith(f"{base}.experts.{e}.") for n in tensors)]  # fmt: skip
+        pairs = [torch.cat([tensors[f"{n}.gate_proj.weight"], tensors[f"{n}.up_proj.weight"]]) for n in names]
+        kept[f"{base}.experts.gate_up_proj"] = torch.stack(pairs)
+        kept[f"{base}.experts.down_proj"] = torch.stack([tensors[f"{n}.down_proj.weight"] for n in names])
+    return kept
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "deepseek_v3"])
+def test_experts_one_by_one_and_all_in_one_are_the_same_model(name: str, tmp_path: Path) -> None:
+    reference(name).save_pretrained(tmp_path)
+    apart = load_folder(tmp_path).state_dict()
+    stored = load_file(tmp_path / "model.safetensors")
+    assert any(".experts.0.gate_proj" in n for n in stored)
+    save_file(fused(stored), tmp_path / "model.safetensors")
+    together = load_folder(tmp_path).state_dict()
+    assert apart.keys() == together.keys()
+    assert all(torch.equal(apart[n], together[n]) for n in apart)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from registry import core
 from transformer_kit import build
@@ -55,6 +57,28 @@ def test_flops_by_hand(page: Page, softcap: float | None, batch: int, seq: int) 
     multiplied = L * LAYER + V * D
     assert found.forward_per_token == 2 * multiplied + 4 * L * D * seq
     assert found.train_per_token == 3 * found.forward_per_token
+
+
+@pytest.mark.parametrize("name", ["tutorial", "gpt2-124m", "gemma-2-2b", "mpt-7b"])
+def test_flops_are_what_torch_counts(name: str) -> None:
+    spec = read(name)
+    tokens = torch.zeros(1, 16, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = build(spec, device="meta").loss(tokens, tokens)
+        forward = counter.get_total_flops()
+        loss.backward()
+    found = card(spec, seq=16).flops
+    assert (16 * found.forward_per_token, 16 * found.train_per_token) == (forward, counter.get_total_flops())
+
+
+def test_the_state_is_as_large_as_a_real_one(page: Page) -> None:
+    mixer = {"type": "latent", "n_heads": 4, "kv_rank": 16, "nope_dim": 16, "rope_dim": 16, "value_dim": 16}
+    kinds = {"local": {"mixer": {"window": 16}}, "latent": {"mixer": mixer}}
+    spec = page(layers={"kinds": kinds, "pattern": ["local", "block", "latent"]})
+    state = build(spec).state(3, 100)
+    held = [t for layer in state.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
+    assert len(held) == 2 * L
+    assert card(spec, batch=3, seq=100).state.total == sum(t.untyped_storage().nbytes() for t in held)
 
 
 def test_grouped_heads_save_state_in_proportion(page: Page) -> None:

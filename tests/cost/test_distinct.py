@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from transformer_kit.cost import card as cards
-from transformer_kit.cost import meter
+from transformer_kit.cost import plan, shapes
 from transformer_kit.cost.card import card
 from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.spec.schema import Spec
@@ -30,8 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
 def test_the_same_card(page: Page, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
     spec = page(**changes)
     quick = card(spec, optimizer="adamw").data()
-    monkeypatch.setattr(cards, "_assembled", lambda page: (assemble(page), None))
-    monkeypatch.setattr(meter, "_key", lambda value: None)
+    monkeypatch.setattr(plan, "_assembled", lambda page: (assemble(page), None))
+    monkeypatch.setattr(shapes, "_key", lambda value: None)
     assert card(spec, optimizer="adamw").data() == quick
 
 

@@ -48,10 +48,13 @@ def test_a_model_counted_is_as_it_was() -> None:
     code = """
 import torch
 from transformer_kit.cost.count import kinds, usage
+from transformer_kit.cost.meter import Work
+from registry import core
 from transformer_kit import build
 model = build("tutorial", device="meta").eval()
 names, stack = list(model.state_dict()), model.layers
-usage(model, kinds(model), 1, 8)
+loss = core.get("objective", "causal_lm")
+usage(model, kinds(model), Work(loss(loss.Options()), 1, 8))
 print(list(model.state_dict()) == names, model.layers is stack, model.training)
 print(all(p.grad is None for p in model.parameters()), len(model.head._forward_pre_hooks))
 """

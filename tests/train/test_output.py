@@ -9,9 +9,10 @@ import pytest
 
 from tests.train.runs import Recorder, records
 from transformer_kit.model.folder import load
-from transformer_kit.spec.schema import RunSpec
+from transformer_kit.spec.schema import Hardware, RunSpec
 from transformer_kit.train import OutputError, TrainError, output, run
 from transformer_kit.train.output import Layout, check_space, claim, lock
+from transformer_kit.train.precision import place
 
 
 def test_a_folder_with_something_in_it_is_not_touched(spec: Callable[..., RunSpec], tmp_path: Path) -> None:

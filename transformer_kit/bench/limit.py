@@ -49,7 +49,7 @@ def read_weights(model: Model) -> float:
     """Bytes of the weights that one token reads: all but tables it reads one row of, and experts it does not visit."""
     size = model.embedding.weight.element_size()
     active = count.parameters(model).active * size
-    tables = [p for p in model.position.parameters()]
+    tables: list[torch.Tensor] = list(model.position.parameters())
     if not count.reads_table(model):
         tables.append(model.embedding.weight)
     return active - sum(t.nbytes for t in tables)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from transformer_kit.bench.peers import NoPeer, candidate, parameters
+from transformer_kit.bench.peers import candidate, parameters
+from transformer_kit.bench.shape import NoPeer
 from transformer_kit.bench.work import Setting, train
 from transformer_kit.spec.read import read
 

@@ -77,6 +77,9 @@ class Block(nn.Module):
 class Plain(nn.Module):
     """Tokens (B, T) to logits (B, T, V)."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -94,9 +97,7 @@ class Plain(nn.Module):
             self.register_buffer("cos", angle.cos(), persistent=False)
             self.register_buffer("sin", angle.sin(), persistent=False)
 
-    def forward(
-        self, tokens: Tensor, caches: list[Tensor] | None = None, start: int = 0, last: bool = False
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, caches: list[Tensor] | None = None, start: int = 0, last: bool = False) -> Tensor:
         here = slice(start, start + tokens.shape[1])
         x, angles = self.tokens(tokens), None
         if self.positions is None:

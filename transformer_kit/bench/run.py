@@ -9,7 +9,8 @@ import torch
 from transformer_kit import machine
 from transformer_kit.bench import memory
 from transformer_kit.bench.limit import Demand, demand
-from transformer_kit.bench.peers import KIT, PEERS, NoPeer, candidate, parameters, undropped
+from transformer_kit.bench.peers import KIT, PEERS, candidate, parameters, undropped
+from transformer_kit.bench.shape import NoPeer
 from transformer_kit.bench.timing import interleaved, middle
 from transformer_kit.bench.work import WORK, Setting
 from transformer_kit.spec.read import read
@@ -62,13 +63,18 @@ class Result:
 
 
 def compare(
-    work: str, spec: str, sets: Sequence[str], setting: Setting, against: Sequence[str], threads: int
+    work: str, spec: str, sets: Sequence[str], setting: Setting, against: Sequence[str], threads: int | None = None
 ) -> Result:
     """Measure the kit's model of `spec` and the peers in `against`. Raises ValueError for a peer that is not known."""
     unknown = [name for name in against if name not in PEERS]
+    longest = read(spec, list(sets)).model.max_seq_len
+    length = setting.seq + (setting.new + 1 if work == "decode" else 0)
+    if length > longest:
+        raise ValueError(f"the model takes at most {longest} tokens, got {length}; choose a smaller --seq or --new")
     if unknown:
         raise ValueError(f"no peer '{unknown[0]}'; there are {', '.join(PEERS)}")
     before = torch.get_num_threads()
+    threads = before if threads is None else threads
     torch.set_num_threads(threads)
     try:
         if work == "memory":
@@ -78,9 +84,7 @@ def compare(
         torch.set_num_threads(before)
 
 
-def _timed(
-    work: str, spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int
-) -> Result:
+def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:
     page = undropped(read(spec, sets))
     found, absent = {}, {}
     for name in (KIT, *against):
@@ -113,9 +117,7 @@ def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str]
     return _result("memory", spec, setting, threads, rows, absent, (None, None, None))
 
 
-def _row(
-    name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limit: float | None
-) -> Row:
+def _row(name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limit: float | None) -> Row:
     own, kit = seconds[name], seconds[KIT]
     median = middle(own)
     return Row(

@@ -38,7 +38,7 @@ def config_of(spec: Spec) -> dict[str, Any]:
     try:
         found = match(assemble(spec))
     except ConvertError as error:
-        raise NoPeer(f"no Hugging Face class computes this model exactly: {str(error).splitlines()[-1]}") from None
+        raise NoPeer(f"has no class for this model ({str(error).splitlines()[1].strip()})") from None
     return {**found.config, "model_type": found.declaration.names[0], "architectures": found.declaration.classes}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from transformer_kit.bench.peers import Candidate
+from transformer_kit.bench.candidate import Candidate
 from transformer_kit.bench.timing import Timed, clock
 
 
@@ -81,7 +81,7 @@ WORK: Mapping[str, Callable[[Candidate, Setting], Timed]] = {"train": train, "pr
 
 
 def _placed(candidate: Candidate, setting: Setting, dtype: torch.dtype) -> Any:
-    """The module where it is measured, with small weights: what is far from any real model may be slow or not finite."""
+    """The module where it is measured, with small weights: numbers far from any real model may be slow."""
     with torch.no_grad():
         for parameter in candidate.module.parameters():
             if parameter.dim() >= 2:

@@ -1,12 +1,15 @@
 """`kit bench`: the model of a page against what else one would use, in one run."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from transformer_kit.cli.output import Json, emit, say
 from transformer_kit.cli.pages import Sets, SpecArgument
+
+if TYPE_CHECKING:
+    from transformer_kit.bench.work import Setting
 
 
 class Work(StrEnum):
@@ -31,7 +34,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; two come before.")] = 7,
     device: Annotated[str, typer.Option(help="Where.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="What is multiplied: float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the processor; torch's own choice else.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice when not given.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the models, for training.")] = False,
     json: Json = False,
 ) -> None:
@@ -41,10 +44,18 @@ def bench(
 
     Example: `kit bench train gpt2-124m --batch 2 --seq 512 --against plain,transformers`
     """
-    import torch
-
     from transformer_kit.bench.run import compare
     from transformer_kit.bench.show import text
+
+    setting = _setting(batch, seq, new, device, dtype, rounds, compile)
+    peers = [name.strip() for name in against.split(",") if name.strip()]
+    found = compare(work.value, spec, sets or [], setting, peers, threads)
+    emit(found.data()) if json else say(text(found))
+
+
+def _setting(batch: int, seq: int, new: int, device: str, dtype: str, rounds: int, compile: bool) -> "Setting":
+    import torch
+
     from transformer_kit.bench.work import Setting
     from transformer_kit.spec.schema import Hardware
     from transformer_kit.train.precision import place
@@ -52,10 +63,4 @@ def bench(
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in kinds:
         raise typer.BadParameter(f"--dtype must be one of {', '.join(kinds)}, got {dtype}")
-    setting = Setting(batch, seq, new, place(Hardware(device=device)).device, kinds[dtype], rounds, compile)
-    peers = [name.strip() for name in against.split(",") if name.strip()]
-    found = compare(work.value, spec, sets or [], setting, peers, threads or torch.get_num_threads())
-    if json:
-        emit(found.data())
-    else:
-        say(text(found))
+    return Setting(batch, seq, new, place(Hardware(device=device)).device, kinds[dtype], rounds, compile)

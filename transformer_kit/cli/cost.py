@@ -44,7 +44,7 @@ def build(
     limit = None if fits is None else _size(fits)
     page = read(spec, sets or [])
     found = card(page, batch=batch, seq=seq, dtype=dtype, optimizer=optimizer)
-    needed = found.memory.total
+    needed = found.memory.peak
     too_large = limit is not None and needed > limit
     if json:
         emit(found.data() | ({} if limit is None else {"fits": not too_large}))

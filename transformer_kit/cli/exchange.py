@@ -62,7 +62,7 @@ def export_model(
     model = load(place)
     tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
     match = export(model, out, tokenizer, family=family)
-    difference = against_transformers(model, out)
+    difference = against_transformers(model, out, match.declaration)
     kind = match.declaration.classes[0]
     if json:
         emit({"folder": str(out), "family": match.declaration.names[0], "class": kind, "difference": difference})

@@ -5,20 +5,28 @@ from pathlib import Path
 
 import torch
 
+from transformer_kit.convert.declaration import Declaration
 from transformer_kit.model.model import Model
 
 TOKENS = 16
 
 
-def against_transformers(model: Model, folder: Path) -> float | None:
-    """Largest difference between our logits and those of `transformers` loading `folder`; None when not installed."""
+def against_transformers(model: Model, folder: Path, declaration: Declaration) -> float | None:
+    """Largest difference between our logits and those of `transformers` loading `folder`; None when not installed.
+
+    The class is the declaration's: some are not among those that AutoModelForCausalLM finds.
+    """
     if find_spec("transformers") is None:
         return None
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    theirs = AutoModelForCausalLM.from_pretrained(
-        str(folder), attn_implementation="eager", dtype=model.embedding.weight.dtype, local_files_only=True
-    ).eval()
+    theirs = (
+        getattr(transformers, declaration.classes[0])
+        .from_pretrained(
+            str(folder), attn_implementation="eager", dtype=model.embedding.weight.dtype, local_files_only=True
+        )
+        .eval()
+    )
     spec = model.spec.model
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, spec.vocab_size, (2, min(TOKENS, spec.max_seq_len)), generator=generator)

@@ -14,6 +14,7 @@ Going out, the same templates are solved for the variables.
     when: {attention_bias: {true: {block: {mixer: {bias: [q, k, v, out]}}}, false: {}}}
     each: {layer_types: {sliding_attention: {mixer: {window: $sliding_window}}, full_attention: {}}}
     only: {pretraining_tp: [1]}         keys that this kit knows with some values alone
+    never: [{new: true, parallel: false}]   values that the class cannot compute together
     inert: [use_cache]                  keys that do not change logits
     tensors: {...}                      see `tensors`
 """
@@ -82,6 +83,8 @@ class Declaration(Group):
     """Additions to single layers, by the values of a list."""
     only: dict[str, list[Any]] = {}
     """Keys which must have one of these values."""
+    never: list[dict[str, Any]] = []
+    """Values of keys which the class cannot compute together."""
     inert: list[str] = []
     """Keys that do not change logits."""
     write: dict[str, Any] = {}
@@ -103,6 +106,14 @@ def declarations() -> dict[str, Declaration]:
         for name in declaration.names:
             found[name] = declaration
     return found
+
+
+@cache
+def declared(kind: str) -> Declaration | None:
+    """The family of a `model_type`; only its own file is read where that bears its name, as most do."""
+    own = next((p for p in FOLDER.glob("[a-z]*.yaml") if p.stem == kind), None)
+    found = None if own is None else read(own)
+    return found if found is not None and kind in found.names else declarations().get(kind)
 
 
 def read(path: Path) -> Declaration:
@@ -135,7 +146,7 @@ def _shared(fragment: Path) -> dict[str, Any]:
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, by the one merge rule; lists of names are joined, tensors of `over` come first."""
-    joined = {k: [*base[k], *over[k]] for k in ("inert", "ignore") if k in base and k in over}
+    joined = {k: [*base[k], *over[k]] for k in ("inert", "ignore", "never") if k in base and k in over}
     out = {**_plain(merge(base, over)), **joined}
     if "tensors" in over:
         out["tensors"] = {label: out["tensors"][label] for label in (*over["tensors"], *out["tensors"])}

@@ -4,9 +4,6 @@ The family is found by the declarations: the first whose config, read back, give
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +16,13 @@ from torch import Tensor
 from registry.contracts import Tokenizer
 from registry.options import plain
 from transformer_kit.convert.declaration import Declaration, declarations
+from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import INDEX, ONE, Weights, read_config, translated
+from transformer_kit.convert.folder import CONFIG, INDEX, ONE, Weights, read_config, translated
 from transformer_kit.convert.layout import outward
-from transformer_kit.convert.page import config_of, fitted, page_of, values_of
+from transformer_kit.convert.page import fitted, longest, page_of, shortest, solutions, values_of
 from transformer_kit.convert.signature import difference
+from transformer_kit.convert.template import unlike
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
@@ -53,16 +52,24 @@ def match(model: Model, family: str | None = None) -> Match:
     misses: list[str] = []
     for declaration in _ordered(known, family):
         try:
-            config = config_of(page, declaration)
+            solved = solutions(page, declaration)
+            config = longest(*solved, declaration)
             other = assemble(Spec.of(page_of({**config, "model_type": declaration.names[0]}, declaration)))
         except (ConvertError, SpecError, KeyError, TypeError, ValueError) as error:
-            misses.append(f"{declaration.names[0]}: {str(error).splitlines()[0]:.120}")
+            misses.append(f"{declaration.names[0]}: {_unlike(page, declaration) or str(error).splitlines()[0]:.120}")
             continue
         differs = difference(twin, other)
         if differs is None:
-            return Match(fitted(declaration, config), config)
+            return Match(fitted(declaration, config), shortest(*solved, declaration))
         misses.append(f"{declaration.names[0]}: {differs}")
     raise ConvertError("export", ["no Hugging Face class computes this model exactly", *misses])
+
+
+def _unlike(page: Mapping[str, Any], declaration: Declaration) -> str | None:
+    """The first key of the page that the family cannot have as it is."""
+    model = page["model"]
+    blocks = (unlike(declaration.block, b, f"model.layers.blocks.{i}") for i, b in enumerate(model["layers"]["blocks"]))
+    return unlike(declaration.model, model, "model") or next(filter(None, blocks), None)
 
 
 def _ordered(known: Mapping[str, Declaration], family: str | None) -> list[Declaration]:
@@ -84,19 +91,11 @@ def export(
     What is written is read again by the import, and must give the same tensors, bit for bit.
     """
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConvertError(str(target), ["exists and is not empty; choose another folder"])
+    check_free(target)
     found = match(model, family)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with drafted(target) as draft:
         _write(model, found, draft, tokenizer, shard)
         _verify(model, found.declaration, draft)
-        draft.chmod(0o755)
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return found
 
 
@@ -111,7 +110,7 @@ def _write(model: Model, found: Match, folder: Path, tokenizer: Tokenizer | None
         **found.config,
         **ends,
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, **ends}, indent=2) + "\n", "utf-8")
     _write_weights(_theirs(model, found), folder, shard)
     if tokenizer is not None:
@@ -166,7 +165,9 @@ def _write_weights(tensors: Iterator[tuple[str, Tensor]], folder: Path, limit: i
 
 
 def _shard(tensors: dict[str, Tensor], folder: Path, number: int) -> list[str]:
-    save_file(tensors, folder / f"part-{number}", metadata={"format": "pt"})
+    path = folder / f"part-{number}"
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod((folder / CONFIG).stat().st_mode)  # safetensors lets nobody but the owner read, else
     return list(tensors)
 
 

@@ -1,7 +1,7 @@
 """A Hugging Face folder as a model in memory: config.json, safetensors (one file or shards with an index)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ CONFIG, ONE, INDEX = "config.json", "model.safetensors", "model.safetensors.inde
 HEAD, TABLE = "head.out.weight", "embedding.table.weight"
 """Our names of the two tensors that a tied model stores once."""
 DTYPES = {name: dtype for dtype, name in stream.NAMES.items()}
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights; narrower ones need scales, which no part reads."""
 MAX_CONFIG = 16 * 2**20
 
 
@@ -84,6 +86,12 @@ class Weights:
             for name, shard in listed.items()
             if name not in held[shard]
         ]
+        problems += [
+            f"{name} is in {shard}, where {INDEX} does not place it"
+            for shard, names in sorted(held.items())
+            for name in sorted(names)
+            if listed.get(name) != shard
+        ]
         if problems:
             raise ConvertError(str(self.folder), problems[:20])
         return {name: self.folder / shard for name, shard in listed.items()}
@@ -106,9 +114,17 @@ class Weights:
         piece: Tensor = self.files[name].get_slice(self.stored[name])[index]
         return piece
 
+    def kind(self, name: str) -> str:
+        """A tensor's type as the file spells it, without reading it."""
+        return str(self.files[name].get_slice(self.stored[name]).get_dtype())
+
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's type, without reading it."""
-        return DTYPES[self.files[name].get_slice(self.stored[name]).get_dtype()]
+        return DTYPES[self.kind(name)]
+
+    def usable(self, names: Iterable[str]) -> bool:
+        """Whether all of these are there and can be weights."""
+        return all(name in self and self.kind(name) in FLOATS for name in names)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
@@ -128,7 +144,7 @@ def _index(path: Path) -> dict[str, str]:
         listed = json.loads(path.read_text("utf-8"))["weight_map"]
         if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
             raise ValueError("weight_map must give a file for each tensor")
-    except (ValueError, KeyError, OSError, TypeError) as error:
+    except (ValueError, KeyError, OSError, TypeError, RecursionError) as error:
         raise ConvertError(str(path), [f"cannot be read: {error}"]) from None
     return listed
 
@@ -169,7 +185,7 @@ def translated(
     values = values_of(config, declaration)
     out: dict[str, Tensor] = {}
     for move in found:
-        if all(name in weights for name in move.theirs):
+        if weights.usable(move.theirs):
             tensors, wrong = applied(weights, move, shapes, values)
             out |= tensors
             problems += wrong
@@ -204,9 +220,17 @@ def applied(
     return {name: tensor.contiguous() for name, tensor in zip(move.ours, ours, strict=True)}, problems
 
 
+def faults(
+    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong with the tensors that are there; none is kept."""
+    there = [move for move in found if weights.usable(move.theirs)]
+    return [problem for move in there for problem in applied(weights, move, shapes, values)[1]]
+
+
 def _finite(tensor: Tensor) -> bool:
-    """One pass, nothing allocated: the extremes are finite only if everything is."""
-    if not tensor.is_floating_point() or not tensor.numel():
+    """One pass, nothing allocated: a sum is finite only if everything is. It may overflow; then the extremes tell."""
+    if not tensor.is_floating_point() or not tensor.numel() or bool(torch.isfinite(tensor.sum())):
         return True
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
@@ -218,6 +242,8 @@ def _mismatches(
     made = {name for move in found for name in move.ours}
     layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("layers."))
     problems = [f"missing {name}" for name in sorted(wanted - weights.names())]
+    kinds = {name: weights.kind(name) for name in sorted(wanted & weights.names())}
+    problems += [f"{n} is of {k}; weights are {', '.join(FLOATS)}" for n, k in kinds.items() if k not in FLOATS]
     problems += [f"no tensor is declared to give {name}" for name in sorted(set(shapes) - made)]
     fixed = {n: v for n, v in constants(declaration, layers).items() if n in weights}
     other = {n for n, v in fixed.items() if not torch.isclose(weights.get(n).float(), torch.tensor(v), rtol=1e-2).all()}

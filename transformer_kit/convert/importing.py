@@ -1,9 +1,7 @@
 """A Hugging Face folder as a kit folder, on disk: a short spec, streamed weights, the tokenizer."""
 
-import os
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,9 @@ from torch import Tensor
 
 from transformer_kit.convert import stream
 from transformer_kit.convert.declaration import Declaration
+from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import Weights, applied, matched, read_config, spec_of, tied
+from transformer_kit.convert.folder import Weights, applied, faults, matched, read_config, spec_of, tied
 from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.tensors import Move
 from transformer_kit.model.build import assemble
@@ -42,21 +41,14 @@ def import_folder(
     config alone. Raises ConvertError with everything that is wrong.
     """
     source, target = Path(source), Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConvertError(str(target), ["exists and is not empty; choose another folder"])
+    check_free(target)
     config = read_config(source)
     declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
     spec = spec_of(config, declaration)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        draft.mkdir(parents=True)
+    with drafted(target) as draft:
         (draft / SPEC).write_text(text_of(spec, config), "utf-8")
         count = 0 if spec_only else _weights(source, draft / WEIGHTS, spec, declaration, config)
         _tokenizer(source, draft, spec)
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Imported(spec, declaration.names[0], count)
 
 
@@ -69,29 +61,38 @@ def text_of(spec: Spec, config: Mapping[str, Any]) -> str:
 def _weights(source: Path, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
     weights, model = Weights(source, declaration.prefix), assemble(spec)
     found, problems = matched(weights, model, declaration)
-    if problems:
-        raise ConvertError(str(source), problems[:40])
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    values = values_of(config, declaration)
+
+    def wrong() -> list[str]:
+        return [*problems, *faults(weights, found, shapes, values), *tied(weights, declaration, model)][:40]
+
+    if problems:
+        raise ConvertError(str(source), wrong())
     entries = [(name, weights.dtype(move.theirs[0]), shapes[name]) for move in found for name in move.ours]
     stream.write(
         path,
         entries,
-        _stream(weights, found, shapes, values_of(config, declaration)),
+        _stream(weights, found, shapes, values, wrong),
         {"format": "pt", "spec": spec.hash},
     )
-    wrong = tied(weights, declaration, model)
-    if wrong:
-        raise ConvertError(str(source), wrong)
+    if differ := tied(weights, declaration, model):
+        raise ConvertError(str(source), differ)
     return len(entries)
 
 
 def _stream(
-    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
+    weights: Weights,
+    found: list[Move],
+    shapes: Mapping[str, tuple[int, ...]],
+    values: Mapping[str, Any],
+    wrong: Callable[[], list[str]],
 ) -> Iterator[Tensor]:
+    """Ours, one after another; at the first that is wrong ConvertError with all that is."""
     for move in found:
         tensors, problems = applied(weights, move, shapes, values)
         if problems:
-            raise ConvertError(str(weights.folder), problems)
+            raise ConvertError(str(weights.folder), wrong())
         yield from tensors.values()
 
 

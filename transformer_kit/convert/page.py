@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_kit.convert import derived, rope_keys
-from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, laid
+from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, declared, laid
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, spelt, unspelt
 from transformer_kit.spec.layers import fold
@@ -22,17 +22,18 @@ ALWAYS_INERT = (
 QUANTISED = "quantization_config"
 
 
-def declaration_of(config: Mapping[str, Any], known: Mapping[str, Declaration] | None = None) -> Declaration:
+def declaration_of(config: Mapping[str, Any]) -> Declaration:
     """The declaration of a config's family. Raises ConvertError for a family that is not declared."""
-    known = declarations() if known is None else known
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in known:
+    found = declared(kind) if isinstance(kind, str) else None
+    if found is None:
+        names = ", ".join(sorted(declarations()))
         raise ConvertError(
             "config.json",
-            [f"model_type {kind!r} has no declaration; declared are {', '.join(sorted(known))}; another family is one "
-             "file, given by --family FILE"],
+            [f"model_type {kind!r} has no declaration; declared are {names}; another family is one file, given by "
+             "--family FILE"],
         )  # fmt: skip
-    return known[kind]
+    return found
 
 
 def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
@@ -52,10 +53,12 @@ def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
         model, block = laid(model, addition.get("model", {})), laid(block, addition.get("block", {}))
         each = laid(each, addition.get("each", {}))
     own = values.get(declaration.overrides or "") or {}
+    if not isinstance(own, dict) or not all(isinstance(v, dict) for v in own.values()):
+        raise ConvertError("config.json", [f"{declaration.overrides}: must map layers to mappings, got {own!r:.50}"])
     blocks = [_layer(block, each, i, {**values, **own.get(str(i), {})}, used, problems) for i in range(layers)]
     page = _filled(model, values, used, problems)
     used |= {declaration.count, *declaration.each}
-    problems += _leftover(given, declaration, used)
+    problems += _leftover(given, declaration, used) + _together(values, declaration)
     if problems:
         raise ConvertError("config.json", list(dict.fromkeys(problems)))
     folded = _readable(fold(blocks))
@@ -122,7 +125,7 @@ def _layer(
             problems.append(f"{key}: must be a list with an item for each layer, got {listed!r:.60}")
             continue
         own["each"] = listed[index]
-        addition = filled(_case(key, listed[index], cases, problems), own, used)
+        addition = _filled(_case(key, listed[index], cases, problems), own, used, problems)
         block = laid(block, addition)
     return _filled(block, own, used, problems)
 
@@ -130,8 +133,8 @@ def _layer(
 def _filled(template: Any, values: Mapping[str, Any], used: set[str], problems: list[str]) -> Any:
     try:
         return filled(template, values, used)
-    except ValueError as error:
-        problems.append(str(error))
+    except ConvertError as error:
+        problems += error.problems
         return {}
 
 
@@ -149,6 +152,12 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
     if given.get(QUANTISED):
         problems.append("quantized weights cannot be read; take the folder in its original precision")
     return problems
+
+
+def _together(values: Mapping[str, Any], declaration: Declaration) -> list[str]:
+    """Values that the family's class breaks on when they meet."""
+    met = [pairs for pairs in declaration.never if all(values.get(k) == v for k, v in pairs.items())]
+    return [" with ".join(f"{k}: {v!r}" for k, v in p.items()) + " is nothing that its class computes" for p in met]
 
 
 def _unknown(key: str, known: set[str], declaration: Declaration) -> bool:
@@ -177,6 +186,11 @@ def _difference(base: Any, other: Any) -> Any:
 
 def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
     """Keys of a config.json that, as far as the family can, say what a canonical page says. The caller verifies."""
+    return shortest(*solutions(page, declaration), declaration)
+
+
+def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[str, Any], list[str]]:
+    """Flat keys that say what a canonical page says, and keys that may have to be null beside them."""
     model, blocks = page["model"], page["model"]["layers"]["blocks"]
     config: dict[str, Any] = {}
     config[declaration.count] = len(blocks)
@@ -198,13 +212,17 @@ def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, An
         config |= _solved_list(key, cases, blocks, declaration)
     config.pop("each", None)
     written = {**filled(declaration.write, config, set()), **config}
-    unset = [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
-    return _least(written, unset, declaration)
+    return written, [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
 
 
-def _least(written: dict[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
-    """A config with null for a key in `unset` where its default would mean another model, and only there."""
-    full, needed = _spread({**dict.fromkeys(unset), **written}, declaration), unset
+def longest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
+    """The config.json with null for every key in `unset`."""
+    return _spread({**dict.fromkeys(unset), **written}, declaration)
+
+
+def shortest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
+    """The config.json with null for a key in `unset` where its default would mean another model, and only there."""
+    full, needed = longest(written, unset, declaration), unset
     for key in unset:
         rest = [k for k in needed if k != key]
         less = _spread({**dict.fromkeys(rest), **written}, declaration)

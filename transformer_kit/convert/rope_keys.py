@@ -9,19 +9,24 @@ With kinds of layers the keys read `rope.sliding_attention.theta`; those of `ful
 
 from typing import Any
 
+from transformer_kit.convert.errors import ConvertError
+
 OLD = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rope_local_base_freq")
 OLD_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 MAIN, LOCAL = "full_attention", "sliding_attention"
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with rotary settings under flat keys; everything else as it was."""
+    """The config with rotary settings under flat keys; everything else as it was. Raises ConvertError."""
     out = {k: v for k, v in config.items() if k not in OLD}
     out |= {"rope.theta": config["rope_theta"]} if "rope_theta" in config else {}
     out |= {"rope.fraction": config["partial_rotary_factor"]} if "partial_rotary_factor" in config else {}
     out |= {f"rope.{LOCAL}.theta": config["rope_local_base_freq"]} if "rope_local_base_freq" in config else {}
     for source in ("rope_scaling", "rope_parameters"):
-        out |= _settings(config.get(source) or {}, "rope")
+        settings = config.get(source) or {}
+        if not isinstance(settings, dict):
+            raise ConvertError("config.json", [f"{source}: must be a mapping, got {settings!r:.60}"])
+        out |= _settings(settings, "rope")
     return out
 
 

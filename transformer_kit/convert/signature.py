@@ -17,7 +17,7 @@ def signature(model: Model) -> dict[str, Any]:
     """What computes, by name: the class of each module, its plain attributes, the shapes of its tensors."""
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
-        if not isinstance(module, (Model, nn.Dropout)):
+        if not isinstance(module, (Model, nn.Dropout, nn.Identity)):
             found[name] = f"{type(module).__module__}.{type(module).__qualname__}"
             found |= {f"{name}.{k}": v for k, v in _attributes(module).items()}
     return found | {name: tuple(t.shape) for name, t in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Writes a safetensors file tensor by tensor, so that memory stays near the largest of them.
+"""Writes a safetensors file tensor by tensor, so that memory stays near the largest two of them.
 
 The format: eight bytes with the length of a JSON header, the header, the bytes of all tensors in its order.
 """
@@ -6,6 +6,7 @@ The format: eight bytes with the length of a JSON header, the header, the bytes 
 import json
 import os
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -33,10 +34,12 @@ def write(path: Path, entries: list[Entry], tensors: Iterable[Tensor], metadata:
         header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+    with path.open("wb") as file, ThreadPoolExecutor(1) as writer:
+        pending: Future[int] = writer.submit(file.write, len(text).to_bytes(8, "little") + text)
         for (name, dtype, shape), tensor in zip(entries, tensors, strict=True):
             assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
-            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            pending.result()  # one is written while the next is read, and no more than these two are held
+            pending = writer.submit(file.write, tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        pending.result()
         file.flush()
         os.fsync(file.fileno())

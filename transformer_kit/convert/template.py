@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from transformer_kit.convert.errors import ConvertError
+
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "rsqrt": (lambda x: x**-0.5, lambda y: y**-2.0),
     "sqrt": (math.sqrt, lambda y: y * y),
@@ -38,7 +40,7 @@ def key_of(value: Any) -> str:
 
 
 def filled(template: Any, config: Mapping[str, Any], used: set[str]) -> Any:
-    """The template with its variables' values; `used` collects their keys. Raises ValueError for an unknown value."""
+    """The template with its variables' values; `used` collects their keys. Raises ConvertError for a wrong value."""
     if is_variable(template):
         return _value(template, config, used)
     if isinstance(template, Mapping):
@@ -64,9 +66,15 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
         return value
     if "map" in variable:
         return filled(_mapped(variable["map"], key, value), config, used)
-    if "times" in variable or "unless" in variable:
-        value = _with_other(variable, value, config, used)
-    return FUNCTIONS[variable["fn"]][0](value) if "fn" in variable else value
+    try:
+        if "times" in variable or "unless" in variable:
+            value = _with_other(variable, value, config, used)
+        result = FUNCTIONS[variable["fn"]][0](value) if "fn" in variable else value
+    except (TypeError, ValueError, ArithmeticError):
+        result = None
+    if result is None or isinstance(result, complex):  # as a root of what is below zero
+        raise ConvertError("config.json", [f"{key}: must be a number that can be computed with, got {value!r:.60}"])
+    return result
 
 
 def _with_other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
@@ -81,7 +89,7 @@ def _with_other(variable: Any, value: Any, config: Mapping[str, Any], used: set[
 def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
     word = spelt(value)
     if word not in table:
-        raise ValueError(f"{key}: {value!r} is not known; known are {', '.join(table)}")
+        raise ConvertError("config.json", [f"{key}: {value!r:.60} is not known; known are {', '.join(table)}"])
     return table[word]
 
 
@@ -155,6 +163,19 @@ def holds(template: Any, value: Any) -> bool:
     if isinstance(value, Mapping) and isinstance(template, str):
         return value.get("type") == template
     return same(template, value)
+
+
+def unlike(template: Any, value: Any, where: str) -> str | None:
+    """The first thing that the template says outright and that is not so in `value`; None when all is."""
+    if is_variable(template):
+        return None
+    if isinstance(template, Mapping) and isinstance(value, Mapping):
+        keys = sorted(template, key=lambda key: key != "type")  # another part has other options
+        return next(filter(None, (unlike(template[k], value.get(k), f"{where}.{k}") for k in keys)), None)
+    if holds(template, value):
+        return None
+    ours, theirs = (v.get("type", "given") if isinstance(v, Mapping) else v for v in (value, template))
+    return f"{where} is {ours!r}, not {theirs!r}"
 
 
 def same(a: Any, b: Any) -> bool:

@@ -11,17 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from registry import core
 from registry.options import Options
 from transformer_kit.cost import count, show
 from transformer_kit.cost.count import Parameters
-from transformer_kit.cost.quick import uncompiled
+from transformer_kit.cost.plan import Memory, Plan, planned
 from transformer_kit.cost.tree import Node, tree
-from transformer_kit.model.build import assemble, assemble_distinct, fill
+from transformer_kit.model.build import assemble, fill
 from transformer_kit.model.model import Model, spec_of
-from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
+from transformer_kit.spec.schema import ModelSpec, Spec
 
-DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 SMALL = 64_000_000
 """Parameters of the largest model that is filled and run for its initial loss."""
 SAMPLE = 512
@@ -33,24 +31,7 @@ class Flops(NamedTuple):
 
     forward_per_token: float
     train_per_token: float
-    """Forward and backward."""
-
-
-class Memory(NamedTuple):
-    """Bytes of one training step on one device."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    """Alive when the last norm's output reaches the head."""
-    logits: int
-    """What the peak adds to the activations: logits, loss and the first steps of their backward pass."""
-
-    @property
-    def total(self) -> int:
-        """All of them; the peak when gradients outlive a backward pass, as in accumulation, and its bound else."""
-        return sum(self)
+    """Forward and backward, as computed: layers that recompute their activations have two forward passes."""
 
 
 class Decoding(NamedTuple):
@@ -105,7 +86,6 @@ class Card:
     def data(self) -> dict[str, Any]:
         """Everything, as mappings, lists and numbers that JSON can write."""
         sections = {name: getattr(self, name)._asdict() for name in ("parameters", "flops", "memory", "state", "loss")}
-        sections["memory"]["total"] = self.memory.total
         return {
             "batch": self.batch,
             "seq": self.seq,
@@ -125,104 +105,52 @@ class Card:
 def card(
     spec: Spec | ModelSpec,
     *,
-    batch: int = 1,
+    batch: int | None = None,
     seq: int | None = None,
     dtype: str = "float32",
     optimizer: str | Options | None = None,
+    recompute: bool | None = None,
 ) -> Card:
     """Count what the model of `spec` costs with `batch` rows of `seq` tokens, all tensors in `dtype`.
 
-    `seq` is the run's or the model's length when not given. `optimizer`, options or a name, is the run's when not
-    given; without any, two values are assumed for each parameter. Raises SpecError for a spec that cannot be built,
-    ValueError for sizes that it does not allow.
+    What is not given is the run's. Without a run, `batch` is 1, `seq` the longest there can be, two values are assumed
+    to be kept for each parameter by the optimizer, and no layer recomputes its activations. Raises SpecError for a
+    spec that cannot be built, ValueError for sizes that it does not allow.
     """
-    page = spec_of(spec)
-    length = _length(page, batch, seq, dtype)
-    with core.activate(frozenset(page.plugins)):
-        chosen = _optimizer(page, optimizer)
-        model, places = _assembled(page)
-        model.to(DTYPES[dtype])
-        try:
-            with uncompiled():
-                return _count(model, places, batch, length, dtype, chosen)
-        except RuntimeError as error:
-            if "overflow" not in str(error):
-                raise
-            raise ValueError(
-                f"batch {batch} of {length} tokens needs tensors of more bytes than there are addresses; "
-                f"choose a smaller batch or seq"
-            ) from None
+    with planned(spec_of(spec), dtype=dtype, optimizer=optimizer, recompute=recompute) as plan:
+        return _count(plan, plan.batch(batch), plan.length(seq))
 
 
-def _count(
-    model: Model, places: count.Places | None, batch: int, length: int, dtype: str, optimizer: Options | None
-) -> Card:
-    stack = count.kinds(model, places)
-    parameters = count.parameters(model, places)
-    usage = count.usage(model, stack, batch, length)
-    notes = _notes(model, optimizer, dtype)
-    gradients = count.gradient_bytes(model, places)
-    held = 2 * gradients if optimizer is None else count.optimizer_bytes(model, optimizer, places)
-    weights = count.weight_bytes(model, places)
-    memory = Memory(weights, gradients, held, usage.activations, usage.working)
+def _count(plan: Plan, batch: int, length: int) -> Card:
+    model = plan.model
+    parameters = count.parameters(model, plan.places)
+    timeline = plan.timeline(batch, length)
     tokens = batch * length
-    first, second = (count.state_bytes(model, 1, n, places) for n in (1, 2))
+    first, second = (count.state_bytes(model, 1, n, plan.places) for n in (1, 2))
     return Card(
         batch=batch,
         seq=length,
-        dtype=dtype,
+        dtype=plan.dtype,
         parameters=parameters,
-        flops=Flops(_whole(usage.forward / tokens), _whole(usage.train / tokens)),
-        memory=memory,
-        state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length, places)),
+        flops=Flops(_whole(timeline.forward_flops / tokens), _whole(timeline.whole().flops / tokens)),
+        memory=plan.memory(timeline),
+        state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length, plan.places)),
         loss=_loss(model, parameters.total, length),
-        notes=tuple(notes),
-        parts=tuple(tree(model, stack)),
+        notes=tuple(_notes(plan)),
+        parts=tuple(tree(model, plan.stack)),
     )
 
 
-def _length(page: Spec, batch: int, seq: int | None, dtype: str) -> int:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got '{dtype}'")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
-    limit = page.model.max_seq_len
-    if seq is None:
-        seq = page.train.seq_len if isinstance(page, RunSpec) else None
-        seq = limit if seq is None else seq
-    if not 1 <= seq <= limit:
-        raise ValueError(f"seq must be from 1 to max_seq_len ({limit}), got {seq}")
-    return seq
-
-
-def _optimizer(page: Spec, given: str | Options | None) -> Options | None:
-    if given is None:
-        return page.optimizer if isinstance(page, RunSpec) else None
-    if isinstance(given, str):
-        options: Options = core.get("optimizer", given).Options(lr=1.0)
-        return options
-    return given
-
-
-def _assembled(page: Spec) -> tuple[Model, count.Places | None]:
-    """The model, equal layers once; but all of them where some are frozen, which is by name."""
-    if not isinstance(page, RunSpec) or not page.train.freeze:
-        return assemble_distinct(page)
-    from transformer_kit.train.finetune import freeze
-
-    model = assemble(page)
-    freeze(model, page.train.freeze)
-    return model, None
-
-
-def _notes(model: Model, optimizer: Options | None, dtype: str) -> list[str]:
+def _notes(plan: Plan) -> list[str]:
     notes = []
-    if optimizer is None:
+    if plan.optimizer is None:
         notes.append("optimizer: two values assumed for each parameter, as Adam keeps")
-    if dtype != "float32":
-        notes.append(f"all in {dtype}; `kit train` keeps weights, gradients and optimizer state in float32")
-    if model.spec.model.dropout:
+    if plan.dtype != "float32":
+        notes.append(f"all in {plan.dtype}; `kit train` keeps weights, gradients and optimizer state in float32")
+    if plan.model.spec.model.dropout:
         notes.append("activations: with dropout a CPU keeps all attention weights; a GPU's fused kernel keeps none")
+    if plan.recomputes:
+        notes.append("layers compute their activations again in the backward pass: training FLOPs include that")
     return notes
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from registry.contracts import ModelPart
 from registry.options import Options
-from transformer_kit.cost.meter import Usage, measure
+from transformer_kit.cost.meter import Work, measure
+from transformer_kit.cost.timeline import Stretch, Timeline
 from transformer_kit.model.model import Model
 
 Places = Sequence[Sequence[int]]
@@ -65,7 +66,7 @@ def parameters(model: Model, places: Places | None = None) -> Parameters:
 
 
 def kinds(model: Model, places: Places | None = None) -> list[Kind]:
-    """The distinct layers, by options and shapes, in the order in which they first stand."""
+    """The distinct layers, by options, shapes and whether they learn, in the order in which they first stand."""
     found: list[Kind] = []
     for layer, indices in zip(model.layers, _places(model, places), strict=True):
         options = model.spec.model.layers.blocks[indices[0]]
@@ -78,24 +79,32 @@ def kinds(model: Model, places: Places | None = None) -> list[Kind]:
     return found
 
 
-def usage(model: Model, stack: list[Kind], batch: int, seq: int) -> Usage:
-    """FLOPs and bytes of one training step of a model on the meta device.
+def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
+    """One forward and backward pass of a model on the meta device.
 
-    One layer of each kind is measured with everything around it; a kind's further layers each cost what a stack of two
-    costs more than a stack of one, so tables that layers share are not counted again.
+    One layer of each kind is measured with everything around it; a kind's further layers each take what the second
+    one of a stack of two takes, so tables that layers share are not counted again.
     """
-    last = sorted(stack, key=lambda kind: kind.indices[-1])  # the peak lies in the last layers
-    whole = measure(model, [kind.layer for kind in last], batch, seq)
-    for kind in stack:
-        if kind.count > 1:
-            one, two = (measure(model, [kind.layer] * n, batch, seq) for n in (1, 2))
-            whole = Usage(
-                forward=whole.forward + (kind.count - 1) * (two.forward - one.forward),
-                train=whole.train + (kind.count - 1) * (two.train - one.train),
-                activations=whole.activations + (kind.count - 1) * (two.activations - one.activations),
-                working=whole.working,
-            )
-    return whole
+    whole = measure(model, [kind.layer for kind in stack], work)
+    depth = sum(kind.count for kind in stack)
+    forward, backward = [Stretch()] * depth, [Stretch()] * depth
+    for first, kind in enumerate(stack):
+        two = measure(model, [kind.layer] * 2, work._replace(objective=_Last())) if kind.count > 1 else whole
+        for i in kind.indices:
+            is_first = i == kind.indices[0]
+            forward[i] = whole.forward[first] if is_first else two.forward[1]
+            backward[i] = whole.backward[first] if is_first else two.backward[1]
+    added = sum(stretch.flops for stretch in forward) - sum(stretch.flops for stretch in whole.forward)
+    return whole._replace(forward=tuple(forward), backward=tuple(backward), forward_flops=whole.forward_flops + added)
+
+
+class _Last:
+    """An objective of next to no work: for what layers take, the loss does not matter."""
+
+    def loss(self, model: Model, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+        seen = None if segments is None else segments[:, :-1]
+        logits = model(tokens[:, :-1], segments=seen, last=True).logits
+        return logits.sum(), logits
 
 
 def weight_bytes(model: Model, places: Places | None = None) -> int:
@@ -147,8 +156,8 @@ def _elements(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() for t in tensors)
 
 
-def _shapes(module: nn.Module) -> list[tuple[str, torch.Size]]:
-    return [(name, p.shape) for name, p in module.named_parameters()]
+def _shapes(module: nn.Module) -> list[tuple[str, torch.Size, bool]]:
+    return [(name, p.shape, p.requires_grad) for name, p in module.named_parameters()]
 
 
 def reads_table(model: Model) -> bool:

@@ -6,7 +6,8 @@ keeps are those of the real step.
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,55 +17,125 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from transformer_kit.cost.quick import uncompiled
+from transformer_kit.cost.shapes import Shapes, listed
+from transformer_kit.cost.timeline import Stretch, Timeline
 from transformer_kit.model.model import Model
 
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-class Usage(NamedTuple):
-    """What one training step takes."""
+class Minimised(Protocol):
+    """What an objective gives."""
 
-    forward: int
-    """FLOPs of the forward pass; a multiplication and an addition are two."""
-    train: int
-    """FLOPs of the forward and the backward pass. What a fused kernel recomputes does not count."""
-    activations: int
-    """Bytes alive when the last norm's output reaches the head."""
-    working: int
-    """Bytes that the peak adds to them: logits, loss and the first gradients. Gradients of parameters do not count."""
+    def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `Objective.loss`."""
+        ...
 
 
-def measure(model: Model, layers: Sequence[nn.Module], batch: int, seq: int) -> Usage:
-    """The usage of `model` (on meta), were its stack `layers`, for one step of `batch` rows of `seq` tokens."""
+class Work(NamedTuple):
+    """What a training step does."""
+
+    objective: Minimised
+    batch: int
+    """Rows of one forward pass."""
+    seq: int
+    """Tokens of a row."""
+    apart: bool = False
+    """Whether rows are divided into documents that do not see each other."""
+    accumulates: bool = False
+    """Whether gradients are there from an earlier pass, to be added to."""
+
+
+def measure(model: Model, layers: Sequence[nn.Module], work: Work) -> Timeline:
+    """One forward and backward pass of `model` (on meta), were its stack `layers`. Gradients of parameters count."""
     stack, training = model.layers, model.training
     model.layers = nn.ModuleList(layers)
     try:
-        return _step(model.train(), batch, seq)
+        return _step(model.train(), work)
     finally:
         model.zero_grad(set_to_none=True)
         model.train(training)
         model.layers = stack
 
 
-def _step(model: Model, batch: int, seq: int) -> Usage:
-    tokens = torch.zeros(batch, seq, dtype=torch.long, device="meta")
-    meter = _Meter([tokens, *model.parameters(), *model.buffers()])
-    at_head: list[int] = []
-    hook = model.head.register_forward_pre_hook(lambda *_: at_head.append(meter.alive))
-    try:
-        with uncompiled(), _Fused(), meter:
-            loss = model(tokens, tokens).loss
-            assert loss is not None
-            forward = meter.flops
-            loss.backward()
-    finally:
-        hook.remove()
-    peak = meter.peak_without([p.grad for p in model.parameters() if p.grad is not None])
-    return Usage(forward, meter.flops, at_head[0], max(peak - at_head[0], 0))
+def _step(model: Model, work: Work) -> Timeline:
+    tokens = torch.zeros(work.batch, work.seq + 1, dtype=torch.long, device="meta")
+    segments = torch.zeros_like(tokens) if work.apart else None
+    if work.accumulates:
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+    held = [tokens, *model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    meter = _Meter(held if segments is None else [*held, segments])
+    with uncompiled(), Fused(), meter, _Marks(model, meter) as marks:
+        work.objective.loss(model, tokens, segments)[0].backward()
+    return marks.timeline()
 
 
-class _Fused(TorchFunctionMode):
+class _Marks:
+    """Notes where in a step each layer and the head begin and end, in the forward and in the backward pass."""
+
+    def __init__(self, model: Model, meter: "_Meter") -> None:
+        self.meter = meter
+        self.depth = len(model.layers)
+        self.forward: list[_Mark] = []  # before the first layer, and after each
+        self.backward: dict[int, _Mark] = {}  # when the gradient of that many layers' output is there
+        self.head: _Mark | None = None
+        self.head_flops = 0
+        self._handles = [model.layers[0].register_forward_pre_hook(lambda _, given: self._enter(given[0]))]
+        for layer in dict.fromkeys(model.layers):
+            self._handles.append(layer.register_forward_hook(lambda _, given, out: self._pass(out)))
+        self._handles.append(model.head.register_forward_pre_hook(lambda *_: self._begin_head()))
+        self._handles.append(model.head.register_forward_hook(lambda *_: self._end_head()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def timeline(self) -> Timeline:
+        """The stretches between the marks."""
+        last = self.meter.now()
+        before = self.head or last
+        up, down = self.forward, [self.backward.get(i, last) for i in range(self.depth + 1)]
+        return Timeline(
+            begin=self._between(_Mark(0, 0), up[0]),
+            forward=tuple(self._between(a, b) for a, b in pairwise(up)),
+            norm=self._between(up[-1], before),
+            head=self._between(before, down[-1]),
+            backward=tuple(self._between(b, a) for a, b in pairwise(down)),
+            end=self._between(down[0], last),
+            forward_flops=before.flops + self.head_flops,
+        )
+
+    def _enter(self, x: Tensor) -> None:
+        if not self.forward:  # the first layer may stand in several places
+            self._pass(x)
+
+    def _pass(self, x: Tensor) -> None:
+        """Note that `x` flows between two layers, and when its gradient will flow back."""
+        place = len(self.forward)
+        self.forward.append(self.meter.now())
+        if x.requires_grad:
+            x.register_hook(lambda _: self._return(place))
+
+    def _return(self, place: int) -> None:
+        self.backward[place] = self.meter.now()
+
+    def _begin_head(self) -> None:
+        self._before = self.meter.now()
+        self.head = self.head or self._before
+
+    def _end_head(self) -> None:
+        self.head_flops += self.meter.flops - self._before.flops
+
+    def _between(self, a: "_Mark", b: "_Mark") -> Stretch:
+        return Stretch.of(self.meter.changes[a.changes : b.changes], b.flops - a.flops)
+
+
+class Fused(TorchFunctionMode):
     """Attention by torch's fused kernel wherever that would run; on the meta device torch itself never chooses it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -99,114 +170,49 @@ def _flash(
     return out
 
 
+class _Mark(NamedTuple):
+    """A moment of a step."""
+
+    changes: int
+    """Changes of memory so far."""
+    flops: int
+
+
 class _Meter(TorchDispatchMode):
     """Counts FLOPs by torch's own formulas, and the bytes of tensors alive that are not among `given`."""
 
     def __init__(self, given: Sequence[Tensor]) -> None:
         super().__init__()
         self.flops = 0
-        self.alive = 0
-        self._numbers: dict[int, int] = {}  # address of a living storage -> its number
-        self._changes: list[tuple[int, int]] = []  # (number of a storage, bytes taken or given back), as they happen
+        self.changes: list[int] = []
+        """Bytes taken or given back, as it happens."""
+        self._alive: set[int] = set()  # addresses of storages
         self._given = given
-        self._known: dict[Any, _Known] = {}
-        self._views: set[Any] = set()  # functions that return what they were given, or a view of it
-        for tensor in given:
-            self._numbers[tensor.untyped_storage()._cdata] = -1
+        self._shapes = Shapes(_flops)
+        self._alive.update(tensor.untyped_storage()._cdata for tensor in given)
+
+    def now(self) -> _Mark:
+        """This moment."""
+        return _Mark(len(self.changes), self.flops)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out, flops = self._run(func, args, kwargs or {})
+        out, flops = self._shapes.run(func, args, kwargs or {})
         self.flops += flops
-        for tensor in _listed(out):
+        for tensor in listed(out):
             if isinstance(tensor, Tensor):
                 self._meet(tensor)
         return out
 
-    def peak_without(self, tensors: Sequence[Tensor]) -> int:
-        """The most bytes that were ever alive at once, leaving out the storages of `tensors`."""
-        left_out = {self._numbers.get(t.untyped_storage()._cdata) for t in tensors}
-        alive = peak = 0
-        for number, change in self._changes:
-            if number not in left_out:
-                alive += change
-                peak = max(peak, alive)
-        return peak
-
-    def _run(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, int]:
-        """What `func` returns, and its FLOPs. torch takes long to find shapes on the meta device, and a mixture asks
-        for the same ones with each expert, so they are found once.
-        """
-        key = None if func in self._views else _key((func, args, kwargs))
-        if key in self._known:
-            return self._known[key].again(), self._known[key].flops
-        out = func(*args, **kwargs)
-        flops = _flops(func, args, kwargs, out)
-        known = None if key is None else _Known.of(out, [*args, *kwargs.values()], flops)
-        if known is not None:
-            self._known[key] = known
-        elif key is not None:
-            self._views.add(func)
-        return out, flops
-
     def _meet(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata in self._numbers:
-            return
-        number = self._numbers[storage._cdata] = len(self._changes)
-        self._change(number, storage.nbytes())
-        weakref.finalize(storage, self._leave, storage._cdata, number, storage.nbytes()).atexit = False
+        if storage._cdata not in self._alive:
+            self._alive.add(storage._cdata)
+            self.changes.append(storage.nbytes())
+            weakref.finalize(storage, self._leave, storage._cdata, storage.nbytes()).atexit = False
 
-    def _leave(self, address: int, number: int, size: int) -> None:
-        self._numbers.pop(address, None)
-        self._change(number, -size)
-
-    def _change(self, number: int, size: int) -> None:
-        self.alive += size
-        self._changes.append((number, size))
-
-
-class _Known(NamedTuple):
-    """What a function returned for arguments of these shapes."""
-
-    outputs: list[tuple[Any, ...]]
-    """Shape, strides and type of each tensor."""
-    made: type[list[Any]] | type[tuple[Any, ...]] | None
-    """What holds them; None for one alone."""
-    flops: int
-
-    @classmethod
-    def of(cls, out: Any, given: list[Any], flops: int) -> "_Known | None":
-        """None where something else than new tensors is returned, such as a view of what was given."""
-        outputs = _listed(out)
-        if not outputs or not all(isinstance(t, Tensor) and t.is_meta for t in outputs):
-            return None
-        own = {t.untyped_storage()._cdata for t in outputs}
-        theirs = {t.untyped_storage()._cdata for value in given for t in _listed(value) if isinstance(t, Tensor)}
-        known = cls([(t.shape, t.stride(), t.dtype) for t in outputs], None if out is outputs[0] else type(out), flops)
-        sizes = [t.untyped_storage().nbytes() for t in _listed(known.again())]
-        plain = sizes == [t.untyped_storage().nbytes() for t in outputs]
-        return known if plain and len(own) == len(outputs) and not own & theirs else None
-
-    def again(self) -> Any:
-        """The same anew."""
-        outputs = [torch.empty_strided(shape, strides, dtype=of, device="meta") for shape, strides, of in self.outputs]
-        return outputs[0] if self.made is None else self.made(outputs)
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, (tuple, list)) else (value,)
-
-
-def _key(value: Any) -> Any:
-    """Equal for arguments that torch cannot tell apart on the meta device; None for what has values or no key."""
-    if isinstance(value, Tensor):
-        return (value.shape, value.stride(), value.dtype) if value.is_meta else None
-    if isinstance(value, (tuple, list)):
-        keys = tuple(_key(v) for v in value)
-        return None if None in keys else keys
-    if isinstance(value, dict):
-        return _key([*value, *value.values()])
-    return (type(value), value) if value.__hash__ is not None else None
+    def _leave(self, address: int, size: int) -> None:
+        self._alive.discard(address)
+        self.changes.append(-size)
 
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:

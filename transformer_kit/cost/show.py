@@ -135,7 +135,7 @@ def sections(card: "Card") -> Iterator[tuple[str, dict[str, str]]]:
             "training": amount(card.flops.train_per_token),
         },
     )
-    yield "training", {**{name: size(value) for name, value in m._asdict().items()}, "total": size(m.total)}
+    yield "training", {name: size(value) for name, value in m._asdict().items()}
     rows_of = "" if s.batch == 1 else f"{s.batch:,} x "
     yield "decode state", {"each token": size(s.bytes_per_token), f"{rows_of}{s.length:,} tokens": size(s.total)}
     initial = f"not measured: {card.loss.skipped}" if card.loss.initial is None else f"{card.loss.initial:.3f}"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from registry.context import State
 from transformer_kit.generate.choose import Narrows, built, choose, uniforms
+from transformer_kit.generate.fast import laid_out, packer_for
 from transformer_kit.generate.prompts import check, check_ids, padded
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def _until_stopped(
     model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int
 ) -> Iterator[list[int | None]]:
     going = [True] * rows
-    with _evaluating(model):
+    packer = packer_for(model.embedding.weight, rows)
+    with _evaluating(model), laid_out(model, packer, rows):
         for chosen in steps:
             ids = chosen.tolist()
             going = [on and token not in ends for on, token in zip(going, ids, strict=True)]

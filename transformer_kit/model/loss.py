@@ -91,7 +91,8 @@ def _gather(gradients: list[Tensor | None], found: tuple[Tensor | None, ...], ro
     for i, new in enumerate(found):
         old = gradients[i]
         if i == 0 and rows is not None:
-            assert old is not None and new is not None
+            assert old is not None
+            assert new is not None
             old[rows] = new
         elif old is None:
             gradients[i] = new

@@ -187,7 +187,9 @@ class Hardware(Group):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the hardware multiplies it fast, else float32."""
     compile: bool = False
-    """Whether torch.compile builds the training step."""
+    """Whether torch.compile builds each layer; equal layers are built once."""
+    recompute: bool = False
+    """Whether layers compute their activations again in the backward pass instead of keeping them: less memory."""
     peak_tflops: NonNegative | None = None
     """Arithmetic peak that MFU is measured against; measured at the start when not given."""
 

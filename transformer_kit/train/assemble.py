@@ -15,6 +15,7 @@ from registry.contracts import Objective, Tracker
 from registry.options import Options
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
+from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import RunSpec, Spec
 from transformer_kit.train import snapshot
 from transformer_kit.train.corpus import Corpus
@@ -65,6 +66,10 @@ def assemble(
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
     freeze(model, spec.train.freeze)
+    if spec.hardware.recompute:
+        recompute(model)
+    if spec.hardware.compile:
+        _compile(model)
     objective = _part(spec.objective)
     optimizer = _named("optimizer", lambda: spec.optimizer.part(spec.optimizer).make(model))
     trackers = _trackers(spec, layout)
@@ -75,7 +80,6 @@ def assemble(
         layout=layout,
         placement=placement,
         model=model,
-        forward=_compiled(model) if spec.hardware.compile else model,
         objective=objective,
         optimizer=optimizer,
         schedule=_part(spec.schedule),
@@ -148,16 +152,27 @@ def _note_space(spec: RunSpec, model: nn.Module, layout: Layout, report: Reporte
         report.note(note)
 
 
-def _compiled(model: nn.Module) -> nn.Module:
-    compiled = torch.compile(model)
-    assert isinstance(compiled, nn.Module)
-    return compiled
+def _compile(model: Model) -> None:
+    """Compile each layer by itself: equal ones share what the compiler made of the first two."""
+    for layer in model.layers:
+        layer.compile()
 
 
 def _writer(spec: RunSpec, model: Model, corpus: Corpus, placement: Placement) -> Callable[[], str] | None:
     if spec.sample is None or corpus.tokenizer is None:
         return None
-    return writer(model, corpus.tokenizer, spec.sample, spec.train.seed, placement)
+    write = writer(model, corpus.tokenizer, spec.sample, spec.train.seed, placement)
+    return _uncompiled(write) if spec.hardware.compile else write
+
+
+def _uncompiled(write: Callable[[], str]) -> Callable[[], str]:
+    """Written token by token, a text would be compiled for every length."""
+
+    def plainly() -> str:
+        with torch.compiler.set_stance("force_eager"):
+            return write()
+
+    return plainly
 
 
 def _seed(seed: int) -> None:

@@ -1,11 +1,13 @@
 """`run`: from a run's page to a trained model in a folder."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
 from transformer_kit.spec.schema import RunSpec
@@ -59,7 +61,7 @@ def run(
     report = Silent() if report is None else report
     base = Path(base)
     layout = claim(Path(out), resume=resume)
-    with lock(layout):
+    with lock(layout), _compiler(spec):
         start = _recorded_source(layout) if resume else source
         origin = None if start is None else model_folder(Path(start)).resolve()
         length = sequence_length(spec)
@@ -73,7 +75,7 @@ def train(
 ) -> Result:
     """As `run`, on batches of one's own: for data that no part of the registry describes."""
     layout = claim(Path(out), resume=resume)
-    with lock(layout):
+    with lock(layout), _compiler(spec):
         told = Silent() if report is None else report
         return _train(spec, corpus, layout, resume=resume, origin=None, allow_partial=False, report=told)
 
@@ -107,6 +109,11 @@ def _train(
         made.metrics.close()
     _finish(made)
     return Result(layout, loop.step, made.metrics.last_loss, loop.validation_loss, interrupted)
+
+
+def _compiler(spec: RunSpec) -> AbstractContextManager[None]:
+    """Where nothing is compiled, the compiler need not be imported, which takes longer than everything else here."""
+    return nullcontext() if spec.hardware.compile else uncompiled()
 
 
 def _go_back(made: Run, saved: Path | None) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from registry.contracts import Objective, Schedule
@@ -33,8 +32,6 @@ class Run:
     layout: Layout
     placement: Placement
     model: Model
-    forward: nn.Module
-    """The model, or a compiled one over the same parameters."""
     objective: Objective
     optimizer: Optimizer
     schedule: Schedule
@@ -59,7 +56,7 @@ class Loop:
         """The last one measured, in nats per token."""
         newest = checkpoint.found(run.layout.checkpoints)
         self._saved = next((step for step, _ in newest if step == self.step), None)
-        self._advance = Step(run.forward, run.objective, run.optimizer, run.placement, run.spec.train.clip)
+        self._advance = Step(run.model, run.objective, run.optimizer, run.placement, run.spec.train.clip)
 
     def go(self) -> str | None:
         """Run to the end; the name of the signal if one ended it earlier. Saves either way.
@@ -102,7 +99,7 @@ class Loop:
             return
         with run.meter.pause():
             batches = run.spec.evaluate.batches
-            loss = evaluate(run.forward, run.objective, run.corpus.validation, batches, run.placement)
+            loss = evaluate(run.model, run.objective, run.corpus.validation, batches, run.placement)
         bits = bits_per_byte(loss, run.corpus.bytes_per_token)
         run.metrics.annotate({"val_loss": loss, "val_bits_per_byte": bits})
         self._flush()
@@ -147,9 +144,9 @@ class Loop:
 
     def _refuse_infinite(self) -> None:
         """A finite loss comes from the weights before the step; the step itself may have broken them."""
-        parameters = [p.detach() for p in self.run.model.parameters()]
-        finite = torch.stack([torch.isfinite(p).all() for p in parameters])
-        if not finite.all():
+        # NaN is the least and the greatest of what it is among, and nothing of a parameter's size is allocated.
+        bounds = [torch.stack(torch.aminmax(p.detach())) for p in self.run.model.parameters()]
+        if not torch.isfinite(torch.stack(bounds)).all():
             raise Diverged(f"weights are no longer finite after step {self.step}{self._last_good()}")
 
     def _last_good(self) -> str:

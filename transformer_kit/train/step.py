@@ -41,7 +41,7 @@ class Step:
     def __init__(
         self, model: nn.Module, objective: Objective, optimizer: Optimizer, placement: Placement, clip: float | None
     ) -> None:
-        """`model` is what the objective calls: the model, or a compiled one over the same parameters."""
+        """`model` is what the objective calls."""
         self.model = model
         self.objective = objective
         self.optimizer = optimizer

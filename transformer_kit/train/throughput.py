@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from registry.contracts import Objective
+from transformer_kit.machine import matmul_peak
 from transformer_kit.train.precision import Placement
 
 PEAKS = {
@@ -44,26 +45,8 @@ def peak_flops(placement: Placement, named: float | None) -> float:
         known = next((peak for part, peak in PEAKS.items() if part in name), None)
         if known is not None:
             return known
-    return _measure(placement)
-
-
-def _measure(placement: Placement) -> float:
-    """FLOP/s of the fastest of some square multiplications, each size eight times the work of the one before."""
-    best, size, begin = 0.0, 256, time.perf_counter()
     # A slow or busy machine ends this early: it must not delay the first step.
-    while size <= 8192 and time.perf_counter() - begin < 0.1:
-        x = torch.ones(size, size, device=placement.device, dtype=placement.dtype)
-        seconds = min(_timed(x) for _ in range(4))
-        best = max(best, 2 * size**3 / seconds)
-        size *= 2
-    return best
-
-
-def _timed(x: torch.Tensor) -> float:
-    start = time.perf_counter()
-    # Reading one number waits for the device.
-    (x @ x)[0, 0].item()
-    return time.perf_counter() - start
+    return matmul_peak(placement.device, placement.dtype, budget=0.1)
 
 
 class Meter:

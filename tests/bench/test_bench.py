@@ -1,0 +1,180 @@
+"""`kit bench`: peers of the same mathematics, fair turns, limits that are limits."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.cli.conftest import kit as kit
+from tests.cli.runner import Kit
+from transformer_kit import Spec, build
+from transformer_kit.bench import limit, timing
+from transformer_kit.bench.peers import KIT, candidate, parameters
+from transformer_kit.bench.plain import Plain
+from transformer_kit.bench.run import compare
+from transformer_kit.bench.shape import NoPeer, config_of, shape_of
+from transformer_kit.bench.work import Setting
+from transformer_kit.cost.card import card
+
+CPU = torch.device("cpu")
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "position": "learned",
+        "block": {
+            "mixer": {"type": "attention", "n_heads": 4, "bias": ["q", "k", "v", "out"]},
+            "ffn": {"type": "mlp", "activation": "gelu_tanh"},
+        },
+    },
+    "llama": {
+        "position": "rope",
+        "norm": {"type": "rms_norm", "eps": 1e-5},
+        "block": {"mixer": {"type": "attention", "n_heads": 4, "n_kv_heads": 2}, "ffn": {"type": "gated", "d_ff": 48}},
+    },
+}
+
+
+ALIBI = {"vocab_size": 1, "d_model": 4, "max_seq_len": 1, "position": "alibi"} | {
+    "layers": {"count": 1, "block": {"mixer": {"type": "attention", "n_heads": 1}, "ffn": "mlp", "type": "pre_norm"}}
+}
+
+
+def _spec(family: str) -> Spec:
+    parts = dict(FAMILIES[family])
+    layers = {"count": 2, "block": {"type": "pre_norm", **parts.pop("block")}}
+    sizes = {"vocab_size": 61, "d_model": 32, "max_seq_len": 24, "dropout": 0.1, "head": {"type": "lm", "tied": True}}
+    return Spec.of({"model": {**sizes, **parts, "layers": layers}})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_hand_written_module_computes_what_the_kit_does(family: str) -> None:
+    model, config = build(_spec(family)).eval(), config_of(_spec(family))
+    assert config["model_type"] == family
+    plain = Plain(shape_of(config))
+    theirs = dict(plain.named_parameters())
+    with torch.no_grad():
+        for name, tensor in theirs.items():
+            tensor.copy_(_ours(name, model.state_dict()))
+    assert parameters(plain) == parameters(model)
+    ids = torch.randint(61, (2, 9), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain(ids), model(ids).logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain.loss(ids, ids), model(ids, ids).loss)
+    written = torch.cat(list(plain.decode(ids, 5)), dim=1)
+    assert written.tolist() == model.generate(ids.tolist(), max_new_tokens=5)
+
+
+def _ours(name: str, state: dict[str, Tensor]) -> Tensor:
+    """The kit's tensor for one of the module's names; fused ones joined."""
+    if name == "tokens.weight":
+        return state["embedding.table.weight"]
+    if name == "positions.weight":
+        return state["position.table.weight"]
+    if not name.startswith("blocks."):
+        return state[name]
+    _, layer, rest = name.split(".", 2)
+    owner, kind = rest.rsplit(".", 1)
+    gated = f"layers.{layer}.ffn.gate.{kind}" in state
+    names = {
+        "norm1": ["mixer_norm"],
+        "norm2": ["ffn_norm"],
+        "attention.qkv": ["mixer.q", "mixer.k", "mixer.v"],
+        "attention.out": ["mixer.out"],
+        "up": ["ffn.gate", "ffn.up"] if gated else ["ffn.up"],
+        "down": ["ffn.down"],
+    }
+    return torch.cat([state[f"layers.{layer}.{n}.{kind}"] for n in names[owner]])
+
+
+@pytest.mark.parametrize("work", ["train", "prefill", "decode"])
+def test_a_comparison_measures_everyone_in_turns(work: str, tmp_path: Any) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(_yaml(_spec("gpt2")))
+    setting = Setting(batch=2, seq=8, new=3, device=CPU, dtype=torch.float32, rounds=2)
+    found = compare(work, str(page), [], setting, ["plain", "tutorial"])
+    assert [row.name for row in found.rows] == [KIT, "plain", "tutorial"]
+    assert len({row.parameters for row in found.rows}) == 1
+    assert found.rows[0].ratio == found.rows[0].ratio_of_minima == 1.0
+    for row in found.rows:
+        assert row.ratio == pytest.approx(found.rows[0].median / row.median)
+        assert 0 < row.minimum <= row.median
+        assert row.share is not None
+        assert 0 < row.share < 1
+    assert torch.get_num_threads() == found.threads
+
+
+def test_turns_begin_with_another_each_round() -> None:
+    order: list[str] = []
+
+    def timed(name: str) -> timing.Timed:
+        def work(turn: int) -> float:
+            order.append(name)
+            return float(turn)
+
+        return work
+
+    found = timing.interleaved({"a": timed("a"), "b": timed("b")}, rounds=2, warmup=1)
+    assert order == ["b", "a", "a", "b", "b", "a"]
+    assert found == {"a": [0.0, 1.0], "b": [0.0, 1.0]}
+
+
+def test_what_the_work_takes_is_counted() -> None:
+    spec = _spec("llama")
+    setting = Setting(batch=3, seq=8, new=4, device=CPU, dtype=torch.float32, rounds=1)
+    costs = card(spec, batch=3, seq=8)
+    assert limit.demand("train", spec, setting).flops == pytest.approx(costs.flops.train_per_token * 24)
+    decode = limit.demand("decode", spec, setting)
+    weights = sum(p.nbytes for p in build(spec).parameters())  # the tied table is the head's
+    past = 2 * 2 * 3 * 10 * 2 * 8 * 4  # k and v, layers, rows, tokens, heads, width, bytes
+    assert decode.bytes == 4 * (weights + past)
+    assert decode.tokens == 12
+    prefill = limit.demand("prefill", spec, setting)
+    assert prefill.flops < costs.flops.forward_per_token * 24  # one row of logits, not all
+    assert decode.seconds(peak=1e30, bandwidth=decode.bytes) == 1.0
+
+
+def test_peers_that_cannot_are_named_with_the_reason() -> None:
+    spec = _spec("llama")
+    turned = spec.model.model_copy(update={"position": Spec.of({"model": ALIBI}).model.position})
+    with pytest.raises(NoPeer, match="has no class for this model"):
+        candidate("plain", Spec(model=turned))
+    with pytest.raises(NoPeer, match="shape of gpt2"):
+        candidate("tutorial", _spec("llama"))
+
+
+def test_the_command(kit: Kit, tmp_path: Any) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(_yaml(_spec("llama")))
+    args = ("--batch", "1", "--seq", "8", "--new", "2", "--rounds", "1", "--against", "plain,tutorial")
+    found = kit("bench", "decode", page, *args, "--json").json()
+    assert [row["name"] for row in found["rows"]] == [KIT, "plain"]
+    assert "shape of gpt2" in found["absent"]["tutorial"]
+    text = kit("bench", "prefill", page, *args).out
+    assert "kit / this" in text
+    assert "tutorial: is written for the shape of gpt2" in text
+    wrong = kit("bench", "train", page, "--against", "nobody", "--seq", "8")
+    assert wrong.code == 2
+    assert "no peer 'nobody'; there are plain, tutorial, transformers" in wrong.err
+    wrong = kit("bench", "decode", page, "--seq", "24")
+    assert "at most 24 tokens, got 57; choose a smaller --seq or --new" in wrong.err
+    wrong = kit("bench", "train", page, "--dtype", "int4", "--seq", "8")
+    assert "--dtype must be one of float32, bfloat16, float16, got int4" in wrong.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+def test_memory_is_that_of_a_process_of_its_own(kit: Kit, tmp_path: Any) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(_yaml(_spec("gpt2")))
+    sets = ("--set", "model.d_model=512", "--set", "model.vocab_size=8000")
+    found = kit("bench", "memory", page, *sets, "--seq", "8", "--against", "plain", "--json").json()
+    ours, plain = found["rows"]
+    assert ours["parameters"] == plain["parameters"] > 10_000_000
+    for row in (ours, plain):  # weights, gradients and two values of the optimizer's, at least
+        assert row["median"] > 0.9 * 4 * 4 * row["parameters"]
+
+
+def _yaml(spec: Spec) -> str:
+    from transformer_kit.spec.brief import page
+    from transformer_kit.spec.yaml import dump
+
+    return dump(page(spec))

@@ -1,0 +1,105 @@
+"""The table of performance, measured on this machine: `make bench`, or `python -m tests.benchmarks.suite`.
+
+Runs `kit bench` on the pages in `specs/` against every peer that is installed (`pip install -e '.[bench]'`), and
+writes docs/reference/performance.md. `--only TEXT` measures what has TEXT in its title, prints it and writes nothing.
+Takes about twenty minutes on two cores; a quiet machine gives quieter figures, and ratios are what counts.
+"""
+
+import argparse
+import datetime
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from transformer_kit.bench.peers import PEERS
+from transformer_kit.bench.run import Result, compare
+from transformer_kit.bench.show import markdown, text
+from transformer_kit.bench.work import Setting
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "reference" / "performance.md"
+WINDOW = ["model.layers.block.mixer.window=256", "model.max_seq_len=8200"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table."""
+
+    work: str
+    spec: str
+    batch: int
+    seq: int
+    new: int = 32
+    rounds: int = 7
+    sets: tuple[str, ...] = ()
+    peers: tuple[str, ...] = tuple(PEERS)
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return f"{self.work} {self.spec} {self.batch}x{self.seq}"
+
+
+TABLE = [
+    Entry("train", "gpt2-tiny", 8, 256, rounds=15),
+    Entry("train", "gpt2-small", 8, 256),
+    Entry("train", "llama-small", 8, 256),
+    Entry("train", "gpt2-124m", 2, 512, rounds=3),
+    Entry("train", "llama-124m", 2, 512, rounds=3),
+    Entry("prefill", "gpt2-124m", 1, 512),
+    Entry("prefill", "llama-124m", 1, 512),
+    *(Entry("decode", "llama-124m", rows, 64, rounds=5) for rows in (1, 8, 32)),
+    *(Entry("decode", "llama-small", 1, seq, 32, 5, tuple(WINDOW), ()) for seq in (1024, 8000)),
+    Entry("memory", "gpt2-124m", 2, 512),
+    Entry("memory", "llama-124m", 2, 512, sets=("model.vocab_size=128256",)),
+]
+
+
+def main() -> int:
+    """Measure and write; the number to exit with."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="TEXT")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    chosen = [entry for entry in TABLE if args.only in entry.title]
+    results = [result for entry in chosen for result in [_measure(entry, args.threads)]]
+    if not args.only:
+        draft = PAGE.with_suffix(".draft")
+        draft.write_text("\n".join(_page(results)), "utf-8")
+        os.replace(draft, PAGE)
+    return 0
+
+
+def _measure(entry: Entry, threads: int) -> Result:
+    setting = Setting(entry.batch, entry.seq, entry.new, torch.device("cpu"), torch.float32, entry.rounds)
+    page = HERE / "specs" / f"{entry.spec}.yaml"
+    result = compare(entry.work, str(page), entry.sets, setting, entry.peers, threads)
+    result.spec = " ".join([entry.spec, *entry.sets])
+    sys.stdout.write(f"{text(result)}\n\n")
+    sys.stdout.flush()
+    return result
+
+
+def _page(results: list[Result]) -> Iterator[str]:
+    first = results[0]
+    yield "<!-- Written by `python -m tests.benchmarks.suite`; do not edit. -->"
+    yield "# Performance\n"
+    yield (
+        f"Measured on {datetime.date.today():%d %B %Y} on {first.machine}, {first.threads} threads, float32, "
+        f"torch {torch.__version__.partition('+')[0]}. Candidates take turns in one process; `kit / this` is the kit's "
+        "median divided by that of the line, so below 1 the kit is faster or smaller. `of the limit` is the least time "
+        "that the arithmetic, or reading the weights once, can take on this machine, divided by the median. Memory is "
+        "the peak of a process of its own beyond what it held before the model. `plain` and `tutorial` are modules "
+        "written by hand for this purpose, in `transformer_kit/bench/`. "
+        "Measure your own: `kit bench --help`.\n"
+    )
+    for result in results:
+        yield markdown(result) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

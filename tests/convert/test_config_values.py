@@ -1,0 +1,64 @@
+"""Values that no config.json should hold: a clear error that names the key, whatever a declaration does with it."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from tests.convert.references import configurations
+from tests.convert.test_parity import config_class
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.folder import spec_of
+from transformer_kit.spec.errors import SpecError
+
+STRANGE = ("x", 0, -1, True, [1], {"a": 1})
+NAMES = (
+    "llama-mha",
+    "deepseek_v2-lite",
+    "falcon-7b-mqa",
+    "gemma2",
+    "gemma4-text-dense",
+    "granite",
+    "minicpm3",
+    "modernbert-decoder",
+)
+"""Configurations that between them use every form of a template."""
+
+
+def config_of(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = config_class(name)(**configurations()[name]["config"]).to_dict()
+    return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strange_values_are_taken_or_refused(name: str) -> None:
+    """Anything but these two errors would reach the user as a traceback."""
+    config = config_of(name)
+    refused = 0
+    for key in config.keys() - {"model_type", "architectures"}:
+        for value in STRANGE:
+            try:
+                spec_of({**config, key: value})
+            except (ConvertError, SpecError):
+                refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("gemma2", "query_pre_attn_scalar", 0),
+        ("gemma2", "query_pre_attn_scalar", -1),
+        ("granite", "logits_scaling", 0),
+        ("minicpm3", "scale_depth", "x"),
+        ("deepseek_v2-lite", "n_shared_experts", [1]),
+        ("llama-mha", "rope_parameters", [1]),
+        ("gemma4-text-dense", "per_layer_config", 1.5),
+        ("gemma4-text-dense", "per_layer_config", {"0": 3}),
+        ("gemma2", "hidden_activation", "tanhh"),
+    ],
+)
+def test_the_key_is_named(name: str, key: str, value: object) -> None:
+    with pytest.raises(ConvertError, match=f"{key}: .*{str(value)[:3]}".replace("[", r"\[").replace("{", r"\{")):
+        spec_of({**config_of(name), key: value})

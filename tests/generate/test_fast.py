@@ -1,0 +1,88 @@
+"""Packed weights: the plain result, only inside, and never a stale one."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from transformer_kit import Spec, build
+from transformer_kit.generate import decode, fast
+from transformer_kit.generate.fast import Packer, laid_out
+from transformer_kit.model.model import Model
+
+PACKERS = [
+    pytest.param(fast._mkl, marks=pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL")),
+    pytest.param(
+        fast._onednn, marks=pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+    ),
+]
+
+
+def _model() -> Model:
+    block = {
+        "type": "pre_norm",
+        "mixer": {"type": "attention", "n_heads": 4, "n_kv_heads": 2, "bias": ["q", "out"]},
+        "ffn": {"type": "moe", "n_experts": 3, "router": {"type": "softmax", "k": 2}, "expert": "gated"},
+    }
+    sizes = {"vocab_size": 97, "d_model": 32, "max_seq_len": 40, "position": "rope"}
+    head = {"type": "lm", "tied": True, "bias": True}
+    return build(Spec.of({"model": {**sizes, "layers": {"count": 2, "block": block}, "head": head}})).eval()
+
+
+@pytest.fixture(params=PACKERS)
+def packed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Packer]:
+    """This packer for any number of rows, whatever the machine would choose."""
+    monkeypatch.setattr(decode, "packer_for", lambda weight, rows: request.param(rows))
+    return request.param
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_decoding_with_packed_weights_equals_the_plain(packed: Callable[[int], Packer], rows: int) -> None:
+    model = _model()
+    ids = torch.randint(97, (rows, 12), generator=torch.Generator().manual_seed(0))
+    expected = model(ids).logits
+    with torch.inference_mode(), laid_out(model, packed(rows), rows):
+        state = model.state(rows)
+        found = [model(ids[:, :5], state=state).logits]
+        found += [model(ids[:, t : t + 1], state=state).logits for t in range(5, 12)]
+    torch.testing.assert_close(torch.cat(found, dim=1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_afterwards_nothing_is_left(packed: Callable[[int], Packer]) -> None:
+    model = _model()
+    names = list(model.state_dict())
+    with laid_out(model, packed(1), 1):
+        assert list(model.state_dict()) == names
+        assert "forward" in model.layers[0].mixer.q.__dict__
+    assert not any({"forward", "project"} & set(m.__dict__) for m in model.modules())
+
+
+def test_a_weight_that_changes_is_never_read_from_its_copy(packed: Callable[[int], Packer]) -> None:
+    linear = nn.Sequential(nn.Linear(8, 8))
+    x = torch.randn(1, 1, 8)
+    with laid_out(linear, packed(1), 1):
+        with torch.no_grad():
+            linear[0].weight.mul_(2.0)
+            torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))
+            linear[0].weight = nn.Parameter(torch.ones(8, 8))
+            torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))
+        linear(x).sum().backward()  # where gradients are wanted, the weights themselves give them
+    assert linear[0].weight.grad is not None
+
+
+def test_only_where_it_is_known_to_be_faster() -> None:
+    weight = torch.randn(8, 8)
+    assert fast.packer_for(weight, fast.MOST + 1) is None
+    assert fast.packer_for(weight.bfloat16(), 4) is None
+    assert fast.packer_for(weight.to("meta"), 4) is None
+
+
+def test_generation_uses_it(packed: Callable[[int], Packer]) -> None:
+    model, during = _model(), []
+    plain = model.generate([[1, 2, 3], [4, 5]], max_new_tokens=6)
+    for _ in model.stream([[1, 2, 3], [4, 5]], max_new_tokens=6):
+        during.append("forward" in model.layers[0].mixer.q.__dict__)
+    assert during == [True] * 6
+    assert len(plain[0]) == 6

@@ -1,0 +1,116 @@
+"""The loss a piece at a time: the value and every gradient of the plain way, for any head."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from transformer_kit import Spec, build
+from transformer_kit.model.loss import IGNORE, summed
+from transformer_kit.model.model import Model
+
+V, D = 61, 16
+HEADS = [
+    "lm",
+    {"type": "lm", "tied": True, "softcap": 3.0, "bias": True},
+    {"type": "lm", "width": 8, "scale": 0.5},
+    {"type": "transformed", "tied": True},
+]
+
+
+def _model(head: Any = "lm", ffn: Any = "mlp") -> Model:
+    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": ffn}
+    sizes = {"vocab_size": V, "d_model": D, "max_seq_len": 32}
+    return build(Spec.of({"model": {**sizes, "layers": {"count": 2, "block": block}, "head": head}}))
+
+
+def _batch() -> tuple[Tensor, Tensor]:
+    tokens, targets = torch.randint(V, (2, 3, 7), generator=torch.Generator().manual_seed(0))
+    targets[0, 2:5] = IGNORE
+    targets[2] = IGNORE
+    return tokens, targets
+
+
+def _gradients(model: Model, loss: Tensor) -> list[Tensor | None]:
+    model.zero_grad()
+    loss.backward()
+    return [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+@pytest.mark.parametrize("rows", [1, 4, 20])
+def test_pieces_equal_the_whole(head: Any, rows: int) -> None:
+    model = _model(head)
+    tokens, targets = _batch()
+
+    def loss(rows: int) -> Tensor:
+        x, _ = model._features(tokens, None, None)
+        return 1.7 * summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows)
+
+    whole, pieces = loss(1000), loss(rows)
+    torch.testing.assert_close(pieces, whole)
+    pairs = zip(_gradients(model, loss(rows)), _gradients(model, loss(1000)), strict=True)
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(loss(rows), whole)
+
+
+def test_frozen_weights_get_no_gradient_and_change_none() -> None:
+    model = _model({"type": "lm", "bias": True})
+    tokens, targets = _batch()
+    model.head.requires_grad_(False)
+    model.layers[0].requires_grad_(False)
+
+    def loss(rows: int) -> Tensor:
+        x, _ = model._features(tokens, None, None)
+        return summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows)
+
+    for found, expected in zip(_gradients(model, loss(5)), _gradients(model, loss(1000)), strict=True):
+        assert (found is None) == (expected is None)
+        if expected is not None:
+            torch.testing.assert_close(found, expected)
+
+
+def test_in_bfloat16_as_the_whole() -> None:
+    model = _model()
+    tokens, targets = _batch()
+    found = []
+    for rows in (4, 1000):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x, _ = model._features(tokens, None, None)
+            loss = summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows)
+        found.append([loss, *(g for g in _gradients(model, loss) if g is not None)])
+    for pieces, whole in zip(*found, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=2e-2, atol=2e-2)
+
+
+def test_gradients_are_kept_once() -> None:
+    x = torch.randn(8, D, requires_grad=True)
+    model = _model()
+    total = summed(model.head, x, model.embedding.weight, torch.zeros(8, dtype=torch.long), 3)
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="kept once; compute the loss again"):
+        total.backward()
+
+
+def test_model_loss_is_the_mean_times_the_count_with_what_routers_add() -> None:
+    router = {"type": "softmax", "k": 2, "balance": 0.5}
+    model = _model(ffn={"type": "moe", "n_experts": 4, "router": router, "expert": "mlp"}).train()
+    tokens, targets = _batch()
+    total, count = model.loss(tokens, targets)
+    assert count == (targets != IGNORE).sum()
+    torch.testing.assert_close(total / count, model(tokens, targets).loss)
+    model.eval()
+    assert model.loss(tokens, targets)[0] < total  # nothing is added where nothing learns
+
+
+def test_large_vocabulary_is_never_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model()
+    tokens, targets = _batch()
+    monkeypatch.setattr("transformer_kit.model.model.PIECE", 4 * V)
+    seen = []
+    model.head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape[1]))
+    model.loss(tokens, targets)[0].backward()
+    assert seen == [4, 4, 4, 4, 4, 1]

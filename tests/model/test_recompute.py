@@ -1,0 +1,83 @@
+"""Layers that compute their activations again give the same losses and gradients, bit for bit."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from transformer_kit import build
+from transformer_kit.model.model import Model
+from transformer_kit.model.recompute import recompute
+from transformer_kit.spec.schema import Spec
+
+MOE = {
+    "type": "moe",
+    "n_experts": 4,
+    "router": {"type": "softmax", "k": 2, "balance": 0.5},
+    "expert": {"type": "gated", "d_ff": 16},
+}
+CASES: dict[str, dict[str, Any]] = {
+    "shared rotations": {"position": "rope"},
+    "shared distances": {"position": "alibi"},
+    "windows": {"position": "rope", "mixer": {"window": 8}},
+    "dropout": {"position": "learned", "dropout": 0.2},
+    "experts with a loss": {"ffn": MOE, "dropout": 0.2},
+}
+
+
+def model_of(options: dict[str, Any], *, again: bool) -> Model:
+    mixer = {"type": "attention", "n_heads": 2, **options.get("mixer", {})}
+    ffn = options.get("ffn", {"type": "gated", "d_ff": 32})
+    rest = {key: value for key, value in options.items() if key not in ("mixer", "ffn")}
+    layers = {"count": 3, "block": {"type": "pre_norm", "mixer": mixer, "ffn": ffn}}
+    model = build(Spec.of({"model": {"vocab_size": 61, "d_model": 16, "max_seq_len": 24, "layers": layers, **rest}}))
+    if again:
+        recompute(model)
+    return model
+
+
+def learnt(model: Model, segments: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor | None]]:
+    torch.manual_seed(1)
+    tokens, targets = torch.randint(61, (2, 2, 20), generator=torch.Generator().manual_seed(2))
+    loss, _ = model.loss(tokens, targets, segments=segments)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_losses_and_gradients_are_the_same(options: dict[str, Any]) -> None:
+    segments = torch.arange(20).floor_divide(7).expand(2, -1)
+    for given in (None, segments):
+        (kept, wanted), (again, got) = (learnt(model_of(options, again=flag), given) for flag in (False, True))
+        assert torch.equal(again, kept)
+        assert wanted.keys() == got.keys()
+        for name, gradient in wanted.items():
+            assert gradient is not None
+            assert torch.equal(got[name], gradient), name  # type: ignore[arg-type]
+
+
+def test_random_numbers_go_on_as_if_nothing_had_been_computed_twice() -> None:
+    drawn = []
+    for again in (False, True):
+        learnt(model_of({"dropout": 0.2}, again=again))
+        drawn.append(torch.rand(4))
+    assert torch.equal(*drawn)
+
+
+def test_decoding_and_evaluation_are_left_alone() -> None:
+    plain, wrapped = (model_of({"position": "rope"}, again=again).eval() for again in (False, True))
+    assert plain.generate([[1, 2, 3]], max_new_tokens=5) == wrapped.generate([[1, 2, 3]], max_new_tokens=5)
+    assert list(plain.state_dict()) == list(wrapped.state_dict())
+
+
+def test_a_compiled_model_recomputes_in_one_graph() -> None:
+    tokens = torch.randint(61, (2, 20), generator=torch.Generator().manual_seed(2))
+    found = []
+    for again in (False, True):
+        model = model_of({"position": "rope"}, again=again)
+        called = torch.compile(model, backend="aot_eager", fullgraph=True) if again else model
+        loss = called(tokens, tokens).loss
+        loss.backward()
+        found.append((loss.detach(), [p.grad for p in model.parameters()]))
+    torch.testing.assert_close(found[0], found[1])

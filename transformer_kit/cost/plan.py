@@ -1,0 +1,159 @@
+"""What is to be counted: a model on the meta device, and the run that it is to take part in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from registry import core
+from registry.contracts import Objective
+from registry.options import Options
+from transformer_kit.cost import count
+from transformer_kit.cost.count import Kind, Places
+from transformer_kit.cost.meter import Fused, Work
+from transformer_kit.cost.quick import uncompiled
+from transformer_kit.cost.timeline import Timeline
+from transformer_kit.model.build import assemble, assemble_distinct
+from transformer_kit.model.model import Model
+from transformer_kit.spec.schema import RunSpec, Spec
+
+DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
+
+
+class Memory(NamedTuple):
+    """Bytes of one training step on one device."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """Alive when the last norm's output reaches the head."""
+    logits: int
+    """What head and loss add to the activations: logits, and the first gradients."""
+    peak: int
+    """The most that is alive at one time: less than the sum, since gradients come while activations go."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model and how it is to be trained. Made by `planned`."""
+
+    page: Spec
+    model: Model
+    """On the meta device."""
+    places: Places | None
+    """The layers that each of the model's stands for; each for itself when None."""
+    dtype: str
+    optimizer: Options | None
+    """None when two values are assumed for each parameter."""
+    recomputes: bool
+    """Whether layers compute their activations again in the backward pass."""
+    objective: Objective
+    stack: list[Kind]
+
+    def batch(self, given: int | None) -> int:
+        """Rows of a forward pass: as given, else the run's, else 1. ValueError when they cannot be."""
+        if given is None:
+            return self.page.train.batch_size if isinstance(self.page, RunSpec) else 1
+        if given < 1:
+            raise ValueError(f"batch must be at least 1, got {given}")
+        return given
+
+    def length(self, given: int | None) -> int:
+        """Tokens of a row: as given, else the run's, else the model's limit. ValueError when they cannot be."""
+        limit = self.page.model.max_seq_len
+        if given is None:
+            given = self.page.train.seq_len if isinstance(self.page, RunSpec) else None
+            given = limit if given is None else given
+        if not 1 <= given <= limit:
+            raise ValueError(f"seq must be from 1 to max_seq_len ({limit}), got {given}")
+        return given
+
+    def timeline(self, batch: int, seq: int) -> Timeline:
+        """A forward and backward pass of `batch` rows of `seq` tokens. ValueError when tensors are too large."""
+        apart = isinstance(self.page, RunSpec) and self.page.train.documents == "apart"
+        work = Work(self.objective, batch, seq, apart, self._accumulates)
+        try:
+            return count.usage(self.model, self.stack, work)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            raise ValueError(
+                f"batch {batch} of {seq} tokens needs tensors of more bytes than there are addresses; "
+                f"choose a smaller batch or seq"
+            ) from None
+
+    def memory(self, timeline: Timeline) -> Memory:
+        """Bytes of a training step whose passes are like `timeline`."""
+        weights, gradients = count.weight_bytes(self.model, self.places), count.gradient_bytes(self.model, self.places)
+        optimizer = self.optimizer_bytes()
+        passes = timeline.whole().peak
+        # With accumulation, gradients outlive a pass. Without, they are all there when the optimizer steps.
+        moving = gradients + passes if self._accumulates else max(gradients, passes)
+        return Memory(
+            weights=weights,
+            gradients=gradients,
+            optimizer=optimizer,
+            activations=timeline.before_head().net,
+            logits=timeline.head.peak,
+            peak=weights + optimizer + moving,
+        )
+
+    def optimizer_bytes(self) -> int:
+        """Bytes that the optimizer keeps."""
+        if self.optimizer is None:
+            return 2 * count.gradient_bytes(self.model, self.places)
+        return count.optimizer_bytes(self.model, self.optimizer, self.places)
+
+    @property
+    def _accumulates(self) -> bool:
+        return isinstance(self.page, RunSpec) and self.page.train.accumulate > 1
+
+
+@contextmanager
+def planned(page: Spec, *, dtype: str, optimizer: str | Options | None, recompute: bool | None) -> Iterator[Plan]:
+    """The plan of `page`, with the plugins it names, as long as it is needed. What is None is the run's."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got '{dtype}'")
+    run = page if isinstance(page, RunSpec) else None
+    recomputes = recompute if recompute is not None else run is not None and run.hardware.recompute
+    with core.activate(frozenset(page.plugins)), uncompiled():
+        chosen = _optimizer(run, optimizer)
+        objective = _objective(run)
+        model, places = _assembled(page)
+        model.to(DTYPES[dtype])
+        if recomputes:
+            from transformer_kit.model.recompute import recompute as apply
+
+            apply(model, Fused)
+        yield Plan(page, model, places, dtype, chosen, recomputes, objective, count.kinds(model, places))
+
+
+def _assembled(page: Spec) -> tuple[Model, Places | None]:
+    """The model, equal layers once; but all of them where some are frozen, which is by name."""
+    if not isinstance(page, RunSpec) or not page.train.freeze:
+        return assemble_distinct(page)
+    from transformer_kit.train.finetune import freeze
+
+    model = assemble(page)
+    freeze(model, page.train.freeze)
+    return model, None
+
+
+def _optimizer(run: RunSpec | None, given: str | Options | None) -> Options | None:
+    if given is None:
+        return None if run is None else run.optimizer
+    if isinstance(given, str):
+        options: Options = core.get("optimizer", given).Options(lr=1.0)
+        return options
+    return given
+
+
+def _objective(run: RunSpec | None) -> Any:
+    """The run's, or the one that a run has when it names none."""
+    if run is not None:
+        return run.objective.part(run.objective)
+    part = core.get("objective", RunSpec.model_fields["objective"].default)
+    return part(part.Options())

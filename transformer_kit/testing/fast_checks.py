@@ -1,0 +1,58 @@
+"""Checks that what is fast gives what is plain: packed weights and the loss a piece at a time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer_kit.generate.fast import laid_out, packers
+from transformer_kit.model.loss import summed
+from transformer_kit.model.model import Model
+from transformer_kit.testing.carriers import ROWS, agree, strong_init, tokens
+from transformer_kit.testing.checks import MODEL, check
+from transformer_kit.testing.model_checks import default, standing
+
+PROMPT = 5
+
+
+@check(MODEL)
+def packed_weights_decode_alike(part: Any) -> None:
+    """Decoding with weights packed for few rows gives the plain logits, in every layout this machine knows."""
+    model = default(part).build().eval()
+    strong_init(model, 0)
+    ids = tokens(model)
+    with torch.inference_mode():
+        expected = _decoded(model, ids)
+        for packer in packers(ROWS):
+            with laid_out(model, packer, ROWS):
+                agree(_decoded(model, ids), expected, "logits with packed weights")
+
+
+@check("head")
+def loss_in_pieces_is_the_loss(part: Any) -> None:
+    """Computed some tokens at a time, with targets that do not count, the loss and each gradient are those of all."""
+    for what, held in standing(part):
+        model = held.build()
+        strong_init(model, 0)
+        ids = tokens(model)
+        targets = ids.roll(-1, 1).masked_fill(ids % 3 == 0, -100).flatten()
+        found = []
+        for rows in (4, targets.numel()):
+            model.zero_grad()
+            features = model.norm(model.embedding(ids)).flatten(0, 1)
+            loss = summed(model.head, features, model.embedding.weight, targets, rows)
+            loss.backward()
+            found.append((loss.detach(), [p.grad for p in model.parameters() if p.grad is not None]))
+        (loss, gradients), (expected, plain) = found
+        assert torch.isclose(loss, expected), f"{what}: the loss is {expected}, in pieces {loss}"
+        for pieces, whole in zip(gradients, plain, strict=True):
+            far = (pieces - whole).abs().max()
+            assert far <= 1e-4 * (1 + whole.abs().max()), f"{what}: a gradient of the loss in pieces is off by {far}"
+
+
+def _decoded(model: Model, ids: Tensor) -> Tensor:
+    """Logits of a prompt and of what follows it, one token of each row at a time."""
+    state = model.state(ROWS)
+    found = [model(ids[:, :PROMPT], state=state).logits]
+    found += [model(ids[:, t : t + 1], state=state).logits for t in range(PROMPT, ids.shape[1])]
+    return torch.cat(found, dim=1)
