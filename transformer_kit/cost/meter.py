@@ -19,6 +19,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.shapes import Shapes, listed
 from transformer_kit.cost.timeline import Stretch, Timeline
+from transformer_kit.model.loss import STANDS_FOR
 from transformer_kit.model.model import Model
 
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -197,7 +198,7 @@ class _Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out, flops = self._shapes.run(func, args, kwargs or {})
-        self.flops += flops
+        self.flops += flops * STANDS_FOR.get()
         for tensor in listed(out):
             if isinstance(tensor, Tensor):
                 self._meet(tensor)
