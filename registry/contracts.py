@@ -121,9 +121,6 @@ class Site:
         return replace(self, n_experts=n_experts)
 
 
-# ------------------------------------------------------------------ the model
-
-
 class ModelPart(Part, nn.Module):
     """A part of a model: a module made from its options and its site."""
 
@@ -131,6 +128,8 @@ class ModelPart(Part, nn.Module):
     """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
     one_graph: ClassVar[bool] = True
     """torch.compile traces it without a break. False where what to compute is known only once tokens are."""
+    does_nothing: bool = False
+    """It gives back what it is given, and has no parameters: a card leaves it out."""
 
     def __init__(self, options: Any, site: Site) -> None:
         nn.Module.__init__(self)
@@ -352,9 +351,6 @@ class Init(Part, ABC):
     @abstractmethod
     def fill(self, weight: Tensor, *, residual: bool, generator: Any) -> None:
         """Fill `weight` (out, in) in place; `residual` when it writes into the residual stream."""
-
-
-# ------------------------------------------------------- training and generation
 
 
 class Tokenizer(Part, ABC):

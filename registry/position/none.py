@@ -7,3 +7,5 @@ from registry.core import register
 @register
 class NoPosition(Position):
     """Adds nothing anywhere."""
+
+    does_nothing = True

@@ -1,5 +1,6 @@
 """`kit build`: the card, in the reader's form."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -27,21 +28,46 @@ def test_options_change_the_card(kit: Kit, page: Path) -> None:
 
 
 def test_what_does_not_fit_exits_with_4(kit: Kit, page: Path) -> None:
-    assert kit("build", page, "--fits", "1GiB").code == 0
+    assert kit("build", page, "--fits", "1GiB", "--batch", 1, "--seq", 8).code == 0
     done = kit("build", page, "--fits", "10KiB")
     assert done.code == 4
-    assert "more than 10KiB" in done.err
+    assert "a training step with 1 sequence of 32 tokens takes" in done.err
+    assert "more than 10.00 KiB" in done.err
     assert "parameters" in done.out
-    told = kit("build", page, "--fits", "10 kB", "--json")
-    assert told.code == 2
-    told = kit("build", page, "--fits", "10KB", "--json")
+    told = kit("build", page, "--fits", "10KB", "--json", "--for", "decode")
     assert told.code == 4
-    assert told.json()["fits"] is False
+    assert told.json()["fits"]["fits"] is False
 
 
-@pytest.mark.parametrize("words", ["--batch 0", "--seq 999", "--dtype int3", "--optimizer adamm", "--fits much"])
+def test_the_largest_that_fits_is_found_and_shown(kit: Kit, page: Path) -> None:
+    done = kit("build", page, "--fits", "1MB", "--seq", 16, "--json").json()
+    fits = done["fits"]
+    assert (fits["limit"], fits["purpose"], fits["seq"], fits["fits"]) == (10**6, "train", 16, True)
+    assert fits["needs"] == done["memory"]["peak"] <= 10**6 < fits["beyond"]
+    assert done["batch"] == fits["batch"] > 1
+    token = done["state"]["bytes_per_token"]
+    room = f"{done['memory']['weights'] + 2 * 10 * token + 1}B"
+    longest = kit("build", page, "--fits", room, "--batch", 2, "--for", "decode", "--json")
+    assert longest.json()["fits"]["seq"] == 10
+    told = kit("build", page, "--fits", "1MB", "--seq", 16).out
+    assert f"fits          {fits['batch']} sequences of 16 tokens: a training step takes" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--batch 0",
+        "--seq 999",
+        "--dtype int3",
+        "--optimizer adamm",
+        "--fits much",
+        "--fits '10 kB'",
+        "--for decode",
+        "--fits 1GB --for fun",
+    ],
+)
 def test_sizes_that_cannot_be(kit: Kit, page: Path, words: str) -> None:
-    done = kit("build", page, *words.split())
+    done = kit("build", page, *shlex.split(words))
     assert (done.code, done.out) == (2, "")
     assert done.err
 

@@ -72,12 +72,12 @@ def test_flops_are_what_torch_counts(name: str) -> None:
 
 
 def test_the_state_is_as_large_as_a_real_one(page: Page) -> None:
-    mixer = {"type": "latent", "n_heads": 4, "kv_rank": 16, "nope_dim": 16, "rope_dim": 16, "value_dim": 16}
+    mixer = {"type": "latent", "n_heads": 4, "latents": {"kv": 16}, "plain_dim": 16, "turn_dim": 16, "value_dim": 16}
     kinds = {"local": {"mixer": {"window": 16}}, "latent": {"mixer": mixer}}
-    spec = page(layers={"kinds": kinds, "pattern": ["local", "block", "latent"]})
+    spec = page(layers={"count": 3, "kinds": kinds, "pattern": ["local", "block", "latent"]})
     state = build(spec).state(3, 100)
     held = [t for layer in state.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
-    assert len(held) == 2 * L
+    assert len(held) == 6
     assert card(spec, batch=3, seq=100).state.total == sum(t.untyped_storage().nbytes() for t in held)
 
 

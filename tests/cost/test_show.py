@@ -60,6 +60,16 @@ def test_the_tree_holds_every_parameter(patterned: Card) -> None:
     assert (mixer.label, mixer.part, mixer.shapes["k"]) == ("mixer", "attention", (64, 128))
 
 
+def test_parts_that_do_nothing_are_left_out(page: Page) -> None:
+    found = card(page(position="none", norm="none"))
+    layer = found.parts[1]
+    assert [(node.label, [child.label for child in node.children]) for node in layer.children] == [
+        ("mixer", []),
+        ("ffn", ["activation"]),
+    ]
+    assert [node.label for node in found.parts] == ["embedding", "layers 0-3", "head"]
+
+
 def test_a_part_shows_what_its_page_chose(page: Page) -> None:
     norm = {"type": "rms_norm", "offset": 1.0}
     inner = {"type": "rms_norm", "eps": 1e-5}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from registry.context import Context
 from transformer_kit import build
 from transformer_kit.model.model import Model
 from transformer_kit.model.recompute import recompute
@@ -55,6 +56,33 @@ def test_losses_and_gradients_are_the_same(options: dict[str, Any]) -> None:
         for name, gradient in wanted.items():
             assert gradient is not None
             assert torch.equal(got[name], gradient), name  # type: ignore[arg-type]
+
+
+class Sharing(torch.nn.Module):
+    """A layer that multiplies by what the first layer computes for all, and which learns."""
+
+    def __init__(self, shared: torch.nn.Parameter) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, x: Tensor, context: Context, state: None = None) -> Tensor:
+        return x * context.once("shared", lambda: self.shared.exp().tanh())
+
+
+def test_what_layers_share_may_learn() -> None:
+    found = []
+    for again in (False, True):
+        shared = torch.nn.Parameter(torch.arange(4.0))
+        model: Any = torch.nn.Module()
+        model.layers = torch.nn.ModuleList(Sharing(shared) for _ in range(3))
+        if again:
+            recompute(model)
+        x, context = torch.ones(1, 2, 4), Context.of(torch.zeros(1, 2, dtype=torch.long))
+        for layer in model.layers:
+            x = layer(x, context, None)
+        x.sum().backward()
+        found.append(shared.grad)
+    assert torch.equal(*found)
 
 
 def test_random_numbers_go_on_as_if_nothing_had_been_computed_twice() -> None:

@@ -85,6 +85,15 @@ def test_smoothing_has_no_pull_towards_zero() -> None:
     assert plot.smooth([0.0, 1.0], 1.0)[1] == pytest.approx(1 / (1 + 0.36788), rel=1e-4)
 
 
+def test_a_run_that_recomputes_is_the_same_run(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    model = {"dropout": 0.1}
+    plain = run(spec(model=model, train={"steps": 2}), tmp_path / "plain")
+    again = run(spec(model=model, train={"steps": 2}, hardware={"recompute": True}), tmp_path / "again")
+    assert again.loss == plain.loss
+    files = [result.layout.model / "model.safetensors" for result in (plain, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at it
 def test_a_compiled_run_is_the_same_run(
     spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

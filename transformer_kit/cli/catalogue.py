@@ -24,7 +24,7 @@ def list_parts(
 
     Example: `kit list position`
     """
-    sound, problems = _plugins()
+    sound, problems = usable_plugins()
     with core.activate(frozenset(sound)):
         chosen = [*core.families(), *SHIPPED] if family is None else [_known(family)]
         listed = {name: _section(name) for name in chosen}
@@ -44,7 +44,7 @@ def _known(family: str) -> str:
     return family
 
 
-def _plugins() -> tuple[list[str], list[str]]:
+def usable_plugins() -> tuple[list[str], list[str]]:
     """Plugins that can be used, and why others cannot."""
     found = {name: plugins.problem(name) for name in plugins.namespaces()}
     problems = [text for text in found.values() if text is not None]
@@ -88,7 +88,7 @@ def show(
     family, slash, name = part.partition("/")
     if not slash:
         raise typer.BadParameter(f"must be FAMILY/NAME, as in position/rope, got '{part}'{_places(part)}")
-    with core.activate(frozenset(_plugins()[0])):
+    with core.activate(frozenset(usable_plugins()[0])):
         card = describe(family, name)
     if json:
         emit(card)

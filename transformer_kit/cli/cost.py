@@ -1,7 +1,7 @@
 """`kit build`: assembles a model without memory for its weights, and prints what it is and what it costs."""
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,62 +11,119 @@ from transformer_kit.cli.pages import Sets, SpecArgument
 
 if TYPE_CHECKING:
     from transformer_kit.cost.card import Card
+    from transformer_kit.cost.fits import Fit
+    from transformer_kit.spec.schema import Spec
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {f"{unit}i": 1024**i for i, unit in enumerate("KMGT", 1)}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?")
 
 
+Batch = Annotated[int | None, typer.Option(help="Sequences in one forward pass; a run's own, or 1, else.")]
+Seq = Annotated[int | None, typer.Option(help="Tokens of a sequence; a run's own, or max_seq_len, else.")]
+Optimizer = Annotated[str | None, typer.Option(help="The optimizer whose state is counted; a run's own else.")]
+Recompute = Annotated[bool, typer.Option("--recompute", help="Layers compute activations again, not keep them.")]
+Fits = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Find the largest batch that fits, as into 24GiB; with --batch, the context."),
+]
+Purpose = Annotated[
+    str | None, typer.Option("--for", metavar="train|decode", help="What has to fit: a training step, or decoding.")
+]
+
+
 def build(
     spec: SpecArgument,
     sets: Sets = None,
-    batch: Annotated[int, typer.Option(help="Sequences in one forward pass.")] = 1,
-    seq: Annotated[int | None, typer.Option(help="Tokens of a sequence; max_seq_len when not given.")] = None,
+    batch: Batch = None,
+    seq: Seq = None,
     dtype: Annotated[str, typer.Option(help="Type of weights and activations.")] = "float32",
-    optimizer: Annotated[
-        str | None, typer.Option(help="The optimizer whose state is counted; a run's own when not given.")
-    ] = None,
-    fits: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Exit with 4 when training takes more, as in 24GiB.")
-    ] = None,
+    optimizer: Optimizer = None,
+    recompute: Recompute = False,
+    fits: Fits = None,
+    purpose: Purpose = None,
     json: Json = False,
 ) -> None:
     """Show what a model costs: parameters, arithmetic, memory in training and in decoding, counted on the model.
 
-    Nothing is allocated, so the largest model is shown on the smallest machine.
+    Nothing is allocated, so the largest model is shown on the smallest machine. With --fits, the card is that of the
+    largest batch that fits; of the longest context, when --batch is given; with --batch and --seq, the command ends
+    with exit code 4 when these do not fit.
 
-    Example: `kit build llama-3-8b --batch 4 --seq 2048 --fits 80GiB`
+    Example: `kit build llama-3-8b --seq 2048 --recompute --fits 160GiB`
     """
     from transformer_kit.cost.card import card
-    from transformer_kit.cost.show import size
     from transformer_kit.spec.read import read
 
-    limit = None if fits is None else _size(fits)
     page = read(spec, sets or [])
-    found = card(page, batch=batch, seq=seq, dtype=dtype, optimizer=optimizer)
-    needed = found.memory.peak
-    too_large = limit is not None and needed > limit
+    chosen: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "recompute": recompute or None}
+    fit = None
+    if fits is not None:
+        fit = _fit(page, _size(fits), _purpose(purpose), batch, seq, chosen)
+        batch, seq = fit.batch, fit.seq
+    elif purpose is not None:
+        raise typer.BadParameter("--for says what has to fit; give --fits SIZE too, or leave --for out")
+    found = card(page, batch=batch, seq=seq, **chosen)
     if json:
-        emit(found.data() | ({} if limit is None else {"fits": not too_large}))
+        emit(found.data() | ({} if fit is None else {"fits": fit._asdict() | {"fits": fit.fits}}))
     else:
-        _print(found, page._source.notes)
-    if too_large and json:
-        raise typer.Exit(FIT)
-    if too_large:
-        raise NotFitting(f"a training step takes {size(needed)}, more than {fits}")
+        _print(found, fit, page._source.notes)
+    if fit is not None and not fit.fits:
+        raise typer.Exit(FIT) if json else NotFitting(_too_large(fit))
 
 
-def _print(found: "Card", notes: list[str]) -> None:
+def _fit(page: "Spec", limit: int, purpose: str, batch: int | None, seq: int | None, chosen: dict[str, Any]) -> "Fit":
+    """The largest size that fits, of what is not given."""
+    from transformer_kit.cost import fits
+    from transformer_kit.cost.plan import planned
+
+    with planned(page, **chosen) as plan:
+        if batch is None:
+            return fits.largest_batch(plan, purpose, limit, seq=plan.length(seq))
+        if seq is None:
+            return fits.longest_context(plan, purpose, limit, batch=plan.batch(batch))
+        return fits.check(plan, purpose, limit, batch=plan.batch(batch), seq=plan.length(seq))
+
+
+def _print(found: "Card", fit: "Fit | None", notes: list[str]) -> None:
     for text in notes:
         note(text)
     if is_terminal():
         console().print(found.rich(), soft_wrap=False)
     else:
         say(found.text())
+    if fit is not None and fit.fits:
+        say(_in_words(fit), style="bold")
+
+
+def _in_words(fit: "Fit") -> str:
+    """What fits, and what the next size would take."""
+    from transformer_kit.cost.show import rows_of, size
+
+    what = "a training step takes" if fit.purpose == "train" else "weights and decode state take"
+    more = "" if fit.beyond is None else f"; the next larger takes {size(fit.beyond)}"
+    return f"fits          {rows_of(fit.batch, fit.seq)}: {what} {size(fit.needs)} of {size(fit.limit)}{more}"
+
+
+def _too_large(fit: "Fit") -> str:
+    from transformer_kit.cost.show import rows_of, size
+
+    what = "a training step with {} takes" if fit.purpose == "train" else "weights and the decode state of {} take"
+    return f"{what.format(rows_of(fit.batch, fit.seq))} {size(fit.needs)}, more than {size(fit.limit)}"
+
+
+def _purpose(text: str | None) -> str:
+    from transformer_kit.cost.fits import PURPOSES
+
+    if text is None:
+        return PURPOSES[0]
+    if text not in PURPOSES:
+        raise typer.BadParameter(f"--for must be {' or '.join(PURPOSES)}, got '{text}'")
+    return text
 
 
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"must be a size such as 24GiB, got '{text}'")
+        raise typer.BadParameter(f"--fits must be a size such as 24GiB, 24GB or 512MiB, got '{text}'")
     return int(float(match[1]) * _UNITS[match[2]])

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from transformer_kit import __version__
-from transformer_kit.cli import bench, catalogue, cost, exchange, generation, pages, start, training
+from transformer_kit.cli import bench, catalogue, cost, doctor, exchange, generation, pages, start, training
 from transformer_kit.cli.failures import GOOD, INTERRUPTED, failure
 from transformer_kit.cli.output import console, fail, is_terminal, say
 
@@ -64,6 +64,7 @@ for name, command, summary in (
     ("bench", bench.bench, "Measure a model against its peers."),
     ("import", exchange.import_model, "Bring in a Hugging Face folder."),
     ("export", exchange.export_model, "Write a Hugging Face folder."),
+    ("doctor", doctor.doctor, "Say what this machine can do, and what will be slow."),
     ("schema", pages.schema, "Print the JSON schema of pages."),
 ):
     app.command(name, short_help=summary)(command)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from registry.contracts import ModelPart
+from registry.contracts import ModelPart, Objective
 from registry.options import Options
 from transformer_kit.cost.meter import Work, measure
 from transformer_kit.cost.timeline import Stretch, Timeline
@@ -89,7 +89,7 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
     depth = sum(kind.count for kind in stack)
     forward, backward = [Stretch()] * depth, [Stretch()] * depth
     for first, kind in enumerate(stack):
-        two = measure(model, [kind.layer] * 2, work._replace(objective=_Last())) if kind.count > 1 else whole
+        two = measure(model, [kind.layer] * 2, work._replace(objective=_Last(None))) if kind.count > 1 else whole
         for i in kind.indices:
             is_first = i == kind.indices[0]
             forward[i] = whole.forward[first] if is_first else two.forward[1]
@@ -98,7 +98,7 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
     return whole._replace(forward=tuple(forward), backward=tuple(backward), forward_flops=whole.forward_flops + added)
 
 
-class _Last:
+class _Last(Objective):
     """An objective of next to no work: for what layers take, the loss does not matter."""
 
     def loss(self, model: Model, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -135,21 +135,22 @@ def optimizer_bytes(model: Model, options: Options, places: Places | None = None
 def state_bytes(model: Model, batch: int, length: int, places: Places | None = None) -> int:
     """Bytes of the decode state for `batch` rows of up to `length` tokens."""
     states = model.state(batch, length).layers
-    if places is None:
-        return _bytes(states)
-    return sum(len(indices) * _bytes(state) for state, indices in zip(states, places, strict=True))
+    times = [len(indices) for indices in _places(model, places)]
+    return _bytes(states) if places is None else sum(n * _bytes(s) for n, s in zip(times, states, strict=True))
 
 
 def _places(model: Model, places: Places | None) -> Places:
-    return [[i] for i in range(len(model.layers))] if places is None else places
+    """`places`, or each layer for itself when not given."""
+    found = [[i] for i in range(len(model.layers))] if places is None else places
+    assert sum(map(len, found)) == len(model.spec.model.layers.blocks), "equal layers stand once; give `places`"
+    return found
 
 
 def _pieces(model: Model, places: Places | None) -> list[tuple[nn.Module, int]]:
     """Modules that together are the model, and how often each stands in it."""
-    if places is None:
-        return [(model, 1)]
     outer = [(child, 1) for child in model.children() if child is not model.layers]
-    return [*outer, *((layer, len(indices)) for layer, indices in zip(model.layers, places, strict=True))]
+    layers = zip(model.layers, _places(model, places), strict=True)
+    return [(model, 1)] if places is None else [*outer, *((layer, len(indices)) for layer, indices in layers)]
 
 
 def _elements(tensors: Iterable[Tensor]) -> int:

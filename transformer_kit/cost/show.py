@@ -84,8 +84,13 @@ def _html_row(row: Row) -> str:
 
 def title(card: "Card") -> str:
     """What is counted, in one line."""
-    batch = "1 sequence" if card.batch == 1 else f"{card.batch:,} sequences"
-    return f"{card.parameters.total:,} parameters; {batch} of {card.seq:,} tokens in {card.dtype}"
+    return f"{card.parameters.total:,} parameters; {rows_of(card.batch, card.seq)} in {card.dtype}"
+
+
+def rows_of(batch: int, seq: int) -> str:
+    """`1 sequence of 1,024 tokens`."""
+    rows = "1 sequence" if batch == 1 else f"{batch:,} sequences"
+    return f"{rows} of {seq:,} token{'' if seq == 1 else 's'}"
 
 
 def rows(card: "Card") -> Iterator[Row]:

@@ -116,10 +116,12 @@ def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int
 
 
 def _children(module: nn.Module, around: list[Group]) -> Iterator[Node]:
-    """The parts directly in a module; the kernel belongs to the run, not to the model."""
+    """The parts directly in a module that do something; the kernel belongs to the run, not to the model."""
     for name, child in module.named_children():
         if isinstance(child, ModelPart):
-            if child.name and not isinstance(child, Kernel):  # a position without a name acts elsewhere
+            if (
+                child.name and not child.does_nothing and not isinstance(child, Kernel)
+            ):  # a position without a name acts elsewhere
                 yield _node(name, child, around)
         elif not isinstance(module, Model):
             yield from (replace(n, label=f"{name}.{n.label}") for n in _children(child, around))
