@@ -79,8 +79,7 @@ class Site:
     vocab_size: int = 0
     max_seq_len: int = 0
     n_layers: int = 1
-    layer: int = 0
-    """Index of this layer, from 0."""
+    at: Callable[[], int] = int  # what `layer` asks; the builder listens, to know whether a part depends on it
     n_heads: int | None = None
     """Number of query heads, inside a mixer."""
     n_experts: int | None = None
@@ -93,6 +92,11 @@ class Site:
     """Builds a child; constructs it directly when not given."""
     defaults: dict[str, _options.Options] = field(default_factory=dict)
     """The model's own part of a family, used where a slot is left open."""
+
+    @property
+    def layer(self) -> int:
+        """Index of this layer, from 0."""
+        return self.at()
 
     def build(self, options: _options.Options | None, kind: type[P]) -> P:
         """The part that `options` describe, or the model's own of that family when None, standing here."""
@@ -108,10 +112,6 @@ class Site:
         """This site with another default for a family; the same one when None."""
         return self if options is None else replace(self, defaults={**self.defaults, kind.family: options})
 
-    def layer_at(self, layer: int) -> "Site":
-        """The site of one layer."""
-        return replace(self, layer=layer)
-
     def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
         """The site of a child that sees other features than its parent: of one head, or of the inner width."""
         return replace(self, d_model=d_model, n_heads=n_heads)
@@ -119,9 +119,6 @@ class Site:
     def among(self, n_experts: int) -> "Site":
         """The site of a child that deals with so many experts."""
         return replace(self, n_experts=n_experts)
-
-
-# ------------------------------------------------------------------ the model
 
 
 class ModelPart(Part, nn.Module):
@@ -354,9 +351,6 @@ class Init(Part, ABC):
     @abstractmethod
     def fill(self, weight: Tensor, *, residual: bool, generator: Any) -> None:
         """Fill `weight` (out, in) in place; `residual` when it writes into the residual stream."""
-
-
-# ------------------------------------------------------- training and generation
 
 
 class Tokenizer(Part, ABC):

@@ -43,12 +43,12 @@ def check(
 
 
 def _wrong(spec: str, sets: list[str]) -> Failure | None:
-    from transformer_kit.model.build import assemble
+    from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.read import read
 
     try:
         page = read(spec, sets)
-        assemble(page)
+        assemble_distinct(page)
     except (ValueError, OSError) as error:
         return failure(error)
     for text in page._source.notes:

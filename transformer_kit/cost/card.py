@@ -123,10 +123,10 @@ def card(
 
 def _count(plan: Plan, batch: int, length: int) -> Card:
     model = plan.model
-    parameters = count.parameters(model)
+    parameters = count.parameters(model, plan.places)
     timeline = plan.timeline(batch, length)
     tokens = batch * length
-    first, second = (count.state_bytes(model, 1, n) for n in (1, 2))
+    first, second = (count.state_bytes(model, 1, n, plan.places) for n in (1, 2))
     return Card(
         batch=batch,
         seq=length,
@@ -134,7 +134,7 @@ def _count(plan: Plan, batch: int, length: int) -> Card:
         parameters=parameters,
         flops=Flops(_whole(timeline.forward_flops / tokens), _whole(timeline.whole().flops / tokens)),
         memory=plan.memory(timeline),
-        state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length)),
+        state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length, plan.places)),
         loss=_loss(model, parameters.total, length),
         notes=tuple(_notes(plan)),
         parts=tuple(tree(model, plan.stack)),

@@ -1,6 +1,9 @@
-"""Counts on a built model: its parameters, its distinct layers, what an optimizer and a decode state remember."""
+"""Counts on a built model: its parameters, its distinct layers, what an optimizer and a decode state remember.
 
-from collections.abc import Iterable, Iterator
+Where a model holds equal layers once, as `assemble_distinct` makes it, `places` says which layers each stands for.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +15,9 @@ from registry.options import Options
 from transformer_kit.cost.meter import Work, measure
 from transformer_kit.cost.timeline import Stretch, Timeline
 from transformer_kit.model.model import Model
+
+Places = Sequence[Sequence[int]]
+"""For each of a model's layers, the indices of the layers that it stands for."""
 
 
 class Parameters(NamedTuple):
@@ -46,27 +52,30 @@ class Kind:
         return len(self.indices)
 
 
-def parameters(model: Model) -> Parameters:
+def parameters(model: Model, places: Places | None = None) -> Parameters:
     """Count the parameters of a model, whatever device it is on."""
-    total = _elements(model.parameters())
+    pieces = _pieces(model, places)
+    times = {p: n for piece, n in pieces for p in piece.parameters()}
+    total = sum(n * p.numel() for p, n in times.items())
     outer = _elements({*model.embedding.parameters(), *model.position.parameters(), *model.head.parameters()})
-    everywhere = _elements(p for _, p in model.named_parameters(remove_duplicate=False))
+    everywhere = sum(n * _elements(p for _, p in m.named_parameters(remove_duplicate=False)) for m, n in pieces)
     tied = everywhere - total + (model.embedding.weight.numel() if reads_table(model) else 0)
-    trainable = _elements(p for p in model.parameters() if p.requires_grad)
-    idle = sum(m.idle() for m in model.modules() if isinstance(m, ModelPart))
+    trainable = sum(n * p.numel() for p, n in times.items() if p.requires_grad)
+    idle = sum(n * m.idle() for piece, n in pieces for m in piece.modules() if isinstance(m, ModelPart))
     return Parameters(total, total - idle, outer, total - outer, tied, trainable)
 
 
-def kinds(model: Model) -> list[Kind]:
+def kinds(model: Model, places: Places | None = None) -> list[Kind]:
     """The distinct layers, by options, shapes and whether they learn, in the order in which they first stand."""
     found: list[Kind] = []
-    for i, (options, layer) in enumerate(zip(model.spec.model.layers.blocks, model.layers, strict=True)):
+    for layer, indices in zip(model.layers, _places(model, places), strict=True):
+        options = model.spec.model.layers.blocks[indices[0]]
         same = (k for k in found if k.options == options and _shapes(k.layer) == _shapes(layer))
         kind = next(same, None)
         if kind is None:
-            found.append(Kind(options, layer, [i]))
+            found.append(Kind(options, layer, [*indices]))
         else:
-            kind.indices.append(i)
+            kind.indices.extend(indices)
     return found
 
 
@@ -98,17 +107,19 @@ class _Last(Objective):
         return logits.sum(), logits
 
 
-def weight_bytes(model: Model) -> int:
+def weight_bytes(model: Model, places: Places | None = None) -> int:
     """Bytes of parameters and buffers."""
-    return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    times = {t: n for piece, n in _pieces(model, places) for t in (*piece.parameters(), *piece.buffers())}
+    return sum(n * t.nbytes for t, n in times.items())
 
 
-def gradient_bytes(model: Model) -> int:
+def gradient_bytes(model: Model, places: Places | None = None) -> int:
     """Bytes of the gradients of what learns."""
-    return sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    times = {p: n for piece, n in _pieces(model, places) for p in piece.parameters()}
+    return sum(n * p.nbytes for p, n in times.items() if p.requires_grad)
 
 
-def optimizer_bytes(model: Model, options: Options) -> int:
+def optimizer_bytes(model: Model, options: Options, places: Places | None = None) -> int:
     """Bytes that the optimizer of `options` keeps after a step, found by taking one on the meta device."""
     optimizer = options.part(options).make(model)
     for parameter in model.parameters():
@@ -117,12 +128,29 @@ def optimizer_bytes(model: Model, options: Options) -> int:
         optimizer.step()
     finally:
         model.zero_grad(set_to_none=True)
-    return _bytes(list(optimizer.state.values()))
+    kept = optimizer.state
+    return sum(n * _bytes([kept[p] for p in m.parameters() if p in kept]) for m, n in _pieces(model, places))
 
 
-def state_bytes(model: Model, batch: int, length: int) -> int:
+def state_bytes(model: Model, batch: int, length: int, places: Places | None = None) -> int:
     """Bytes of the decode state for `batch` rows of up to `length` tokens."""
-    return _bytes(model.state(batch, length).layers)
+    states = model.state(batch, length).layers
+    times = [len(indices) for indices in _places(model, places)]
+    return _bytes(states) if places is None else sum(n * _bytes(s) for n, s in zip(times, states, strict=True))
+
+
+def _places(model: Model, places: Places | None) -> Places:
+    """`places`, or each layer for itself when not given."""
+    found = [[i] for i in range(len(model.layers))] if places is None else places
+    assert sum(map(len, found)) == len(model.spec.model.layers.blocks), "equal layers stand once; give `places`"
+    return found
+
+
+def _pieces(model: Model, places: Places | None) -> list[tuple[nn.Module, int]]:
+    """Modules that together are the model, and how often each stands in it."""
+    outer = [(child, 1) for child in model.children() if child is not model.layers]
+    layers = zip(model.layers, _places(model, places), strict=True)
+    return [(model, 1)] if places is None else [*outer, *((layer, len(indices)) for layer, indices in layers)]
 
 
 def _elements(tensors: Iterable[Tensor]) -> int:

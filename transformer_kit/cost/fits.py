@@ -42,7 +42,7 @@ def needs(plan: Plan, purpose: str, batch: int, seq: int) -> int:
     """Bytes of a training step at its peak, or of weights and decode state. ValueError when too large to count."""
     if purpose == "train":
         return plan.memory(plan.timeline(batch, seq)).peak
-    return count.weight_bytes(plan.model) + count.state_bytes(plan.model, batch, seq)
+    return count.weight_bytes(plan.model, plan.places) + count.state_bytes(plan.model, batch, seq, plan.places)
 
 
 def check(plan: Plan, purpose: str, limit: int, *, batch: int, seq: int) -> Fit:

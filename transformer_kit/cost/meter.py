@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from transformer_kit.cost.quick import uncompiled
+from transformer_kit.cost.shapes import Shapes, listed
 from transformer_kit.cost.timeline import Stretch, Timeline
+from transformer_kit.model.loss import STANDS_FOR
 from transformer_kit.model.model import Model
 
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -54,8 +56,8 @@ def measure(model: Model, layers: Sequence[nn.Module], work: Work) -> Timeline:
         return _step(model.train(), work)
     finally:
         model.zero_grad(set_to_none=True)
-        model.layers = stack
         model.train(training)
+        model.layers = stack
 
 
 def _step(model: Model, work: Work) -> Timeline:
@@ -187,6 +189,7 @@ class _Meter(TorchDispatchMode):
         """Bytes taken or given back, as it happens."""
         self._alive: set[int] = set()  # addresses of storages
         self._given = given
+        self._shapes = Shapes(_flops)
         self._alive.update(tensor.untyped_storage()._cdata for tensor in given)
 
     def now(self) -> _Mark:
@@ -194,10 +197,9 @@ class _Meter(TorchDispatchMode):
         return _Mark(len(self.changes), self.flops)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        self.flops += _flops(func, args, kwargs, out)
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+        out, flops = self._shapes.run(func, args, kwargs or {})
+        self.flops += flops * STANDS_FOR.get()
+        for tensor in listed(out):
             if isinstance(tensor, Tensor):
                 self._meet(tensor)
         return out

@@ -11,11 +11,11 @@ from registry import core
 from registry.contracts import Objective
 from registry.options import Options
 from transformer_kit.cost import count
-from transformer_kit.cost.count import Kind
+from transformer_kit.cost.count import Kind, Places
 from transformer_kit.cost.meter import Fused, Work
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.timeline import Timeline
-from transformer_kit.model.build import assemble
+from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec, Spec
 
@@ -43,6 +43,8 @@ class Plan:
     page: Spec
     model: Model
     """On the meta device."""
+    places: Places | None
+    """The layers that each of the model's stands for; each for itself when None."""
     dtype: str
     optimizer: Options | None
     """None when two values are assumed for each parameter."""
@@ -85,7 +87,7 @@ class Plan:
 
     def memory(self, timeline: Timeline) -> Memory:
         """Bytes of a training step whose passes are like `timeline`."""
-        weights, gradients = count.weight_bytes(self.model), count.gradient_bytes(self.model)
+        weights, gradients = count.weight_bytes(self.model, self.places), count.gradient_bytes(self.model, self.places)
         optimizer = self.optimizer_bytes()
         passes = timeline.whole().peak
         # With accumulation, gradients outlive a pass. Without, they are all there when the optimizer steps.
@@ -102,8 +104,8 @@ class Plan:
     def optimizer_bytes(self) -> int:
         """Bytes that the optimizer keeps."""
         if self.optimizer is None:
-            return 2 * count.gradient_bytes(self.model)
-        return count.optimizer_bytes(self.model, self.optimizer)
+            return 2 * count.gradient_bytes(self.model, self.places)
+        return count.optimizer_bytes(self.model, self.optimizer, self.places)
 
     @property
     def _accumulates(self) -> bool:
@@ -120,16 +122,24 @@ def planned(page: Spec, *, dtype: str, optimizer: str | Options | None, recomput
     with core.activate(frozenset(page.plugins)), uncompiled():
         chosen = _optimizer(run, optimizer)
         objective = _objective(run)
-        model = assemble(page).to(DTYPES[dtype])
-        if run is not None and run.train.freeze:
-            from transformer_kit.train.finetune import freeze
-
-            freeze(model, run.train.freeze)
+        model, places = _assembled(page)
+        model.to(DTYPES[dtype])
         if recomputes:
             from transformer_kit.model.recompute import recompute as apply
 
             apply(model, Fused)
-        yield Plan(page, model, dtype, chosen, recomputes, objective, count.kinds(model))
+        yield Plan(page, model, places, dtype, chosen, recomputes, objective, count.kinds(model, places))
+
+
+def _assembled(page: Spec) -> tuple[Model, Places | None]:
+    """The model, equal layers once; but all of them where some are frozen, which is by name."""
+    if not isinstance(page, RunSpec) or not page.train.freeze:
+        return assemble_distinct(page)
+    from transformer_kit.train.finetune import freeze
+
+    model = assemble(page)
+    freeze(model, page.train.freeze)
+    return model, None
 
 
 def _optimizer(run: RunSpec | None, given: str | Options | None) -> Options | None:

@@ -49,8 +49,24 @@ def build(
 
 def assemble(spec: Spec, kernel: str | Options = KERNEL) -> Model:
     """The model on the meta device. Raises SpecError with everything that is wrong."""
-    assembler = _Assembler(spec, kernel)
-    with torch.device("meta"), Unfilled(), core.activate(frozenset(spec.plugins)):
+    return _assembled(_Assembler(spec, kernel))
+
+
+def assemble_distinct(spec: Spec, kernel: str | Options = KERNEL) -> tuple[Model, list[list[int]]]:
+    """As `assemble`, but of layers that equal each other only the first; and for each, the layers that it stands for.
+
+    Layers equal each other when their options do and no part asked which layer it stands in. To check and to count on
+    takes no longer for a deep model.
+    """
+    model = _assembled(_Assembler(spec, kernel, distinct=True))
+    distinct = list(dict.fromkeys(model.layers))
+    places = [[i for i, layer in enumerate(model.layers) if layer is one] for one in distinct]
+    model.layers = nn.ModuleList(distinct)
+    return model, places
+
+
+def _assembled(assembler: "_Assembler") -> Model:
+    with torch.device("meta"), Unfilled(), core.activate(frozenset(assembler.spec.plugins)):
         model = assembler.model()
     if assembler.problems:
         raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
@@ -101,8 +117,10 @@ def _site(spec: Spec) -> Site:
 class _Assembler:
     """Builds parts depth first, noting what is wrong with each and where, instead of stopping at the first."""
 
-    def __init__(self, spec: Spec, kernel: str | Options) -> None:
+    def __init__(self, spec: Spec, kernel: str | Options, distinct: bool = False) -> None:
         self.spec = spec
+        self.distinct = distinct
+        self.layers: list[tuple[Options, Part | nn.Module]] = []
         self.problems: list[Problem] = []
         self.above: list[tuple[Options, tuple[Any, ...]]] = []
         chosen = core.get("kernel", kernel).Options() if isinstance(kernel, str) else kernel
@@ -123,7 +141,29 @@ class _Assembler:
         return None
 
     def make(self, options: Options, site: Site) -> Part | nn.Module:
-        with self._inside(options, site):
+        path = self._path(options, site)
+        if self.distinct and options.part.family == "block" and not self.above:
+            return self._layer(options, site, path)
+        return self._made(options, site, path)
+
+    def _layer(self, options: Options, site: Site, path: tuple[Any, ...]) -> Part | nn.Module:
+        """A layer built before, where an equal one would come out."""
+        for known, layer in self.layers:
+            if known == options:
+                return layer
+        index, asked = site.layer, list[int]()
+
+        def ask() -> int:
+            asked.append(index)
+            return index
+
+        layer = self._made(options, replace(site, at=ask), path)
+        if not asked and not self.problems:
+            self.layers.append((options, layer))
+        return layer
+
+    def _made(self, options: Options, site: Site, path: tuple[Any, ...]) -> Part | nn.Module:
+        with self._inside(options, path):
             try:
                 return options.part(options, site)
             except ValueError as error:
@@ -136,8 +176,8 @@ class _Assembler:
         return nn.Module()
 
     @contextmanager
-    def _inside(self, options: Options, site: Site) -> Iterator[None]:
-        self.above.append((options, self._path(options, site)))
+    def _inside(self, options: Options, path: tuple[Any, ...]) -> Iterator[None]:
+        self.above.append((options, path))
         try:
             yield
         finally:

@@ -7,6 +7,8 @@ are there, and they are dropped. No product is computed twice (Hsu et al. 2024, 
 Letters: N tokens, D d_model, V vocab.
 """
 
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ IGNORE = -100
 """A target that does not count."""
 PIECE = 2**24
 """Logits that are in memory at once: 64 MiB in float32."""
+STANDS_FOR: ContextVar[int] = ContextVar("stands_for", default=1)
+"""How many pieces the one at hand stands for: on the meta device equal ones are run once, and count so many times."""
 
 
 def summed(head: Head, x: Tensor, table: Tensor, targets: Tensor, rows: int) -> Tensor:
@@ -51,8 +55,7 @@ class _Pieces(torch.autograd.Function):
         gradients: list[Tensor | None] = [None] * len(inputs)
         if x.requires_grad:
             gradients[0] = torch.empty_like(x)
-        for begin in range(0, len(x), rows):
-            here = slice(begin, begin + rows)
+        for here in _pieces(len(x), rows, alike=x.is_meta):
             part = x[here].detach().requires_grad_(x.requires_grad)
             with torch.enable_grad():
                 logits = head(part[None], table)[0]
@@ -72,6 +75,23 @@ class _Pieces(torch.autograd.Function):
         torch._foreach_mul_([g for g in held if g is not None], factors[0])
         found = iter(held)
         return (None, None, None, None, *(next(found) if asked else None for asked in ctx.asked))
+
+
+def _pieces(length: int, rows: int, alike: bool) -> Iterator[slice]:
+    """Where each piece lies. Where only shapes matter, those are `alike` that come after the first two, which make what
+    lasts, and before the last, which may be short.
+    """
+    pieces = [slice(begin, begin + rows) for begin in range(0, length, rows)]
+    if not alike or len(pieces) < 4:
+        yield from pieces
+        return
+    yield from pieces[:2]
+    before = STANDS_FOR.set(len(pieces) - 3)
+    try:
+        yield pieces[2]
+    finally:
+        STANDS_FOR.reset(before)
+    yield pieces[-1]
 
 
 def _loss_and_slope(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

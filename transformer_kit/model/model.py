@@ -5,6 +5,7 @@ Letters: B batch, T query tokens, D d_model, V vocab.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +38,9 @@ class Model(nn.Module):
         self.embedding = site.build(model.embedding, Embedding)
         self.position, site = _added(model.position, site)
         self.dropout = nn.Dropout(model.dropout)
-        self.layers = nn.ModuleList(site.layer_at(i).build(block, Block) for i, block in enumerate(model.layers.blocks))
+        self.layers = nn.ModuleList(
+            replace(site, at=partial(int, i)).build(block, Block) for i, block in enumerate(model.layers.blocks)
+        )
         self.norm = site.build(model.final_norm, Norm)
         table = getattr(self.embedding, "weight", None)  # None when the embedding is what is wrong
         self.head = replace(site, table=None if table is None else table.shape[1]).build(model.head, Head)

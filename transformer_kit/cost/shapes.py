@@ -1,0 +1,79 @@
+"""What functions return on the meta device, found once for equal shapes.
+
+torch takes long to find shapes there, and a mixture asks for the same ones with each of its experts.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Shapes:
+    """Remembers what functions returned, and their FLOPs."""
+
+    def __init__(self, flops: Callable[[Any, Any, Any, Any], int]) -> None:
+        """`flops` counts those of a function, by it, its arguments, keyword arguments and result."""
+        self._flops = flops
+        self._known: dict[Any, _Known] = {}
+        self._views: set[Any] = set()  # functions that return what they were given, or a view of it
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, int]:
+        """What `func` returns, and its FLOPs."""
+        key = None if func in self._views else _key((func, args, kwargs))
+        if key in self._known:
+            return self._known[key].again(), self._known[key].flops
+        out = func(*args, **kwargs)
+        flops = self._flops(func, args, kwargs, out)
+        known = None if key is None else _Known.of(out, [*args, *kwargs.values()], flops)
+        if known is not None:
+            self._known[key] = known
+        elif key is not None:
+            self._views.add(func)
+        return out, flops
+
+
+class _Known(NamedTuple):
+    """What a function returned for arguments of these shapes."""
+
+    outputs: list[tuple[Any, ...]]
+    """Shape, strides and type of each tensor."""
+    made: type[list[Any]] | type[tuple[Any, ...]] | None
+    """What holds them; None for one alone."""
+    flops: int
+
+    @classmethod
+    def of(cls, out: Any, given: list[Any], flops: int) -> "_Known | None":
+        """None where something else than new tensors is returned, such as a view of what was given."""
+        outputs = listed(out)
+        if not outputs or not all(isinstance(t, Tensor) and t.is_meta for t in outputs):
+            return None
+        own = {t.untyped_storage()._cdata for t in outputs}
+        theirs = {t.untyped_storage()._cdata for value in given for t in listed(value) if isinstance(t, Tensor)}
+        known = cls([(t.shape, t.stride(), t.dtype) for t in outputs], None if out is outputs[0] else type(out), flops)
+        sizes = [t.untyped_storage().nbytes() for t in listed(known.again())]
+        plain = sizes == [t.untyped_storage().nbytes() for t in outputs]
+        return known if plain and len(own) == len(outputs) and not own & theirs else None
+
+    def again(self) -> Any:
+        """The same anew."""
+        outputs = [torch.empty_strided(shape, strides, dtype=of, device="meta") for shape, strides, of in self.outputs]
+        return outputs[0] if self.made is None else self.made(outputs)
+
+
+def listed(value: Any) -> Any:
+    """The tensors, and whatever else, in what a function takes or returns."""
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def _key(value: Any) -> Any:
+    """Equal for arguments that torch cannot tell apart on the meta device; None for what has values or no key."""
+    if isinstance(value, Tensor):
+        return (value.shape, value.stride(), value.dtype) if value.is_meta else None
+    if isinstance(value, (tuple, list)):
+        keys = tuple(_key(v) for v in value)
+        return None if None in keys else keys
+    if isinstance(value, dict):
+        return _key([*value, *value.values()])
+    return (type(value), value) if value.__hash__ is not None else None
