@@ -12,11 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from registry import core
 from registry.contracts import Optimizer
-from transformer_kit.model.model import Output
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -27,7 +25,7 @@ def _make(family: str, name: str, *more: Any, **options: Any) -> Any:
 
 
 class Table(nn.Module):
-    """Logits of the next token, from a table; remembers the segments it was given."""
+    """Losses of next tokens, from a table; remembers the segments it was given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,9 +33,11 @@ class Table(nn.Module):
         self.bias = nn.Parameter(torch.ones(11))
         self.segments: Tensor | None = None
 
-    def forward(self, tokens: Tensor, *, segments: Tensor | None = None) -> Output:
+    def loss(self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.segments = segments
-        return Output(F.embedding(tokens, self.weight) + self.bias, None)
+        logits = (self.weight + self.bias)[tokens].flatten(0, 1)
+        total = nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=-100, reduction="sum")
+        return total, (targets != -100).sum()
 
 
 # ------------------------------------------------------------------ causal_lm
