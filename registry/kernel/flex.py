@@ -10,14 +10,14 @@ from torch import Tensor
 from registry.context import Mask
 from registry.contracts import Kernel
 from registry.core import register
-from registry.kernel._shared import softmax_attention
+from registry.kernel._shared import fused_attention
 
 
 @register
 class Flex(Kernel):
     """The formula of `eager`; on a GPU, windows, documents and softcaps without scores in memory.
 
-    Elsewhere, with sinks, dropout or a bias, it is the plain formula: `sdpa` is the kernel for these.
+    Elsewhere, for one query, and with sinks, dropout or a bias, it is `sdpa`.
     """
 
     def forward(
@@ -34,9 +34,7 @@ class Flex(Kernel):
         dropout: float,
     ) -> Tensor:
         if q.device.type != "cuda" or sinks is not None or bias is not None or dropout or q.shape[2] == 1:
-            return softmax_attention(
-                q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout
-            )
+            return fused_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout)
         return flexed(_compiled(), q, k, v, mask, scale, softcap)
 
 

@@ -1,7 +1,7 @@
 """The table of performance, measured on this machine: `make bench`, or `python -m tests.benchmarks.suite`.
 
 Runs `kit bench` on the pages in `specs/` against every peer that is installed (`pip install -e '.[bench]'`), and
-writes docs/explanation/performance.md. `--only TEXT` measures what has TEXT in its title, prints it and writes nothing.
+writes docs/reference/performance.md. `--only TEXT` measures what has TEXT in its title, prints it and writes nothing.
 Takes about twenty minutes on two cores; a quiet machine gives quieter figures, and ratios are what counts.
 """
 
@@ -21,7 +21,7 @@ from transformer_kit.bench.show import markdown, text
 from transformer_kit.bench.work import Setting
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "explanation" / "performance.md"
+PAGE = HERE.parents[1] / "docs" / "reference" / "performance.md"
 WINDOW = ["model.layers.block.mixer.window=256", "model.max_seq_len=8200"]
 
 

@@ -79,6 +79,15 @@ def test_only_where_it_is_known_to_be_faster() -> None:
     assert fast.packer_for(weight.to("meta"), 4) is None
 
 
+def test_two_generations_at_once_end_in_any_order(packed: Callable[[int], Packer]) -> None:
+    model, expected = _model(), _model().generate([[1, 2, 3]], max_new_tokens=4)
+    first, second = (model.stream([[1, 2, 3]], max_new_tokens=4) for _ in range(2))
+    begun = [next(first), next(second)]
+    assert [begun[0], *first] == [[token] for token in expected[0]]
+    assert [begun[1], *second] == [[token] for token in expected[0]]
+    assert not any({"forward", "project"} & set(m.__dict__) for m in model.modules())
+
+
 def test_generation_uses_it(packed: Callable[[int], Packer]) -> None:
     model, during = _model(), []
     plain = model.generate([[1, 2, 3], [4, 5]], max_new_tokens=6)

@@ -73,6 +73,17 @@ def test_frozen_weights_get_no_gradient_and_change_none() -> None:
             torch.testing.assert_close(found, expected)
 
 
+def test_where_nothing_learns_there_is_just_the_loss() -> None:
+    model = _model().requires_grad_(False)
+    tokens, targets = _batch()
+    x, _ = model._features(tokens, None, None)
+    whole, pieces = (
+        summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows) for rows in (1000, 4)
+    )
+    assert not pieces.requires_grad
+    torch.testing.assert_close(pieces, whole)
+
+
 def test_in_bfloat16_as_the_whole() -> None:
     model = _model()
     tokens, targets = _batch()

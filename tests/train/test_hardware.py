@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from registry import core
 from tests.train.runs import Recorder
+from transformer_kit.cost.card import card
 from transformer_kit.model.build import build
 from transformer_kit.spec.schema import Hardware, RunSpec
 from transformer_kit.train import plot, run
@@ -118,3 +119,12 @@ def test_a_compiled_run_is_the_same_run(
     texts = [(result.layout.samples / "step-00000002.txt").read_text("utf-8") for result in (plain, compiled)]
     assert texts[0] == texts[1]
     assert compiled.layout.model.joinpath("model.safetensors").exists()
+
+
+def test_the_page_names_the_kernel(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    exact = {"precision": "float32"}
+    fused = run(spec(train={"steps": 2}, hardware=exact), tmp_path / "fused")
+    eager = run(spec(train={"steps": 2}, hardware=exact | {"kernel": "eager"}), tmp_path / "eager")
+    assert eager.loss == pytest.approx(fused.loss, rel=1e-5)
+    cards = [card(spec(hardware={"kernel": kernel}), seq=16) for kernel in ("eager", "sdpa")]
+    assert cards[0].memory.activations > cards[1].memory.activations  # the scores

@@ -6,7 +6,7 @@ from transformer_kit.cost.show import amount, size
 
 def text(result: Result) -> str:
     """Plain, aligned lines."""
-    lines = [_title(result), f"on {result.machine}, {result.threads} threads, {result.dtype}", ""]
+    lines = [_title(result), f"on {result.machine}, {result.dtype}", ""]
     table = [_heads(result), *(_cells(result, row) for row in result.rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:

@@ -133,11 +133,13 @@ def planned(page: Spec, *, dtype: str, optimizer: str | Options | None, recomput
 
 def _assembled(page: Spec) -> tuple[Model, Places | None]:
     """The model, equal layers once; but all of them where some are frozen, which is by name."""
-    if not isinstance(page, RunSpec) or not page.train.freeze:
+    if not isinstance(page, RunSpec):
         return assemble_distinct(page)
+    if not page.train.freeze:
+        return assemble_distinct(page, page.hardware.kernel)
     from transformer_kit.train.finetune import freeze
 
-    model = assemble(page)
+    model = assemble(page, page.hardware.kernel)
     freeze(model, page.train.freeze)
     return model, None
 

@@ -32,10 +32,10 @@ def summed(head: Head, x: Tensor, table: Tensor, targets: Tensor, rows: int) -> 
     """
     if len(x) <= rows or torch.compiler.is_compiling():  # a compiler fuses the passes over the logits itself
         return _plain(head, x, table, targets)
-    if not torch.is_grad_enabled():
+    weights = [w for w in (table, *head.parameters()) if w.requires_grad]
+    if not torch.is_grad_enabled() or not (weights or x.requires_grad):
         pairs = zip(x.split(rows), targets.split(rows), strict=True)
         return torch.stack([_plain(head, some, table, wanted) for some, wanted in pairs]).sum()
-    weights = [w for w in (table, *head.parameters()) if w.requires_grad]
     total: Tensor = _Pieces.apply(head, table, targets, rows, x, *weights)
     return total
 

@@ -18,6 +18,7 @@ from registry.contracts import (
     EmbeddingSlot,
     HeadSlot,
     InitSlot,
+    KernelSlot,
     NormSlot,
     ObjectiveSlot,
     OptimizerSlot,
@@ -186,6 +187,8 @@ class Hardware(Group):
     """`auto`, or a torch device such as `cpu` or `cuda:0`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the hardware multiplies it fast, else float32."""
+    kernel: KernelSlot = named("sdpa")
+    """What computes attention; the result is the same."""
     compile: bool = False
     """Whether torch.compile builds each layer; equal layers are built once."""
     recompute: bool = False

@@ -62,7 +62,7 @@ def assemble(
 ) -> Run:
     """A run at step 0: the model with its first weights, or those of the trained folder `source`."""
     _seed(spec.train.seed)
-    model = build(architecture(spec), device=placement.device, seed=spec.train.seed)
+    model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
     freeze(model, spec.train.freeze)
