@@ -121,10 +121,16 @@ def test_a_compiled_run_is_the_same_run(
     assert compiled.layout.model.joinpath("model.safetensors").exists()
 
 
-def test_the_page_names_the_kernel(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
-    exact = {"precision": "float32"}
+def test_the_page_names_the_kernel(
+    spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, part, asked = {"precision": "float32"}, core.get("kernel", "eager"), []
+    forward = part.forward
+    monkeypatch.setattr(part, "forward", lambda *args, **kwargs: asked.append(1) or forward(*args, **kwargs))
     fused = run(spec(train={"steps": 2}, hardware=exact), tmp_path / "fused")
+    assert not asked
     eager = run(spec(train={"steps": 2}, hardware=exact | {"kernel": "eager"}), tmp_path / "eager")
+    assert asked
     assert eager.loss == pytest.approx(fused.loss, rel=1e-5)
     cards = [card(spec(hardware={"kernel": kernel}), seq=16) for kernel in ("eager", "sdpa")]
     assert cards[0].memory.activations > cards[1].memory.activations  # the scores

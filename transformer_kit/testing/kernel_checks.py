@@ -84,6 +84,7 @@ def equals_attention(part: Any) -> None:
     """Output and gradients are those of attention written out, for every mask, group, softcap, bias and sink."""
     ways: list[dict[str, Any]] = [
         {"kv_heads": 4},
+        {"kv_heads": 2},
         {"kv_heads": 2, "softcap": 1.5, "bias": "shared", "sunk": True},
         {"kv_heads": 1, "bias": "row"},
         {"kv_heads": 2, "sunk": True},
