@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from registry.context import Context, State
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site
 from registry.options import Options
-from transformer_kit.model.loss import IGNORE, PIECE, summed
+from transformer_kit.model.loss import IGNORE, rows_for, summed
 from transformer_kit.spec.schema import ModelSpec, Spec
 
 
@@ -76,7 +76,7 @@ class Model(nn.Module):
         memory of a large vocabulary. The gradients of the result can be taken once.
         """
         x, context = self._features(tokens, segments, None)
-        rows = max(1, PIECE // self.spec.model.vocab_size)
+        rows = rows_for(self.spec.model.vocab_size)
         total = summed(self.head, x.flatten(0, 1), self.embedding.weight, targets.flatten(), rows)
         count = (targets != IGNORE).sum()
         return (total + count * torch.stack(context.losses).sum() if context.losses else total), count
