@@ -23,7 +23,7 @@ T = TypeVar("T")
 class State:
     """What decoding remembers of a batch of rows: each layer's own state, and the segments of the past.
 
-    Made by `Model.state(batch, capacity)`, advanced in place by each `Model.forward`.
+    Made by `Model.state(batch, capacity)`, advanced in place by each `Model.forward`, unless `fix` was called.
     """
 
     def __init__(self, layers: list[Any], batch: int, capacity: int) -> None:
@@ -33,12 +33,26 @@ class State:
         self.seen = 0
         self.segments: Tensor | None = None  # (B, capacity), once any row is divided
         self.start: Tensor | None = None  # (B, 1) index at which each row's current segment began
+        self.place: Tensor | None = None  # (1,) index of the next token, in steps of fixed shapes
+        self.reach = 0  # tokens, past and new, that such a step finds at most
+
+    def fix(self, place: Tensor, reach: int) -> None:
+        """From now on each pass takes in one token of every row, at index `place` (1,), which is less than `reach`.
+
+        No shape, and no number that Python holds, then depends on how many tokens were seen, so that one step can be
+        recorded and replayed. Whoever moves `place` counts `seen` as well.
+        """
+        self.place, self.reach = place, reach
+        if self.segments is not None:  # what comes belongs to the last text of each row
+            self.segments[:, self.seen :] = self.segments[:, self.seen - 1, None]
 
     def advance(self, segments: Tensor | None, length: int, device: torch.device) -> tuple[Tensor | None, Tensor]:
         """Take in `length` tokens; their segments (B, T) or None, and positions (B, T) or (T,)."""
         begin, end = self.seen, self.seen + length
         if end > self.capacity:
             raise ValueError(f"decode state holds {self.capacity} tokens, got {end}")
+        if self.place is not None:
+            return self._fixed(segments, length, self.place)
         self.seen = end
         index = torch.arange(begin, end, device=device)
         if segments is None and self.segments is None:
@@ -51,6 +65,13 @@ class State:
         origin = begun(current, last if begin else None, self.start, index)
         self.start = origin[:, -1:]
         return self.segments[:, begin:end], index - origin
+
+    def _fixed(self, segments: Tensor | None, length: int, place: Tensor) -> tuple[Tensor | None, Tensor]:
+        if segments is not None or length != 1:
+            raise ValueError("a fixed decode state takes one token at a time, of the text that each row is in")
+        if self.segments is None or self.start is None:
+            return None, place
+        return self.segments[:, -1:], place - self.start
 
 
 def begun(segments: Tensor, last: Tensor | None, start: Tensor | None, index: Tensor) -> Tensor:
@@ -72,7 +93,7 @@ class Mask:
     """
 
     start: int
-    """Index of the first query."""
+    """Index of the first query; the largest it may be where there is a `place`."""
     length: int
     """Number of queries T; they stand in a row."""
     keys: int | Tensor
@@ -86,6 +107,8 @@ class Mask:
     """Tokens see their own block of so many positions only; the whole past when None."""
     positions: Tensor | None = None
     """Place of each query in its own text: (T,), or (B, T) with segments; its index when None."""
+    place: Tensor | None = None
+    """Index of the one query (1,), in steps of fixed shapes; keys after it are not filled yet."""
     built: dict[str, Tensor] = field(default_factory=dict)
     """What has been built so far (`functools.cached_property` takes a lock, which compilers cannot see through)."""
 
@@ -93,11 +116,13 @@ class Mask:
     def is_causal(self) -> bool:
         """Queries are the keys, and each sees itself and all before: the square causal case."""
         square = self.start == 0 and isinstance(self.keys, int) and self.keys == self.length
-        return self.causal and square and not self._limited
+        return self.causal and square and not self._limited and self.place is None
 
     @property
     def is_full(self) -> bool:
         """Every query sees every key."""
+        if self.place is not None:
+            return False
         if not isinstance(self.keys, int):
             return self.causal and self.length == 1 and self.query_segments is None  # a ring: never outside the window
         ahead = self.causal and self.keys > self.start + 1
@@ -110,6 +135,13 @@ class Mask:
         return self.query_segments is not None or near < reach
 
     @property
+    def queries(self) -> Tensor:
+        """Index of each query: (T,)."""
+        if self.place is not None:
+            return self.place
+        return torch.arange(self.start, self.start + self.length, device=self.device)
+
+    @property
     def distance(self) -> Tensor:
         """How far each query stands behind each key: (T, S)."""
         if "distance" not in self.built:
@@ -119,8 +151,7 @@ class Mask:
     @property
     def key_positions(self) -> Tensor:
         """Place of each key in its query's text, which means something where it is seen: (T, S), or (B, T, S)."""
-        here = torch.arange(self.start, self.start + self.length, device=self.device)
-        return (here if self.positions is None else self.positions)[..., None] - self.distance
+        return (self.queries if self.positions is None else self.positions)[..., None] - self.distance
 
     @property
     def dense(self) -> Tensor:
@@ -130,14 +161,17 @@ class Mask:
         return self.built["dense"]
 
     def _distance(self) -> Tensor:
-        queries = torch.arange(self.start, self.start + self.length, device=self.device)[:, None]
-        return queries - (torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys)
+        return self.queries[:, None] - (
+            torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys
+        )
 
     def _dense(self) -> Tensor:
         distance = self.distance
         seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
         if self.window is not None:
             seen = seen & (distance.abs() < self.window)
+        if self.place is not None and not isinstance(self.keys, int):
+            seen = seen & (self.keys >= 0)  # slots of a ring that nothing was written to
         if self.chunk is not None:
             seen = seen & self._same_chunk(self.chunk)
         if self.query_segments is None or self.key_segments is None:
@@ -150,7 +184,7 @@ class Mask:
         if self.key_segments is not None:
             keys = (keys - begun(self.key_segments, None, None, keys))[:, None]  # (B, 1, S)
         blocks = keys // chunk
-        queries = blocks[..., self.start : self.start + self.length]
+        queries = blocks[..., self.queries]
         return queries[..., :, None] == blocks[..., None, :]
 
 
@@ -159,7 +193,7 @@ class Context:
     """One forward pass: where its tokens stand and what they may see. `of` makes it."""
 
     start: int
-    """Index of the first token in its row: how many were seen before."""
+    """Index of the first token in its row: how many came before; the most that can where there is a `place`."""
     length: int
     """Number of tokens T."""
     positions: Tensor
@@ -168,6 +202,8 @@ class Context:
     """Segment of each token (B, T); None when each row is one text."""
     past: Tensor | None
     """Segment of each key so far (B, S); None when each row is one text."""
+    place: Tensor | None = None
+    """Index of the one token (1,), in steps of fixed shapes; see `State.fix`."""
     memo: dict[Any, Any] = field(default_factory=dict)
     """What several layers need and one computes."""
     losses: list[Tensor] = field(default_factory=list)
@@ -180,10 +216,10 @@ class Context:
         if state is not None:
             if tokens.shape[0] != state.batch:
                 raise ValueError(f"decode state is for {state.batch} rows, got {tokens.shape[0]}")
-            start = state.seen
+            start = state.seen if state.place is None else state.reach - 1
             here, positions = state.advance(segments, length, tokens.device)
             past = None if state.segments is None else state.segments[:, : start + length]
-            return Context(start, length, positions, here, past)
+            return Context(start, length, positions, here, past, state.place)
         index = torch.arange(length, device=tokens.device)
         if segments is None:
             return Context(0, length, index, None, None)
@@ -208,4 +244,16 @@ class Context:
         if seen is not None:
             seen = seen[:, :keys] if isinstance(keys, int) else seen[:, keys]
         device = self.positions.device
-        return Mask(self.start, self.length, keys, causal, window, device, self.segments, seen, chunk, self.positions)
+        return Mask(
+            self.start,
+            self.length,
+            keys,
+            causal,
+            window,
+            device,
+            self.segments,
+            seen,
+            chunk,
+            self.positions,
+            self.place,
+        )

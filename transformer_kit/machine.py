@@ -32,7 +32,7 @@ def matmul_peak(device: str | torch.device, dtype: torch.dtype, budget: float = 
     """
     best, size, before, begin = 0.0, 64, None, time.perf_counter()
     while size <= LARGEST:
-        x = torch.ones(size, size, device=device, dtype=dtype)
+        x = torch.randn(size, size, device=device).to(dtype)  # equal numbers may be multiplied faster
         seconds = _fastest(partial(torch.mm, x, x, out=torch.empty_like(x)), x.device, budget / 4)
         best = max(best, 2 * size**3 / seconds)
         # Small sizes may take no time, or, on a busy machine, the time of waiting for each other: growth tells.
@@ -45,7 +45,8 @@ def matmul_peak(device: str | torch.device, dtype: torch.dtype, budget: float = 
 
 def read_bandwidth(device: str | torch.device) -> float:
     """Bytes per second that a product of a large float32 matrix and a vector reads from memory."""
-    matrix = torch.ones(READ // (4 * 4096), 4096, device=device)
+    size = READ if torch.device(device).type == "cpu" else 16 * READ  # long enough to hide how it begins
+    matrix = torch.ones(size // (4 * 4096), 4096, device=device)
     vector, out = torch.ones(4096, device=device), torch.empty(len(matrix), device=device)
     return matrix.nbytes / _fastest(partial(torch.mv, matrix, vector, out=out), matrix.device, BUDGET)
 

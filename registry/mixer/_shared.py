@@ -76,19 +76,29 @@ class Result(Group):
 class KeyValues:
     """Every key and value since the start: k and v (B, G, capacity, K)."""
 
+    fixable = True
+    """Whether `extend` heeds `Context.place`."""
+
     def __init__(self, batch: int, heads: int, capacity: int, widths: tuple[int, int], like: Tensor) -> None:
         self.k, self.v = (like.new_zeros(batch, heads, capacity, width) for width in widths)
 
     def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
         """Take in k and v (B, G, T, K); all keys and values so far, and how many there are."""
         end = context.start + context.length
-        self.k[:, :, context.start : end] = k
-        self.v[:, :, context.start : end] = v
+        if context.place is not None:
+            self.k.index_copy_(2, context.place, k)
+            self.v.index_copy_(2, context.place, v)
+        else:
+            self.k[:, :, context.start : end] = k
+            self.v[:, :, context.start : end] = v
         return self.k[:, :, :end], self.v[:, :, :end], end
 
 
 class Ring:
     """The keys and values of the last `window` tokens: token i lies in slot i mod window."""
+
+    fixable = True
+    """Whether `extend` heeds `Context.place`."""
 
     def __init__(self, batch: int, heads: int, window: int, widths: tuple[int, int], like: Tensor) -> None:
         self.window = window
@@ -97,6 +107,8 @@ class Ring:
     def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
         """Take in k and v (B, G, T, K); the keys and values within reach, and the index of each key."""
         begin, end = context.start, context.start + context.length
+        if context.place is not None:
+            return self._turn(k, v, context, context.place)
         if begin == 0:
             self._write(k, v, end)
             return k, v, end
@@ -111,6 +123,13 @@ class Ring:
         all_k, all_v = torch.cat([self.k[:, :, slots], k], 2), torch.cat([self.v[:, :, slots], v], 2)
         self._write(k, v, end)
         return all_k, all_v, torch.cat([past, torch.arange(begin, end, device=k.device)])
+
+    def _turn(self, k: Tensor, v: Tensor, context: Context, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One token at index `place`; every slot, and the index of its token, below 0 where there is none yet."""
+        slot, index = context.once(("turn", self.window), lambda: last_index(place, self.window))
+        self.k.index_copy_(2, slot, k)
+        self.v.index_copy_(2, slot, v)
+        return self.k, self.v, index
 
     def _write(self, k: Tensor, v: Tensor, end: int) -> None:
         """Store the last of k and v, which end before index `end`, in their slots."""
@@ -131,6 +150,11 @@ def slot_index(end: int, window: int, device: torch.device) -> Tensor:
     """Index of the token in each filled slot of a ring after `end` tokens: (min(end, window),)."""
     slots = torch.arange(min(end, window), device=device)
     return slots + window * ((end - 1 - slots) // window)
+
+
+def last_index(place: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The slot of the token at index `place` (1,), and the last index up to it that each slot can hold, (window,)."""
+    return place % window, place - (place - torch.arange(window, device=place.device)) % window
 
 
 class Temperature(nn.Module):

@@ -1,6 +1,5 @@
 """Attention with linear biases (Press, Smith & Lewis 2021, ALiBi, arXiv:2108.12409)."""
 
-import torch
 from torch import Tensor
 
 from registry.context import Mask
@@ -24,8 +23,8 @@ class ALiBi(Position):
         super().__init__(options, site)
         if site.n_heads is None:
             raise ValueError("alibi biases the scores of a mixer with heads, and this one has none")
-        self.slopes = slopes(site.n_heads, options.flattest)
+        self.n_heads, self.flattest = site.n_heads, options.flattest
 
     def bias(self, mask: Mask) -> Tensor:
-        slope = torch.tensor(self.slopes, device=mask.device, dtype=torch.float32)
+        slope = slopes(self.n_heads, self.flattest, mask.device)
         return -slope[:, None, None] * mask.distance.abs()  # (H, T, S)

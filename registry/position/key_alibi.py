@@ -2,7 +2,6 @@
 that Falcon was trained with (Almazrouei et al. 2023, arXiv:2311.16867).
 """
 
-import torch
 from torch import Tensor
 
 from registry.context import Mask
@@ -33,9 +32,9 @@ class KeyALiBi(Position):
         super().__init__(options, site)
         if site.n_heads is None:
             raise ValueError("key_alibi biases the scores of a mixer with heads, and this one has none")
-        self.slopes = slopes(site.n_heads, options.flattest)
+        self.n_heads, self.flattest = site.n_heads, options.flattest
         self.scale = site.d_model**-0.5 if options.scale is None else options.scale
 
     def bias(self, mask: Mask) -> Tensor:
-        slope = torch.tensor(self.slopes, device=mask.device).bfloat16()[:, None, None]
+        slope = slopes(self.n_heads, self.flattest, mask.device).bfloat16()[:, None, None]
         return (slope * mask.key_positions[..., None, :, :]).float() * self.scale  # (H, T, S) or (B, H, T, S)

@@ -1,7 +1,8 @@
 """The table of performance, measured on this machine: `make bench`, or `python -m tests.benchmarks.suite`.
 
 Runs `kit bench` on the pages in `specs/` against every peer that is installed (`pip install -e '.[bench]'`), and
-writes docs/reference/performance.md. `--only TEXT` measures what has TEXT in its title, prints it and writes nothing.
+writes docs/reference/performance.md; with `--device cuda` another table, into docs/reference/performance-gpu.md.
+`--only TEXT` measures what has TEXT in its title, prints it and writes nothing.
 Takes about twenty minutes on two cores; a quiet machine gives quieter figures, and ratios are what counts.
 """
 
@@ -21,7 +22,7 @@ from transformer_kit.bench.show import markdown, text
 from transformer_kit.bench.work import Setting
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "reference" / "performance.md"
+PAGES = HERE.parents[1] / "docs" / "reference"
 WINDOW = ["model.layers.block.mixer.window=256", "model.max_seq_len=8200"]
 
 
@@ -37,14 +38,15 @@ class Entry:
     rounds: int = 7
     sets: tuple[str, ...] = ()
     peers: tuple[str, ...] = tuple(PEERS)
+    compile: bool = False
 
     @property
     def title(self) -> str:
         """What it is called."""
-        return f"{self.work} {self.spec} {self.batch}x{self.seq}"
+        return f"{self.work} {self.spec} {self.batch}x{self.seq}{' compiled' if self.compile else ''}"
 
 
-TABLE = [
+CPU = [
     Entry("train", "gpt2-tiny", 8, 256, rounds=15),
     Entry("train", "gpt2-small", 8, 256),
     Entry("train", "llama-small", 8, 256),
@@ -57,28 +59,43 @@ TABLE = [
     Entry("memory", "gpt2-124m", 2, 512),
     Entry("memory", "llama-124m", 2, 512, sets=("model.vocab_size=128256",)),
 ]
+GPU = [
+    Entry("train", "llama-1b", 8, 2048, rounds=7, compile=True),
+    Entry("train", "llama-1b", 8, 2048, rounds=5),
+    Entry("prefill", "llama-1b", 1, 1536),
+    *(
+        Entry("decode", "llama-1b", rows, 64, 256, 5, peers=("plain", "transformers"), compile=fast)
+        for fast in (True, False)
+        for rows in (1, 8, 32)
+    ),
+    Entry("memory", "llama-1b", 4, 2048),
+]
 
 
 def main() -> int:
     """Measure and write; the number to exit with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    chosen = [entry for entry in TABLE if args.only in entry.title]
-    results = [result for entry in chosen for result in [_measure(entry, args.threads)]]
+    table, dtype, name = {"cpu": (CPU, torch.float32, "performance"), "cuda": (GPU, torch.bfloat16, "performance-gpu")}[
+        args.device
+    ]
+    chosen = [entry for entry in table if args.only in entry.title]
+    results = [_measure(entry, torch.device(args.device), dtype, args.threads) for entry in chosen]
     if not args.only:
-        draft = PAGE.with_suffix(".draft")
+        draft = PAGES / f"{name}.draft"
         draft.write_text("\n".join(_page(results)), "utf-8")
-        os.replace(draft, PAGE)
+        os.replace(draft, PAGES / f"{name}.md")
     return 0
 
 
-def _measure(entry: Entry, threads: int) -> Result:
-    setting = Setting(entry.batch, entry.seq, entry.new, torch.device("cpu"), torch.float32, entry.rounds)
+def _measure(entry: Entry, device: torch.device, dtype: torch.dtype, threads: int) -> Result:
+    setting = Setting(entry.batch, entry.seq, entry.new, device, dtype, entry.rounds, entry.compile)
     page = HERE / "specs" / f"{entry.spec}.yaml"
     result = compare(entry.work, str(page), entry.sets, setting, entry.peers, threads)
-    result.spec = " ".join([entry.spec, *entry.sets])
+    result.spec = " ".join([entry.spec, *entry.sets, *(["compiled"] if entry.compile else [])])
     sys.stdout.write(f"{text(result)}\n\n")
     sys.stdout.flush()
     return result
@@ -87,9 +104,9 @@ def _measure(entry: Entry, threads: int) -> Result:
 def _page(results: list[Result]) -> Iterator[str]:
     first = results[0]
     yield "<!-- Written by `python -m tests.benchmarks.suite`; do not edit. -->"
-    yield "# Performance\n"
+    yield "# Performance\n" if first.device == "cpu" else "# Performance on a GPU\n"
     yield (
-        f"Measured on {datetime.date.today():%d %B %Y} on {first.machine}, {first.threads} threads, float32, "
+        f"Measured on {datetime.date.today():%d %B %Y} on {first.machine}, {first.dtype}, "
         f"torch {torch.__version__.partition('+')[0]}. Candidates take turns in one process; `kit / this` is the kit's "
         "median divided by that of the line, so below 1 the kit is faster or smaller. `of the limit` is the least time "
         "that the arithmetic, or reading the weights once, can take on this machine, divided by the median. Memory is "

@@ -10,8 +10,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from registry import core
 from transformer_kit import Spec, build
+from transformer_kit.generate import decode
+from transformer_kit.generate import recorded as recording
 from transformer_kit.model.model import Model
 from transformer_kit.model.recompute import recompute
+from transformer_kit.testing import strong_init
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
 
@@ -59,15 +62,61 @@ def test_the_same_text_as_on_the_processor() -> None:
     assert _model("cuda").eval().generate(prompts, max_new_tokens=20) == expected
 
 
+def _written(model: Model, prompts: list[list[int]], samplers: list[str | dict[str, Any]]) -> list[list[int]]:
+    return model.generate(prompts, max_new_tokens=40, samplers=samplers, seed=3)
+
+
+@pytest.mark.parametrize("position", ["rope", "learned", "alibi"])
+@pytest.mark.parametrize("window", [None, 9])
+@pytest.mark.parametrize("samplers", [[], [{"type": "top_k", "k": 20}, "temperature", {"type": "top_p", "p": 0.9}]])
+def test_recorded_steps_write_what_plain_ones_do(
+    position: str, window: int | None, samplers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rooms of 12 tokens and twice as many are outgrown on the way."""
+    made: list[recording.Recorded | None] = []
+
+    def kept(*given: Any) -> recording.Recorded | None:
+        made.append(recording.recorded(*given))
+        return made[-1]
+
+    model = _model("cuda", window, position)
+    strong_init(model, 0)
+    for prompts in ([[1, 2, 3, 4, 5, 6, 7, 8]], [[1, 2, 3], [4, 5, 6, 7, 8]]):
+        monkeypatch.setattr(decode, "recorded", lambda *given: None)
+        expected = _written(model, prompts, samplers)
+        monkeypatch.setattr(decode, "recorded", kept)
+        monkeypatch.setattr(recording, "FIRST", 12)
+        assert _written(model, prompts, samplers) == expected
+    assert len(made) == 2 and all(made)
+
+
+def test_experts_that_are_counted_are_not_recorded() -> None:
+    page = {"vocab_size": 300, "d_model": 64, "max_seq_len": 128, "position": "rope", "norm": "rms_norm"}
+    ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 2}, "expert": "gated"}
+    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": ffn}
+    spec = Spec.of({"model": {**page, "layers": {"count": 2, "block": block}}})
+    expected = build(spec).eval().generate([[1, 2, 3]], max_new_tokens=20)
+    assert build(spec, device="cuda").eval().generate([[1, 2, 3]], max_new_tokens=20) == expected
+
+
+def test_unusable_weights_are_named_when_steps_are_recorded() -> None:
+    model = _model("cuda")
+    with torch.no_grad():
+        model.norm.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="prompt 0 are not numbers"):
+        model.generate([[1, 2, 3]], max_new_tokens=20)
+
+
 def test_plain_causal_attention_takes_the_flash_kernel() -> None:
     model = _model("cuda").bfloat16()
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):  # raises where that kernel does not take what it is given
         model.loss(_ids().cuda(), _ids().cuda())[0].backward()
 
 
+@pytest.mark.parametrize("position", ["rope", "learned", "alibi", "key_alibi"])
 @pytest.mark.parametrize("anew", [False, True])
-def test_a_step_never_waits_for_the_device(anew: bool) -> None:
-    model = _model("cuda", vocab_size=300).train()
+def test_a_step_never_waits_for_the_device(anew: bool, position: str) -> None:
+    model = _model("cuda", position=position).train()
     if anew:
         recompute(model)
     objective, optimizer = (core.get(*name) for name in (("objective", "causal_lm"), ("optimizer", "adamw")))

@@ -20,3 +20,5 @@ class Candidate:
     """tokens -> logits of what follows a prompt."""
     decode: Callable[[Tensor, int], Iterator[Any]]
     """(tokens, count) -> `count` ids after a prompt, the likeliest each time, one step at a time."""
+    compiled: Callable[[Tensor, int], Iterator[Any]] | None = None
+    """`decode`, compiled its own way; where there is none, its layers are compiled."""

@@ -37,7 +37,29 @@ def transformers(spec: Spec, config: dict[str, Any]) -> Candidate:
             tokens = logits[:, -1:].argmax(dim=-1)
             yield tokens
 
-    return Candidate("transformers", model, spec.model.vocab_size, loss, prefill, decode)
+    static = _Static(hf, model)
+    return Candidate("transformers", model, spec.model.vocab_size, loss, prefill, decode, static)
+
+
+class _Static:
+    """Decoding with a static cache and a compiled forward pass, as transformers' documentation advises."""
+
+    def __init__(self, hf: Any, model: Any) -> None:
+        self.hf, self.model = hf, model
+        self.cache: Any = None
+        self.step = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True)
+
+    def __call__(self, tokens: Tensor, count: int) -> Iterator[Tensor]:
+        if self.cache is None:
+            self.cache = self.hf.StaticCache(config=self.model.config, max_cache_len=tokens.shape[1] + count)
+        self.cache.reset()
+        forward = self.model
+        for _ in range(count):
+            torch.compiler.cudagraph_mark_step_begin()
+            logits = forward(tokens, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits
+            tokens = logits[:, -1:].argmax(dim=-1)
+            yield tokens
+            forward = self.step
 
 
 def litgpt(spec: Spec, config: dict[str, Any]) -> Candidate:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from transformer_kit.bench.candidate import Candidate
@@ -19,7 +20,7 @@ KIT = "transformer_kit"
 
 def kit(spec: Spec, config: dict[str, Any]) -> Candidate:
     """The kit's own model."""
-    model = build(spec)
+    model = build(spec, device=torch.get_default_device())
 
     def loss(tokens: Tensor, targets: Tensor) -> Tensor:
         total, count = model.loss(tokens, targets)

@@ -89,7 +89,8 @@ def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Seq
     found, absent = {}, {}
     for name in (KIT, *against):
         try:
-            found[name] = candidate(name, page)
+            with setting.device:  # weights are made where they are measured
+                found[name] = candidate(name, page)
         except NoPeer as error:
             absent[name] = str(error)
     needed = demand(work, page, setting)
@@ -144,7 +145,7 @@ def _result(
     return Result(
         work=work,
         spec=spec,
-        machine=machine.name(),
+        machine=machine.name(setting.device),
         device=str(setting.device),
         dtype=str(setting.dtype).removeprefix("torch."),
         threads=threads,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from transformer_kit.bench.candidate import Candidate
 from transformer_kit.bench.timing import Timed, clock
@@ -50,6 +51,8 @@ def train(candidate: Candidate, setting: Setting) -> Timed:
 def prefill(candidate: Candidate, setting: Setting) -> Timed:
     """Reading a prompt."""
     _placed(candidate, setting, setting.dtype).eval()
+    if setting.compile:
+        _compile(candidate)
 
     def read(turn: int) -> float:
         tokens = _tokens(candidate, setting, turn)
@@ -64,10 +67,15 @@ def prefill(candidate: Candidate, setting: Setting) -> Timed:
 def decode(candidate: Candidate, setting: Setting) -> Timed:
     """Writing `new` tokens for each row after a prompt; reading the prompt, with the first token, does not count."""
     _placed(candidate, setting, setting.dtype).eval()
+    written = candidate.decode
+    if setting.compile and candidate.compiled is not None:
+        written = candidate.compiled
+    elif setting.compile:
+        _compile(candidate)
 
     def write(turn: int) -> float:
         with torch.inference_mode():
-            steps = candidate.decode(_tokens(candidate, setting, turn), setting.new + 1)
+            steps = written(_tokens(candidate, setting, turn), setting.new + 1)
             next(steps)
             begin = clock(setting.device)
             for _ in steps:
@@ -82,17 +90,18 @@ WORK: Mapping[str, Callable[[Candidate, Setting], Timed]] = {"train": train, "pr
 
 def _placed(candidate: Candidate, setting: Setting, dtype: torch.dtype) -> Any:
     """The module where it is measured, with small weights: numbers far from any real model may be slow."""
+    module = candidate.module.to(device=setting.device, dtype=dtype)
     with torch.no_grad():
-        for parameter in candidate.module.parameters():
+        for parameter in module.parameters():
             if parameter.dim() >= 2:
                 parameter.normal_(0.0, 0.02)
-    return candidate.module.to(device=setting.device, dtype=dtype)
+    return module
 
 
 def _compile(candidate: Candidate) -> None:
-    """Compile what repeats: each layer of the kit's model, the whole of another."""
-    layers = getattr(candidate.module, "layers", None)
-    for module in [candidate.module] if layers is None else layers:
+    """Compile what repeats: each module of the longest list of them."""
+    lists = [m for m in candidate.module.modules() if isinstance(m, nn.ModuleList)]
+    for module in max(lists, key=len):
         module.compile()
 
 

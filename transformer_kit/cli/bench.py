@@ -35,7 +35,7 @@ def bench(
     device: Annotated[str, typer.Option(help="Where.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="What is multiplied: float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice when not given.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the models, for training.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the models' layers.")] = False,
     json: Json = False,
 ) -> None:
     """Measure a model against its peers, in turns, in one process: time, share of the machine's limit, memory.

@@ -63,23 +63,44 @@ def choose(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) 
 
     Raises ValueError when the logits are not numbers, or when the samplers leave a row nothing to choose.
     """
+    chosen = pick(logits, samplers, uniform)
+    sound(chosen[1].tolist())
+    return chosen[0]
+
+
+def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) -> Tensor:
+    """As `choose`, without looking at values, which a GPU would have to be waited for.
+
+    (2, B): the tokens, and what is wrong with each row, which `sound` reads.
+    """
     narrowed = logits = logits.float()
     for sampler in samplers:
         narrowed = sampler.apply(narrowed)
     best, likeliest = narrowed.max(dim=-1)  # (B,) twice
-    if not bool(best.isfinite().all()):
-        raise ValueError(_what_is_wrong(logits))
+    wrong = (~best.isfinite()).long()  # NOTHING
+    if samplers:
+        wrong = wrong * (1 + (~logits.amax(dim=-1).isfinite()).long())  # UNUSABLE
+    else:
+        wrong = wrong * UNUSABLE
     if uniform is None:
-        return likeliest
+        return torch.stack([likeliest, wrong])
     cumulative = narrowed.double().softmax(dim=-1).cumsum(dim=-1)  # (B, V)
     shares = cumulative / cumulative[:, -1:]
     # The first share above the number: there is one, for the last is 1, and its token has a probability.
-    return torch.searchsorted(shares, uniform[:, None].contiguous(), right=True).squeeze(1)
+    drawn = torch.searchsorted(shares, uniform[:, None].contiguous(), right=True).squeeze(1)
+    return torch.stack([drawn.clamp(max=logits.shape[1] - 1), wrong])  # within bounds where something is wrong
 
 
-def _what_is_wrong(logits: Tensor) -> str:
-    unusable = ~logits.amax(dim=-1).isfinite()
-    if bool(unusable.any()):
-        row = int(unusable.nonzero()[0])
-        return f"the model's logits for prompt {row} are not numbers (NaN or infinite); its weights are unusable"
-    return "the samplers leave no token to choose"
+NOTHING, UNUSABLE = 1, 2
+"""What can be wrong with a row: nothing is left to choose, or its logits are not numbers; 0 is sound."""
+
+
+def sound(wrong: Sequence[int]) -> None:
+    """Raise ValueError if something is wrong with a row."""
+    if UNUSABLE in wrong:
+        row = wrong.index(UNUSABLE)
+        raise ValueError(
+            f"the model's logits for prompt {row} are not numbers (NaN or infinite); its weights are unusable"
+        )
+    if NOTHING in wrong:
+        raise ValueError("the samplers leave no token to choose")

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from registry.context import State
-from transformer_kit.generate.choose import Narrows, built, choose, uniforms
+from transformer_kit.generate.choose import built, pick, sound, uniforms
 from transformer_kit.generate.fast import laid_out, packer_for
 from transformer_kit.generate.prompts import check, check_ids, padded
+from transformer_kit.generate.recorded import Pick, recorded
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -82,7 +83,13 @@ def stream(
     narrow = built(samplers)
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
-    steps = _steps(model, tokens, segments, narrow, draws, limit, chunk)
+
+    def picked(logits: Tensor, draw: Tensor) -> Tensor:
+        return pick(logits[:, :limit], narrow, draw if narrow else None)
+
+    steps = _steps(model, tokens, segments, picked, draws, chunk)
+    if device.type == "cuda":
+        steps = _ahead(steps)
     return _until_stopped(model, steps, ends, len(prompts))
 
 
@@ -93,7 +100,8 @@ def _until_stopped(
     packer = packer_for(model.embedding.weight, rows)
     with _evaluating(model), laid_out(model, packer, rows):
         for chosen in steps:
-            ids = chosen.tolist()
+            ids, wrong = chosen.tolist()
+            sound(wrong)
             going = [on and token not in ends for on, token in zip(going, ids, strict=True)]
             if not any(going):
                 return
@@ -101,24 +109,32 @@ def _until_stopped(
 
 
 def _steps(
-    model: "Model",
-    tokens: Tensor,
-    segments: Tensor | None,
-    samplers: list[Narrows],
-    draws: Tensor,
-    limit: int,
-    chunk: int | None,
+    model: "Model", tokens: Tensor, segments: Tensor | None, picked: Pick, draws: Tensor, chunk: int | None
 ) -> Iterator[Tensor]:
-    """The tokens chosen at each step, (B,). Rows that have ended go on; nobody reads what they say."""
+    """What is chosen at each step, (2, B). Rows that have ended go on; nobody reads what they say."""
     width, count = tokens.shape[1], draws.shape[1]
+    # Inference mode is left before each yield: it is the caller's code that runs then.
     with torch.inference_mode():
         state = model.state(len(tokens), width + count - 1)
-    for draw in draws.unbind(dim=1):
-        with torch.inference_mode():  # left before the yield: it is the caller's code that runs then
-            logits = _read(model, tokens, segments, state, chunk or width)
-            chosen = choose(logits[:, :limit], samplers, draw if samplers else None)
+        chosen = picked(_read(model, tokens, segments, state, chunk or width), draws[:, 0])
+        replay = recorded(model, state, picked, draws, chosen)
+    yield chosen
+    for turn in range(1, count):
+        with torch.inference_mode():
+            if replay is None:
+                chosen = picked(_read(model, chosen[0][:, None], None, state, 1), draws[:, turn])
+            else:
+                chosen = replay()
         yield chosen
-        tokens, segments = chosen[:, None], None
+
+
+def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same, with the device already at the next step while one is read."""
+    previous = next(steps)
+    for chosen in steps:
+        yield previous
+        previous = chosen
+    yield previous
 
 
 def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from registry.context import PADDING
 from registry.contracts import Position
+from transformer_kit.generate.recorded import fixable
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
 
@@ -59,6 +60,28 @@ def decodes_as_it_reads(model: Model) -> None:
 
 
 @torch.no_grad()
+def steps_of_fixed_shapes(model: Model) -> None:
+    """Decoding steps whose shapes stay the same, as they are recorded on a GPU, give the logits of reading at once."""
+    ids = tokens(model)
+    segments = torch.zeros_like(ids)
+    segments[1, :3] = PADDING
+    prompt = 5
+    for divided in (None, segments):
+        state, expected = model.state(len(ids), LENGTH), model(ids, segments=divided).logits
+        model(ids[:, :prompt], segments=None if divided is None else divided[:, :prompt], state=state)
+        if not fixable(model, state):
+            return
+        place = torch.tensor([prompt])
+        for reach in (LENGTH - 3, LENGTH):
+            state.fix(place, reach)
+            for t in range(state.seen, reach):
+                got = model(ids[:, t : t + 1], state=state).logits
+                agree(got, expected[:, t : t + 1], f"logits of token {t} in steps of fixed shapes")
+                place += 1
+                state.seen += 1
+
+
+@torch.no_grad()
 def padded_as_alone(model: Model) -> None:
     """A text with padding on its left gives the logits it gives alone, read at once or in pieces."""
     ids = tokens(model)
@@ -91,7 +114,14 @@ def packed_as_separate(model: Model) -> None:
             agree(got[row : row + 1, here], expected, what)
 
 
-BEHAVIOURS: tuple[Behaviour, ...] = (causal, rows_independent, decodes_as_it_reads, padded_as_alone, packed_as_separate)
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    causal,
+    rows_independent,
+    decodes_as_it_reads,
+    steps_of_fixed_shapes,
+    padded_as_alone,
+    packed_as_separate,
+)
 """What every language model of the kit must do."""
 
 UNSETTLED: tuple[Behaviour, ...] = (causal, rows_independent)
