@@ -87,7 +87,8 @@ def test_recorded_steps_write_what_plain_ones_do(
         monkeypatch.setattr(decode, "recorded", kept)
         monkeypatch.setattr(recording, "FIRST", 12)
         assert _written(model, prompts, samplers) == expected
-    assert len(made) == 2 and all(made)
+    assert len(made) == 2
+    assert all(made)
 
 
 def test_experts_that_are_counted_are_not_recorded() -> None:
