@@ -60,11 +60,11 @@ CPU = [
     Entry("memory", "llama-124m", 2, 512, sets=("model.vocab_size=128256",)),
 ]
 GPU = [
-    Entry("train", "llama-1b", 8, 2048, rounds=7, compile=True),
-    Entry("train", "llama-1b", 8, 2048, rounds=5),
+    Entry("train", "llama-1b", 8, 2048, rounds=5, compile=True),
+    Entry("train", "llama-1b", 8, 2048, rounds=3),
     Entry("prefill", "llama-1b", 1, 1536),
     *(
-        Entry("decode", "llama-1b", rows, 64, 256, 5, peers=("plain", "transformers"), compile=fast)
+        Entry("decode", "llama-1b", rows, 64, 128, 3, peers=("plain", "transformers"), compile=fast)
         for fast in (True, False)
         for rows in (1, 8, 32)
     ),

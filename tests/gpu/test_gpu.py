@@ -91,6 +91,15 @@ def test_recorded_steps_write_what_plain_ones_do(
     assert all(made)
 
 
+@pytest.mark.slow
+def test_compiled_steps_write_what_plain_ones_do() -> None:
+    model = _model("cuda")
+    strong_init(model, 0)
+    expected = model.generate([[1, 2, 3]], max_new_tokens=40)
+    assert decode.generate(model, [[1, 2, 3]], max_new_tokens=40, compile=True) == expected
+    assert all(layer._compiled_call_impl is None for layer in model.layers)
+
+
 def test_experts_that_are_counted_are_not_recorded() -> None:
     page = {"vocab_size": 300, "d_model": 64, "max_seq_len": 128, "position": "rope", "norm": "rms_norm"}
     ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 2}, "expert": "gated"}

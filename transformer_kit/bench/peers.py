@@ -1,6 +1,7 @@
 """Who is measured: the kit, two modules written by hand, and well-known packages where they are installed."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from transformer_kit.bench.packages import litgpt, transformers, x_transformers
 from transformer_kit.bench.plain import Plain
 from transformer_kit.bench.shape import config_of, shape_of
 from transformer_kit.bench.tutorial import Tutorial
+from transformer_kit.generate.decode import stream
 from transformer_kit.model.build import build
-from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 
 KIT = "transformer_kit"
@@ -26,13 +27,18 @@ def kit(spec: Spec, config: dict[str, Any]) -> Candidate:
         total, count = model.loss(tokens, targets)
         return total / count
 
+    def written(compile: bool, tokens: Tensor, count: int) -> Iterator[Any]:
+        return stream(model, tokens.tolist(), max_new_tokens=count, compile=compile)
+
     return Candidate(
-        KIT, model, spec.model.vocab_size, loss, lambda tokens: model(tokens, last=True).logits, _stream(model)
+        KIT,
+        model,
+        spec.model.vocab_size,
+        loss,
+        lambda tokens: model(tokens, last=True).logits,
+        partial(written, False),
+        partial(written, True),
     )
-
-
-def _stream(model: Model) -> Callable[[Tensor, int], Iterator[Any]]:
-    return lambda tokens, count: model.stream(tokens.tolist(), max_new_tokens=count)
 
 
 def plain(spec: Spec, config: dict[str, Any]) -> Candidate:

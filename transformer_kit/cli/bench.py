@@ -7,6 +7,7 @@ import typer
 
 from transformer_kit.cli.output import Json, emit, say
 from transformer_kit.cli.pages import Sets, SpecArgument
+from transformer_kit.cli.where import placed
 
 if TYPE_CHECKING:
     from transformer_kit.bench.work import Setting
@@ -54,13 +55,8 @@ def bench(
 
 
 def _setting(batch: int, seq: int, new: int, device: str, dtype: str, rounds: int, compile: bool) -> "Setting":
-    import torch
-
     from transformer_kit.bench.work import Setting
-    from transformer_kit.spec.schema import Hardware
-    from transformer_kit.train.precision import place
 
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in kinds:
-        raise typer.BadParameter(f"--dtype must be one of {', '.join(kinds)}, got {dtype}")
-    return Setting(batch, seq, new, place(Hardware(device=device)).device, kinds[dtype], rounds, compile)
+    where, kind = placed(device, dtype)
+    assert kind is not None
+    return Setting(batch, seq, new, where, kind, rounds, compile)

@@ -10,6 +10,7 @@ import typer
 from registry import core
 from transformer_kit.cli import names
 from transformer_kit.cli.output import Json, emit, harmless
+from transformer_kit.cli.where import placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +44,11 @@ def generate(
     greedy: Annotated[bool, typer.Option("--greedy", help="Always take the likeliest.")] = False,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     stream: Annotated[bool, typer.Option(help="Print the text while it comes.")] = True,
+    device: Annotated[str, typer.Option(help="Where: auto, cpu, cuda, cuda:1 and so on.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as saved when not given.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the steps: a GPU writes long texts faster.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Continue a prompt with a trained model.
@@ -52,7 +58,7 @@ def generate(
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     samplers = _samplers({key: value for key, value in flags.items() if value is not None}, greedy)
     text = _text(prompt)
-    pieces = _complete(folder, text, max_new_tokens, samplers, seed)
+    pieces = _complete(folder, text, max_new_tokens, (device, dtype), samplers=samplers, seed=seed, compile=compile)
     if json:
         emit({"prompt": text, "text": "".join(pieces), "seed": seed})
         return
@@ -60,17 +66,20 @@ def generate(
     _show(parts if stream else ["".join(parts)])
 
 
-def _complete(folder: Path, text: str, count: int | None, samplers: list[Any], seed: int | None) -> "Iterator[str]":
+def _complete(
+    folder: Path, text: str, count: int | None, where: tuple[str, str | None], **settings: Any
+) -> "Iterator[str]":
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.generate.text import complete
     from transformer_kit.model.folder import load, model_folder
 
     place = model_folder(folder)
-    model = load(place)
+    device, dtype = placed(*where)
+    model = load(place, device=device, dtype=dtype)
     tokenizer = load_tokenizer(place)
     if count is None:
         count = max(1, min(FAR, model.spec.model.max_seq_len - len(tokenizer.encode(text))))
-    return complete(model, tokenizer, text, max_new_tokens=count, samplers=samplers, seed=seed)
+    return complete(model, tokenizer, text, max_new_tokens=count, **settings)
 
 
 def _samplers(flags: dict[str, float], greedy: bool) -> list[Any]:

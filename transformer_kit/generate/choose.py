@@ -1,7 +1,7 @@
 """Choosing the next token: samplers narrow the logits, then each row draws with its own random numbers."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Protocol
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from registry.contracts import Sampler, SamplerSlot
 from registry.options import AsTuple, Options
 
+Pick = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, V) and draws (B,) -> what was chosen, (2, B), as `pick` gives it."""
 _SAMPLERS: TypeAdapter[tuple[Options, ...]] = TypeAdapter(Annotated[tuple[SamplerSlot, ...], AsTuple])
 
 
@@ -50,7 +52,9 @@ def uniforms(seed: int | None, rows: int, count: int) -> Tensor:
         seed = int(torch.randint(2**62, ()))
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed must be a whole number from 0 to 2^64 - 1, got {seed!r}")
-    return torch.stack([torch.rand(count, generator=_generator(seed, row), dtype=torch.float64) for row in range(rows)])
+    with torch.device("cpu"):
+        drawn = [torch.rand(count, generator=_generator(seed, row), dtype=torch.float64) for row in range(rows)]
+    return torch.stack(drawn)
 
 
 def _generator(seed: int, row: int) -> torch.Generator:
@@ -89,6 +93,11 @@ def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) ->
     # The first share above the number: there is one, for the last is 1, and its token has a probability.
     drawn = torch.searchsorted(shares, uniform[:, None].contiguous(), right=True).squeeze(1)
     return torch.stack([drawn.clamp(max=logits.shape[1] - 1), wrong])  # within bounds where something is wrong
+
+
+def picker(samplers: Sequence[Narrows], limit: int) -> Pick:
+    """`pick` by these samplers among the ids below `limit`."""
+    return lambda logits, draw: pick(logits[:, :limit], samplers, draw if samplers else None)
 
 
 NOTHING, UNUSABLE = 1, 2

@@ -5,15 +5,16 @@ recorded, from the token that goes in to the token that is chosen. Shapes cannot
 looks at more slots of the decode state than are filled; when they are, a step with twice as many is recorded.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from registry.context import State
 from registry.contracts import Position
+from transformer_kit.generate.choose import Pick
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -23,16 +24,24 @@ LEAST = 16
 FIRST = 256
 """Tokens that the first recorded step has room for, at least."""
 
-Pick = Callable[[Tensor, Tensor], Tensor]
-"""Logits (B, V) and draws (B,) -> what was chosen, (2, B), as `choose.pick` gives it."""
+TUNED = {"coordinate_descent_tuning": True}
+"""What makes the compiler write products with one row itself, which read weights faster than libraries do."""
+SHAPES = 64
+"""Versions of a layer that may be compiled: one or two for each number of rows and each room."""
+_REFUSED = (
+    "only steps on a GPU, of a model whose shapes do not depend on its tokens (no experts, no positions scaled by the "
+    "current length), are compiled; leave it out"
+)
 
 
 class Fixed:
     """One step whose shapes stay: reads the token chosen last, chooses the next."""
 
-    def __init__(self, model: "Model", state: State, pick: Pick, draws: Tensor, chosen: Tensor) -> None:
+    def __init__(
+        self, model: "Model", state: State, pick: Pick, draws: Tensor, chosen: Tensor, compile: bool = False
+    ) -> None:
         """draws (B, steps); chosen (2, B): the first of the steps, after which `state` stands."""
-        self.model, self.state, self.pick, self.draws = model, state, pick, draws
+        self.model, self.state, self.pick, self.draws, self.compile = model, state, pick, draws, compile
         self.chosen = chosen.clone()
         self.place = torch.tensor([state.seen], device=chosen.device)
         self.turn = torch.ones_like(self.place)
@@ -44,7 +53,9 @@ class Fixed:
     def step(self) -> Tensor:
         """What is chosen next, (2, B). Nothing moves: doing it twice is doing it once."""
         tokens, draw = self.chosen[0][:, None], self.draws.index_select(1, self.turn)[:, 0]
-        return self.pick(self.model(tokens, state=self.state, last=True).logits[:, -1], draw)
+        with compiled(self.model.layers) if self.compile else nullcontext():
+            logits = self.model(tokens, state=self.state, last=True).logits
+        return self.pick(logits[:, -1], draw)
 
     def move(self, chosen: Tensor) -> None:
         """Go on to the next token, on the device."""
@@ -63,14 +74,15 @@ class Recorded:
         self._record()
 
     def __call__(self) -> Tensor:
-        if self.fixed.state.seen >= self.fixed.state.reach:
-            self.fixed.widen()
-            with aside(self.stream):
-                self.fixed.step()  # for what is compiled anew for more tokens
-            self._record()
-        self.graph.replay()
-        self.fixed.state.seen += 1
-        return self.fixed.chosen.clone()
+        with torch.cuda.device(self.stream.device):
+            if self.fixed.state.seen >= self.fixed.state.reach:
+                self.fixed.widen()
+                with aside(self.stream):
+                    self.fixed.step()  # for what is compiled anew for more tokens
+                self._record()
+            self.graph.replay()
+            self.fixed.state.seen += 1
+            return self.fixed.chosen.clone()
 
     def _record(self) -> None:
         self.graph = torch.cuda.CUDAGraph()
@@ -78,19 +90,45 @@ class Recorded:
             self.fixed.move(self.fixed.step())
 
 
-def recorded(model: "Model", state: State, pick: Pick, draws: Tensor, chosen: Tensor) -> Recorded | None:
-    """The rest of the steps, recorded; None where they cannot be, or where it does not pay."""
-    if chosen.device.type != "cuda" or draws.shape[1] < LEAST or not fixable(model, state):
+def recorded(
+    model: "Model", state: State, pick: Pick, draws: Tensor, chosen: Tensor, compile: bool = False
+) -> Recorded | None:
+    """The rest of the steps, recorded; None where they cannot be, or where it does not pay.
+
+    `compile` builds kernels for the layers, which takes tens of seconds the first time. Raises ValueError where steps
+    that would be compiled cannot be recorded.
+    """
+    possible = chosen.device.type == "cuda" and fixable(model, state)
+    if compile and not possible:
+        raise ValueError(f"compile: {_REFUSED}")
+    if not possible or draws.shape[1] < LEAST:
         return None
-    fixed, stream = Fixed(model, state, pick, draws, chosen), torch.cuda.Stream()
-    fixed.widen()
-    with aside(stream):
-        fixed.step()
-        waits = _waits(fixed.step)
-    if waits:
-        state.place = None
-        return None
-    return Recorded(fixed, stream)
+    with torch.cuda.device(chosen.device):
+        fixed, stream = Fixed(model, state, pick, draws, chosen, compile), torch.cuda.Stream()
+        fixed.widen()
+        with aside(stream):
+            fixed.step()
+            waits = _waits(fixed.step)
+        if not waits:
+            return Recorded(fixed, stream)
+    if compile:
+        raise ValueError(f"compile: {_REFUSED}")
+    state.place = None
+    return None
+
+
+@contextmanager
+def compiled(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, layers are compiled; then as they were. What was compiled is kept."""
+    before = [(layer, layer._compiled_call_impl) for layer in layers]
+    for layer, _ in before:
+        layer.compile(dynamic=False, options=TUNED)
+    try:
+        with torch._dynamo.config.patch(recompile_limit=SHAPES):
+            yield
+    finally:
+        for layer, call in before:
+            layer._compiled_call_impl = call
 
 
 @contextmanager

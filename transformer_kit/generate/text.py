@@ -20,6 +20,7 @@ def complete(
     samplers: Sequence[object] = (),
     seed: int | None = None,
     stop: Sequence[int] = (),
+    compile: bool = False,
 ) -> Iterator[str]:
     """The text that continues `prompt`, in pieces of whole characters; joined they are what `decode` says of all.
 
@@ -38,6 +39,7 @@ def complete(
         seed=seed,
         stop=[*ends, *stop],
         vocab=tokenizer.vocab_size,
+        compile=compile,
     )
     return _pieces(steps, TextStream(tokenizer))
 

@@ -94,9 +94,10 @@ def _residual(part: ModelPart) -> Iterator[nn.Module]:
 
 def _fill_matrix(module: nn.Linear | nn.Embedding, name: str, init: Init, residual: bool, seed: int) -> None:
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    weight = torch.empty(module.weight.shape)  # float32 on the CPU, whatever the model has, so that seeds carry over
-    init.fill(weight, residual=residual, generator=generator)
+    with torch.device("cpu"):  # and float32, whatever the model has, so that seeds carry over
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        weight = torch.empty(module.weight.shape)
+        init.fill(weight, residual=residual, generator=generator)
     module.weight.copy_(weight)
     if isinstance(module, nn.Linear) and module.bias is not None:
         module.bias.zero_()

@@ -1,0 +1,26 @@
+"""Where a command computes, and in what type."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+
+def placed(device: str, dtype: str | None) -> "tuple[torch.device, torch.dtype | None]":
+    """What `--device` and `--dtype` name. Raises BadParameter for what is not there."""
+    import torch
+
+    from transformer_kit.spec.schema import Hardware
+    from transformer_kit.train.errors import TrainError
+    from transformer_kit.train.precision import place
+
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype is not None and dtype not in kinds:
+        raise typer.BadParameter(f"--dtype must be one of {', '.join(kinds)}, got {dtype}")
+    try:
+        where = place(Hardware(device=device)).device
+    except TrainError as error:
+        raise typer.BadParameter(str(error).replace("hardware.device", "--device")) from None
+    return where, None if dtype is None else kinds[dtype]
