@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.shapes import Shapes, listed
@@ -218,8 +218,14 @@ class _Meter(TorchDispatchMode):
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:
     if func._overloadpacket is FLASH:
-        return sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape)
+        return _attention_flops(*args[:3])
     if func._overloadpacket is FLASH_BACKWARD:  # dQ, dK, dV and dP: four products for the forward pass's two
-        return 2 * sdpa_flop_count(args[1].shape, args[2].shape, args[3].shape)
+        return 2 * _attention_flops(*args[1:4])
     formula = flop_registry.get(func._overloadpacket)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=out))
+
+
+def _attention_flops(q: Tensor, k: Tensor, v: Tensor) -> int:
+    """Scores and their product with the values; torch's own formula knows no grouped heads before 2.12."""
+    B, H, T, K = q.shape
+    return 2 * B * H * T * k.shape[2] * (K + v.shape[3])
