@@ -65,7 +65,7 @@ def _is_cpu(device: torch.device) -> bool:
 
 def _versions() -> dict[str, str | None]:
     found = {"python": sys.version.split()[0], "transformer_kit": _version("transformer_kit")}
-    return found | {name: _version(name) for name in PACKAGES}
+    return found | {name: _version(name) for name in PACKAGES} | {"torch": torch.__version__}  # with its build
 
 
 def _version(package: str) -> str | None:

@@ -120,7 +120,7 @@ def test_model_loss_is_the_mean_times_the_count_with_what_routers_add() -> None:
 def test_large_vocabulary_is_never_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
     tokens, targets = _batch()
-    monkeypatch.setattr("transformer_kit.model.model.rows_for", lambda vocabulary: 4)
+    monkeypatch.setattr("transformer_kit.model.model.rows_for", lambda vocabulary, tokens: 4)
     seen = []
     model.head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape[1]))
     model.loss(tokens, targets)[0].backward()

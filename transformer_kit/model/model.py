@@ -76,7 +76,7 @@ class Model(nn.Module):
         memory of a large vocabulary. The gradients of the result can be taken once.
         """
         x, context = self._features(tokens, segments, None)
-        rows = rows_for(self.spec.model.vocab_size)
+        rows = rows_for(self.spec.model.vocab_size, targets.numel())
         total = summed(self.head, x.flatten(0, 1), self.embedding.weight, targets.flatten(), rows)
         count = (targets != IGNORE).sum()
         return (total + count * torch.stack(context.losses).sum() if context.losses else total), count
