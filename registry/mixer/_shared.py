@@ -89,9 +89,9 @@ class KeyValues:
             self.k.index_copy_(2, context.place, k)
             self.v.index_copy_(2, context.place, v)
         else:
-            self.k[:, :, context.start : end] = k
-            self.v[:, :, context.start : end] = v
-        return self.k[:, :, :end], self.v[:, :, :end], end
+            self.k.narrow(2, context.start, context.length).copy_(k)
+            self.v.narrow(2, context.start, context.length).copy_(v)
+        return self.k.narrow(2, 0, end), self.v.narrow(2, 0, end), end
 
 
 class Ring:
@@ -175,6 +175,8 @@ class Temperature(nn.Module):
 class NoTemperature(nn.Module):
     """Leaves queries as they are."""
 
+    does_nothing = True
+
     def forward(self, q: Tensor, context: Context) -> Tensor:
         return q
 
@@ -194,6 +196,8 @@ class Gate(nn.Module):
 
 class NoGate(nn.Module):
     """Leaves heads' outputs as they are."""
+
+    does_nothing = True
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         return y

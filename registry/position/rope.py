@@ -38,7 +38,7 @@ class RoPE(Position):
         self.sense = -1.0 if options.reverse else 1.0
         self.scaling = site.build(options.scaling, Scaling)
         self.settled, self.gain = self.scaling.settled, self.scaling.gain
-        self.quarter = _half if options.pairing == "half" else _interleaved
+        self.halves = options.pairing == "half"
         self.key = ("rope", self.width, repr(options))
         if not 2 <= self.width <= site.d_model or self.width % 2:
             raise ValueError(
@@ -53,12 +53,17 @@ class RoPE(Position):
         return self._turn(q, cos, sin), self._turn(k, cos, sin)
 
     def _angles(self, context: Context, like: Tensor) -> tuple[Tensor, Tensor]:
+        """cos, and sin with the sign that a quarter turn gives a partner: (T, R), or (B, 1, T, R) for all heads."""
         frequency, factor = self._frequencies(context.start + context.length, context.positions.device)
         angle = context.positions[..., None].float() * frequency  # (T, R/2) or (B, T, R/2)
-        angle = torch.cat([angle, angle], dim=-1) if self.quarter is _half else angle.repeat_interleave(2, dim=-1)
+        cos, sin = angle.cos() * factor, angle.sin() * (self.sense * factor)
+        if self.halves:
+            cos, sin = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+        else:
+            cos, sin = cos.repeat_interleave(2, dim=-1), torch.stack([-sin, sin], dim=-1).flatten(-2)
         if angle.ndim == 3:
-            angle = angle[:, None]  # (B, 1, T, R): the same for all heads
-        return (angle.cos() * factor).type_as(like), (angle.sin() * (self.sense * factor)).type_as(like)
+            cos, sin = cos[:, None], sin[:, None]
+        return cos.type_as(like), sin.type_as(like)
 
     def _frequencies(self, length: int, device: torch.device) -> tuple[Tensor, float]:
         exponent = torch.arange(0, self.width, 2, device=device, dtype=torch.float32) / self.width
@@ -66,18 +71,12 @@ class RoPE(Position):
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.width == x.shape[-1]:
-            return x * cos + self.quarter(x) * sin
+            return x * cos + self._partner(x) * sin
         turned, passed = x[..., : self.width], x[..., self.width :]
-        return torch.cat([turned * cos + self.quarter(turned) * sin, passed], dim=-1)
+        return torch.cat([turned * cos + self._partner(turned) * sin, passed], dim=-1)
 
-
-def _half(x: Tensor) -> Tensor:
-    """Each pair (i, i + R/2), turned by a quarter."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([-second, first], dim=-1)
-
-
-def _interleaved(x: Tensor) -> Tensor:
-    """Each pair (2i, 2i + 1), turned by a quarter."""
-    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([-second, first], dim=-1).flatten(-2)
+    def _partner(self, x: Tensor) -> Tensor:
+        """Each channel's partner in its place: i + R/2 and i, or 2i + 1 and 2i, the other way around."""
+        if self.halves:
+            return x.roll(self.width // 2, dims=-1)
+        return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)

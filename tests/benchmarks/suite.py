@@ -83,10 +83,13 @@ def main() -> int:
         args.device
     ]
     chosen = [entry for entry in table if args.only in entry.title]
-    results = [_measure(entry, torch.device(args.device), dtype, args.threads) for entry in chosen]
+    results: list[Result] = []
+    draft = PAGES / f"{name}.draft"  # what is left when a run is cut short
+    for entry in chosen:
+        results.append(_measure(entry, torch.device(args.device), dtype, args.threads))
+        if not args.only:
+            draft.write_text("\n".join(_page(results)), "utf-8")
     if not args.only:
-        draft = PAGES / f"{name}.draft"
-        draft.write_text("\n".join(_page(results)), "utf-8")
         os.replace(draft, PAGES / f"{name}.md")
     return 0
 

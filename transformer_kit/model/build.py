@@ -16,6 +16,7 @@ from torch import nn
 from registry import core
 from registry.contracts import Init, ModelPart, Part, Site
 from registry.options import Group, Options
+from transformer_kit.model.bypass import bypass
 from transformer_kit.model.model import Model, spec_of
 from transformer_kit.model.unfilled import Unfilled
 from transformer_kit.spec.errors import Mark, Problem, SpecError
@@ -71,6 +72,7 @@ def _assembled(assembler: "_Assembler") -> Model:
     if assembler.problems:
         raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
     assert model is not None
+    bypass(model)
     return model
 
 
