@@ -27,8 +27,8 @@ from transformer_kit.spec.schema import Layers, RunSpec
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = "docs/reference"
-MEASURED = f"{REFERENCE}/performance.md"
-"""The page that another command writes: `python -m tests.benchmarks.suite`."""
+MEASURED = (f"{REFERENCE}/performance.md", f"{REFERENCE}/performance-gpu.md")
+"""The pages that another command writes: `python -m tests.benchmarks.suite`."""
 NOTE = "<!-- Written by `python -m docs.generate`; do not edit. -->"
 TABLE = ("<!-- parts: written by `python -m docs.generate` -->", "<!-- /parts -->")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -38,7 +38,7 @@ def main() -> int:
     """Write every page, or with `--check` compare them; the number to exit with."""
     written = pages()
     stale = [path for path, text in written.items() if _read(path) != text]
-    known = {ROOT / p for p in (*written, MEASURED)}
+    known = {ROOT / p for p in (*written, *MEASURED)}
     stray = [p.relative_to(ROOT) for p in (ROOT / REFERENCE).rglob("*.md") if p not in known]
     if "--check" in sys.argv[1:]:
         for path in [*stale, *map(str, stray)]:
