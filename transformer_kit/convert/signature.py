@@ -34,8 +34,9 @@ def difference(ours: Model, theirs: Model) -> str | None:
 
 def _attributes(thing: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
+    modules = getattr(thing, "_modules", {})  # which speak for themselves, also where a function stands before them
     for key, value in vars(thing).items():
-        if key.startswith("_") or key in IGNORED:
+        if key.startswith("_") or key in IGNORED or key in modules:
             continue
         if isinstance(value, (bool, int, float, str, tuple, list, type(None))):
             out[key] = value
