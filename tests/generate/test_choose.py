@@ -5,7 +5,7 @@ import torch
 
 from registry import core
 from registry.contracts import Sampler
-from transformer_kit.generate.choose import choose, uniforms
+from transformer_kit.generate.choose import built, choose, uniforms
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -62,6 +62,14 @@ def test_samplers_that_leave_nothing_are_named_as_the_cause() -> None:
 
     with pytest.raises(ValueError, match="samplers leave no token"):
         choose(torch.zeros(2, 3), [Nothing(Nothing.Options())], torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("samplers", [[], ["temperature"]])
+def test_a_row_whose_logits_are_not_numbers_is_named(samplers: list[str]) -> None:
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="logits for prompt 1 are not numbers"):
+        choose(logits, built(samplers), torch.zeros(3, dtype=torch.float64))
 
 
 def test_greedy_part_and_no_sampler_choose_the_same() -> None:

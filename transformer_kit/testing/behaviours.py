@@ -63,9 +63,9 @@ def decodes_as_it_reads(model: Model) -> None:
 def steps_of_fixed_shapes(model: Model) -> None:
     """Decoding steps whose shapes stay the same, as they are recorded on a GPU, give the logits of reading at once."""
     ids = tokens(model)
-    segments = torch.zeros_like(ids)
-    segments[1, :3] = PADDING
-    prompt = 5
+    segments = torch.full_like(ids, 3)
+    segments[1, :1] = PADDING
+    prompt = 2  # so that no ring is full yet
     for divided in (None, segments):
         state, expected = model.state(len(ids), LENGTH), model(ids, segments=divided).logits
         model(ids[:, :prompt], segments=None if divided is None else divided[:, :prompt], state=state)
