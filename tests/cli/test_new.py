@@ -100,3 +100,16 @@ def _is_used(kit: Kit, folder: Path) -> None:
     schema = json.loads((folder / "kit.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(yaml.parse(page.read_text(), "mine.yaml")[0])
     assert "acme.softsign" in kit("build", page).out
+
+
+def test_a_file_of_ones_own_is_not_taken_for_the_schema(kit: Kit, tmp_path: Path) -> None:
+    for text in ("MINE", "[1]", '{"title": "other"}'):
+        (tmp_path / "kit.schema.json").write_text(text)
+        done = kit("new", "model", "mine")
+        assert done.code != 0
+        assert "kit.schema.json" in done.err
+        assert (tmp_path / "kit.schema.json").read_text() == text
+        assert not (tmp_path / "mine.yaml").exists()
+    (tmp_path / "kit.schema.json").unlink()
+    assert kit("new", "model", "mine").code == 0
+    assert kit("new", "model", "other").code == 0

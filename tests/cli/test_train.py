@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
 
 from tests.cli.runner import RUN, Kit
 from transformer_kit.cli import progress
 from transformer_kit.cli.progress import Bar, _left
+from transformer_kit.model import folder
 from transformer_kit.train.report import Plan, Progress
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +61,21 @@ def test_resume_goes_on(kit: Kit, run_page: Path) -> None:
     assert wrong.code in (2, 3)
     assert "Traceback" not in wrong.err
     assert kit("train", run_page, "--resume", "--from", "out").code == 2
+    assert "--from" in kit("train", run_page, "--out", "new", "--allow-partial").err
+
+
+def test_a_page_without_a_model_trains_that_of_the_folder(kit: Kit, trained: Path, tmp_path: Path) -> None:
+    page = yaml.safe_load(RUN)
+    del page["model"]
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump(page))
+    assert "needs 'model'" in kit("train", "more.yaml", "--out", "more").err
+    for source, out in ((trained, "more"), (trained / "model", "again")):
+        assert kit("train", "more.yaml", "--out", out, "--from", source).code == 0
+    ours, theirs = (yaml.safe_load((f / "model" / "spec.yaml").read_text()) for f in (tmp_path / "more", trained))
+    assert ours["model"] == theirs["model"]
+    assert kit("train", "more.yaml", "--out", "more", "--resume").code == 0
+    changed = kit("train", "more.yaml", "--out", "other", "--from", trained, "--set", "model.dropout=0.5")
+    assert "model.dropout: 0.0, now 0.5" in changed.err
 
 
 def test_fine_tuning_asks_before_it_leaves_tensors_out(kit: Kit, trained: Path, run_page: Path) -> None:
@@ -83,6 +102,20 @@ def test_generate_continues_a_prompt(kit: Kit, trained: Path) -> None:
     assert whole.out == f"the {first['text']}\n"
 
 
+def test_a_text_is_written_in_another_type(kit: Kit, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: list[object] = []
+    load = folder.load
+
+    def noted(*given: Any, **settings: Any) -> Any:
+        model = load(*given, **settings)
+        kinds.append((model.embedding.weight.dtype, model.embedding.weight.device.type))
+        return model
+
+    monkeypatch.setattr(folder, "load", noted)
+    assert kit("generate", trained, "the ", "--max-new-tokens", 2, "--dtype", "bfloat16", "--device", "cpu").code == 0
+    assert kinds == [(torch.bfloat16, "cpu")]
+
+
 def test_sampler_flags_choose(kit: Kit, trained: Path) -> None:
     def text(*flags: object) -> str:
         done = kit("generate", trained, "the ", "--max-new-tokens", 20, "--seed", 1, "--json", *flags)
@@ -106,6 +139,9 @@ def test_sampler_flags_choose(kit: Kit, trained: Path) -> None:
         (["--max-new-tokens", "0"], "max_new_tokens"),
         (["--max-new-tokens", "100"], "max_seq_len"),
         (["--greedy", "--top-k", "3"], "--top-k"),
+        (["--device", "nowhere"], "--device: cannot use 'nowhere'"),
+        (["--dtype", "float7"], "--dtype must be one of float32, bfloat16, float16"),
+        (["--compile", "--device", "cpu"], "compile: only steps on a GPU"),
     ],
 )
 def test_generate_refuses_what_cannot_work(kit: Kit, trained: Path, flags: list[str], message: str) -> None:

@@ -1,7 +1,7 @@
 """What the tiny configurations leave at its default: other values of a family's keys, in and out; older files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("transformers")
 
 from tests.convert.references import reference, tokens
+from transformer_kit import Spec, build
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder, spec_of
@@ -72,6 +73,27 @@ def test_llama_turns_all_of_a_head(kind: str) -> None:
         spec_of(config)
     config["rope_parameters"]["partial_rotary_factor"] = 1.0
     assert spec_of(config).model.position.fraction == 1.0
+
+
+def test_gemma_3_does_not_bound_its_scores(tmp_path: Path) -> None:
+    """Its class passes over the key, which Gemma 2's heeds."""
+    config = {**reference("gemma3-text").config.to_dict(), "attn_logit_softcapping": 5.0}
+    with pytest.raises(ConvertError, match=r"attn_logit_softcapping: 5.0 changes the model"):
+        spec_of(config)
+    spec = spec_of({**config, "attn_logit_softcapping": None})
+    export(build(spec), tmp_path / "plain", family="gemma3_text")
+    for scores in _scores(bounded := json.loads(json.dumps(spec.resolved()))):
+        scores["softcap"] = 5.0
+    with pytest.raises(ConvertError, match="softcap"):
+        export(build(Spec.of(bounded)), tmp_path / "bounded", family="gemma3_text")
+
+
+def _scores(page: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping under a key `scores`."""
+    for key, value in page.items() if isinstance(page, dict) else enumerate(page if isinstance(page, list) else []):
+        if key == "scores":
+            yield value
+        yield from _scores(value)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from transformer_kit import Spec, build
-from transformer_kit.model.loss import IGNORE, summed
+from transformer_kit.model.loss import IGNORE, rows_for, summed
 from transformer_kit.model.model import Model
 
 V, D = 61, 16
@@ -115,6 +115,13 @@ def test_model_loss_is_the_mean_times_the_count_with_what_routers_add() -> None:
     torch.testing.assert_close(total / count, model(tokens, targets).loss)
     model.eval()
     assert model.loss(tokens, targets)[0] < total  # nothing is added where nothing learns
+
+
+def test_pieces_are_large_enough_to_be_fast_and_not_many() -> None:
+    assert rows_for(128_256, 1_000) == 512  # each of at least so many tokens
+    assert rows_for(256, 1_000) == 65_536  # or of 64 MiB of logits
+    assert rows_for(128_256, 16_384) == 2_048  # and eight at most
+    assert rows_for(128_256, 16_385) == 2_049
 
 
 def test_large_vocabulary_is_never_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

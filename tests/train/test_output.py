@@ -22,6 +22,38 @@ def test_a_folder_with_something_in_it_is_not_touched(spec: Callable[..., RunSpe
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+BEGUN = [".lock", ".probe", "tokenizer.json", "tokenizer_config.json", "origin.json", ".run.yaml.draft"]
+
+
+@pytest.mark.parametrize("count", range(1, len(BEGUN) + 1))
+def test_a_folder_whose_run_was_killed_before_it_began_is_free(
+    spec: Callable[..., RunSpec], tmp_path: Path, count: int
+) -> None:
+    for name in BEGUN[:count]:
+        (tmp_path / name).write_text("half of")
+    with pytest.raises(OutputError, match="leave --resume out to start one"):
+        run(spec(train={"steps": 1}), tmp_path, resume=True)
+    assert run(spec(train={"steps": 1}), tmp_path).step == 1
+
+
+def test_files_that_look_like_a_runs_are_not_touched_where_no_run_was(
+    spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("precious")
+    with pytest.raises(OutputError, match="not empty; choose another folder"):
+        run(spec(), tmp_path)
+
+
+def test_a_run_that_is_refused_leaves_no_folder(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        run(spec(data={"type": "text", "paths": "nothing.txt"}), tmp_path / "deep" / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="nothing"):
+        run(spec(data={"type": "text", "paths": "nothing.txt"}), tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_run_that_is_there_offers_to_go_on(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     run(spec(train={"steps": 1}), tmp_path / "out")
     with pytest.raises(OutputError, match="go on with it by --resume"):

@@ -33,7 +33,7 @@ def new(
 ) -> None:
     """Write a commented file to start from: a model's page, a run's page, or a plugin with one part and its test.
 
-    A page gets the JSON schema of pages beside it, so that editors complete it. Nothing that exists is replaced.
+    A page gets the JSON schema of pages beside it, so that editors complete it. Nothing else that exists is replaced.
 
     Example: `kit new run my-run`, then `kit check my-run.yaml` and `kit train my-run.yaml`
     """
@@ -51,16 +51,28 @@ def new(
 def _page(kind: Kind, name: str, folder: Path) -> tuple[list[Path], str]:
     from transformer_kit.spec.json_schema import json_schema
 
+    made = json_schema()
     name = name.removesuffix(".yaml")
     if not _PAGE.fullmatch(name):
         raise typer.BadParameter(f"must be a name of letters, digits, '.', '_' and '-', got '{name}'")
     target, schema = folder / f"{name}.yaml", folder / SCHEMA
     _refuse(target)
+    if schema.exists() and not _is_titled(schema, made["title"]):
+        raise FileExistsError(17, "exists already and is no schema of pages; move it away", str(schema))
     text = _filled((TEMPLATES / f"{kind}.yaml").read_text("utf-8"), {"schema": SCHEMA, "name": name})
-    write(schema, codec.dumps(json_schema(), indent=1) + "\n", replace=True)
+    write(schema, codec.dumps(made, indent=1) + "\n", replace=True)
     write(target, text)
     verb = "check" if kind is Kind.model else "train"
     return [target, schema], f"kit {verb} {target}"
+
+
+def _is_titled(path: Path, title: object) -> bool:
+    """Whether a file is a JSON schema with this title."""
+    try:
+        found = codec.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("title") == title
 
 
 def _plugin(name: str, folder: Path) -> tuple[list[Path], str]:

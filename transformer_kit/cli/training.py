@@ -43,6 +43,8 @@ def train(
     """
     if resume and source is not None:
         raise typer.BadParameter("--resume goes on with what the run started from; leave --from out")
+    if allow_partial and source is None:
+        raise typer.BadParameter("--allow-partial says what may be left out of a trained folder; name it by --from")
     folder = out or Path("runs") / Path(run).stem
     again = _again(run, sets or [], folder)
     try:
@@ -65,7 +67,7 @@ def _run(
     from transformer_kit.spec.read import read_run
     from transformer_kit.train.launch import run as launch
 
-    spec = read_run(run, sets)
+    spec = read_run(run, sets, _trained(folder, resume, source))
     path = files.locate(run)
     base = Path() if path.is_relative_to(files.shipped()) else path.parent
     report = reporter(as_json=as_json)
@@ -78,6 +80,14 @@ def _run(
     finally:
         report.close()
     return spec, result
+
+
+def _trained(folder: Path, resume: bool, source: Path | None) -> Path | None:
+    """The page whose model is trained where the run's own page describes none."""
+    from transformer_kit.model.folder import SPEC, model_folder
+
+    page = folder / "run.yaml" if resume else None if source is None else model_folder(source) / SPEC
+    return page if page is not None and page.is_file() else None
 
 
 def _data(result: "Result") -> dict[str, object]:

@@ -15,10 +15,11 @@ ABANDONED = 24 * 3600.0
 
 
 def cache_folder(chosen: Path | None = None) -> Path:
-    """Where caches live: `chosen`, else $TRANSFORMER_KIT_CACHE, else ~/.cache/transformer_kit."""
+    """Where caches live: `chosen`, else $TRANSFORMER_KIT_CACHE, else transformer_kit in $XDG_CACHE_HOME or ~/.cache."""
     if chosen is not None:
         return chosen.expanduser()
-    return Path(os.environ.get(VARIABLE) or "~/.cache/transformer_kit").expanduser()
+    named = os.environ.get(VARIABLE)
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "transformer_kit")).expanduser()
 
 
 @contextmanager

@@ -81,11 +81,8 @@ def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) ->
     for sampler in samplers:
         narrowed = sampler.apply(narrowed)
     best, likeliest = narrowed.max(dim=-1)  # (B,) twice
-    wrong = (~best.isfinite()).long()  # NOTHING
-    if samplers:
-        wrong = wrong * (1 + (~logits.amax(dim=-1).isfinite()).long())  # UNUSABLE
-    else:
-        wrong = wrong * UNUSABLE
+    why = torch.where(logits.amax(dim=-1).isfinite(), NOTHING, UNUSABLE)
+    wrong = torch.where(best.isfinite(), 0, why)
     if uniform is None:
         return torch.stack([likeliest, wrong])
     cumulative = narrowed.double().softmax(dim=-1).cumsum(dim=-1)  # (B, V)

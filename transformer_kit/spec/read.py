@@ -47,17 +47,27 @@ def read(spec: str | Path, sets: Sequence[str] = ()) -> Spec:
     return checked(tree, kind, start, notes)
 
 
-def read_run(spec: str | Path, sets: Sequence[str] = ()) -> RunSpec:
-    """The run spec in a file, or of a name. Raises SpecError when the page holds a model only."""
-    tree, start, notes = tree_of(spec, sets)
+def read_run(spec: str | Path, sets: Sequence[str] = (), trained: Path | None = None) -> RunSpec:
+    """The run spec in a file, or of a name; its model is that of the page `trained` where it describes none itself.
+
+    Raises SpecError when the page holds a model only.
+    """
+    tree, start, notes = tree_of(spec, sets, trained)
     return checked(tree, RunSpec, start, notes)
 
 
-def tree_of(spec: str | Path, sets: Sequence[str] = ()) -> tuple[Table, Mark, list[str]]:
-    """The page's values with all it builds on and `sets` applied, its start, and notes. Raises SpecError."""
+def tree_of(spec: str | Path, sets: Sequence[str] = (), trained: Path | None = None) -> tuple[Table, Mark, list[str]]:
+    """The page's values with all it builds on and `sets` applied, its start, and notes. Raises SpecError.
+
+    What the page says nothing of, its model and its plugins, is taken from the page `trained`.
+    """
     path = files.locate(spec)
     notes: list[str] = []
     tree, start = files.load(path, notes)
+    if trained is not None and "model" not in tree:
+        known, _ = files.load(trained, notes)
+        for key in {"model", "plugins"} & known.keys() - tree.keys():
+            tree.take(key, known, known[key])
     wrong: list[Problem] = []
     for assignment in sets:
         try:

@@ -22,6 +22,8 @@ from safetensors import SafetensorError
 from transformer_kit.train.errors import OutputError
 
 LOCK, PROBE = ".lock", ".probe"
+BEGUN = re.compile(r"\.lock|\.probe|tokenizer.*\.json|origin\.json|\.run\.yaml\.draft")
+"""What a run has written before its page is there: one that was killed by then has done nothing worth keeping."""
 
 
 class Layout:
@@ -37,6 +39,8 @@ class Layout:
         self.samples = folder / "samples"
         self.model = folder / "model"
         self.plot = folder / "loss.png"
+        self.made: list[Path] = []
+        """Folders that were made for it, the innermost first."""
 
 
 def claim(folder: Path, *, resume: bool) -> Layout:
@@ -46,9 +50,10 @@ def claim(folder: Path, *, resume: bool) -> Layout:
         raise OutputError(f"{folder} is a file; choose a folder for the run")
     if resume and not layout.page.is_file():
         raise OutputError(f"{folder} holds no run to resume (no {layout.page.name}); leave --resume out to start one")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    if not resume and folder.is_dir() and not _is_free(folder):
         hint = "go on with it by --resume, or choose" if layout.page.is_file() else "choose"
         raise OutputError(f"{folder} exists and is not empty; {hint} another folder")
+    layout.made = [path for path in (folder, *folder.parents) if not path.exists()]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _probe(folder)
@@ -74,6 +79,22 @@ def lock(layout: Layout) -> Iterator[None]:
             yield
         finally:
             (layout.folder / LOCK).unlink(missing_ok=True)
+            _leave(layout)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is in the folder, or only what a run left that was killed before its page was there."""
+    names = {path.name for path in folder.iterdir()}
+    return not names or (LOCK in names and all(map(BEGUN.fullmatch, names)))
+
+
+def _leave(layout: Layout) -> None:
+    """Take away the folders that were made for a run which came to nothing."""
+    for path in layout.made:
+        try:
+            path.rmdir()
+        except OSError:  # it holds something
+            return
 
 
 def check_space(folder: Path, checkpoint_bytes: int, keep: int) -> str | None:
