@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from transformer_kit import diagnosis
+from transformer_kit import diagnosis, machine
 
 CPU = torch.device("cpu")
 
@@ -65,14 +65,14 @@ def test_cores_and_limits_are_read_where_linux_keeps_them(tmp_path: Path, monkey
     (tmp_path / "meminfo").write_text("MemTotal:  2048 kB\nMemAvailable: 1024 kB\n")
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "memory.max").write_text("1048576\n")
-    monkeypatch.setattr(diagnosis, "_PROC", tmp_path)
-    monkeypatch.setattr(diagnosis, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
     assert diagnosis._physical() == 4
     assert diagnosis._quota() == 1.5
-    assert diagnosis._memory() == {"total": 2**21, "free": 2**20, "limit of the container": 2**20}
+    assert machine.memory() == {"total": 2**21, "free": 2**20, "limit of the container": 2**20}
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert diagnosis._quota() is None
-    monkeypatch.setattr(diagnosis, "_PROC", tmp_path / "nowhere")
+    monkeypatch.setattr(machine, "PROC", tmp_path / "nowhere")
     assert diagnosis._physical() is None
 
 

@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,9 +27,6 @@ KERNELS = {
 EXAMPLE = 124e6
 """Parameters of the model by which arithmetic is made plain: GPT-2, small."""
 
-_CGROUP = Path("/sys/fs/cgroup")
-_PROC = Path("/proc")
-
 
 def examine(plugins: dict[str, Any]) -> dict[str, Any]:
     """Everything worth knowing, as plain values: sections, and `advice`, what to do about it, in sentences."""
@@ -44,7 +40,7 @@ def examine(plugins: dict[str, Any]) -> dict[str, Any]:
             "device": str(device),
         },
         "threads": _threads(),
-        "memory": _memory(),
+        "memory": machine.memory(),
         "accelerators": [_gpu(i) for i in range(torch.cuda.device_count())],
         "precision": {
             "bfloat16 in hardware": has_fast_bfloat16(device),
@@ -90,44 +86,22 @@ def _threads() -> dict[str, int | float | None]:
 
 def _physical() -> int | None:
     """Cores, counting those once that run several threads; None where Linux does not tell."""
-    blocks = _read(_PROC / "cpuinfo").strip().split("\n\n")
-    fields = [dict(_pairs(block)) for block in blocks]
+    blocks = machine.read(machine.PROC / "cpuinfo").strip().split("\n\n")
+    fields = [dict(machine.pairs(block)) for block in blocks]
     cores = {(f["physical id"], f["core id"]) for f in fields if "physical id" in f and "core id" in f}
     return len(cores) or None
 
 
 def _quota() -> float | None:
     """Cores' worth of time that a control group grants; None when it grants all."""
-    words = _read(_CGROUP / "cpu.max").split()
+    words = machine.read(machine.CGROUP / "cpu.max").split()
     if len(words) != 2:
-        words = [_read(_CGROUP / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        words = [machine.read(machine.CGROUP / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
     try:
         granted, period = (float(word) for word in words)
     except ValueError:  # `max`, or no such file
         return None
     return granted / period if granted > 0 and period > 0 else None
-
-
-def _memory() -> dict[str, int | None]:
-    """Bytes of the machine's memory, and what a control group grants of them."""
-    fields = dict(_pairs(_read(_PROC / "meminfo")))
-    total, free = (int(fields[k].split()[0]) * 1024 if k in fields else None for k in ("MemTotal", "MemAvailable"))
-    limit = _read(_CGROUP / "memory.max").strip()
-    return {"total": total, "free": free, "limit of the container": int(limit) if limit.isdigit() else None}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _pairs(text: str) -> Iterator[tuple[str, str]]:
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            yield name.strip(), value.strip()
 
 
 def _gpu(index: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What this machine can do at best: multiplications and bytes read per second, and its name for reports.
+"""What this machine can do at best: multiplications and bytes read per second, its memory, and its name for reports.
 
     matmul_peak("cpu", torch.float32), read_bandwidth("cpu"), name()
 
@@ -9,7 +9,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,8 @@ LARGEST = 8192
 READ = 256 * 1024**2
 """Bytes read to measure bandwidth: more than caches hold."""
 
-_CPUINFO = Path("/proc/cpuinfo")
+PROC = Path("/proc")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def matmul_peak(device: str | torch.device, dtype: torch.dtype, budget: float = BUDGET) -> float:
@@ -62,9 +63,42 @@ def name(device: str | torch.device = "cpu") -> str:
     return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
+def memory() -> dict[str, int | None]:
+    """Bytes of the machine's memory, and what a control group grants of them; None where the system does not tell."""
+    fields = dict(pairs(read(PROC / "meminfo")))
+    total, free = (int(fields[k].split()[0]) * 1024 if k in fields else None for k in ("MemTotal", "MemAvailable"))
+    limit = read(CGROUP / "memory.max").strip()
+    return {"total": total, "free": free, "limit of the container": int(limit) if limit.isdigit() else None}
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a process can still have on `device`, at most; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    if device.type != "cpu":
+        return None
+    found = memory()
+    return min((b for b in (found["free"], found["limit of the container"]) if b is not None), default=None)
+
+
+def read(path: Path) -> str:
+    """The text of a file of the system's; nothing where there is none."""
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Lines of the form `name: value`."""
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            yield key.strip(), value.strip()
+
+
 def _processor() -> str:
-    listed = _CPUINFO.read_text("utf-8", errors="replace") if _CPUINFO.is_file() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", listed, re.MULTILINE)
+    found = re.search(r"^model name\s*:\s*(.+)$", read(PROC / "cpuinfo"), re.MULTILINE)
     if found:
         return found[1].strip()
     return _brand() or platform.processor() or platform.machine() or "unknown processor"

@@ -69,9 +69,19 @@ RUNS = {
     "binary corpus": (RUN.replace("corpus.txt", "binary.txt"), "binary.txt"),
     "sequence longer than the model's": (RUN.replace("seq_len: 16", "seq_len: 64"), "max_seq_len"),
     "broken line": (JSONL, "broken.jsonl"),
+    "prompt of nothing": (RUN.replace("the ", ""), "must have 1 to 31 tokens"),
+    "momentum that is none": (RUN.replace("adamw, lr: 1e-3", "sgd, lr: 1e-3, nesterov: true"), "needs a momentum"),
+    "nothing to freeze": (RUN.replace("{steps: 4", "{freeze: [layer.0.*], steps: 4"), "named like 'layer.0.*'"),
+    "no such device": (RUN.replace("{peak", "{device: abacus, peak"), "cannot use 'abacus'"),
+    "not UTF-8": (RUN.replace("corpus.txt", "latin.txt"), "must be UTF-8"),
+    "no tokenizer's file": (RUN + "tokenizer: {type: bpe, file: broken.jsonl}\n", "not a tokenizer's file"),
     "no optimizer": (RUN.replace("optimizer: {type: adamw, lr: 1e-3}\n", ""), "optimizer"),
     "absurd learning rate": (RUN.replace("1e-3", "-1"), "must be more than 0"),
 }  # fmt: skip
+
+
+ONLY_READING_TELLS = {"corpus shorter than a sequence", "broken line"}
+"""What is found only when the whole corpus is read, which `kit check` does not."""
 
 
 @pytest.mark.parametrize("what", RUNS)
@@ -82,13 +92,17 @@ def test_bad_runs(kit: Kit, run_page: Path, tmp_path: Path, what: str) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "broken.jsonl").write_text('{"text": "good"}\n{"text": \n')
+    (tmp_path / "latin.txt").write_bytes("déjà vu".encode("latin-1"))
     done = kit("train", run_page, "--out", "out", "--json")
     assert done.code == 2
     (error, *others) = json.loads(done.out.splitlines()[-1])["errors"]
     assert message in error["text"] + error["path"]
+    assert (error["file"], error["line"] > 0) == ("run.yaml", True)
     assert not others
     assert "Traceback" not in done.out + done.err
     assert not (tmp_path / "out").exists()
+    if what not in ONLY_READING_TELLS:
+        assert kit("check", run_page, "--json").json() == [error]
 
 
 def test_set_to_nowhere(kit: Kit, page: Path) -> None:

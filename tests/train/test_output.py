@@ -9,8 +9,10 @@ import pytest
 
 from tests.train.runs import Recorder, records
 from transformer_kit.model.folder import load
+from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.schema import Hardware, RunSpec
-from transformer_kit.train import OutputError, TrainError, output, run
+from transformer_kit.train import OutputError, assemble, output, run
+from transformer_kit.train.errors import RoomError
 from transformer_kit.train.output import Layout, check_space, claim, lock
 from transformer_kit.train.precision import place
 
@@ -139,21 +141,48 @@ def test_metrics_are_complete(spec: Callable[..., RunSpec], recorder: Recorder, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train": {"seq_len": 17}}, r"train.seq_len must be at most model.max_seq_len \(16\), got 17"),
-        ({"model": {"vocab_size": 200}}, r"model.vocab_size must be at least the tokenizer's \(257\), got 200"),
-        ({"sample": {"prompt": ""}}, "sample.prompt must have 1 to 15 tokens"),
-        ({"sample": {"prompt": "x" * 16}}, "sample.prompt must have 1 to 15 tokens .* got 16"),
+        ({"train": {"seq_len": 17}}, r"train.seq_len: must be at most model.max_seq_len \(16\), got 17"),
+        ({"model": {"vocab_size": 200}}, r"model.vocab_size: must be at least the tokenizer's \(257\), got 200"),
+        ({"sample": {"prompt": ""}}, "sample.prompt: must have 1 to 15 tokens"),
+        ({"sample": {"prompt": "x" * 16}}, "sample.prompt: must have 1 to 15 tokens .* got 16"),
         ({"optimizer": {"type": "sgd", "lr": 0.1, "nesterov": True}}, "optimizer: nesterov needs a momentum"),
-        ({"hardware": {"device": "cuda:77"}}, "hardware.device: cannot use 'cuda:77'"),
+        ({"hardware": {"device": "cuda:77"}}, "hardware.device: cannot use 'cuda:77' here"),
         ({"hardware": {"device": "abacus"}}, "hardware.device: cannot use 'abacus'"),
-        ({"hardware": {"device": "meta"}}, "nothing can be trained on 'meta'"),
-        ({"train": {"freeze": ["no.such.*"]}}, "no parameter is named like 'no.such.*'"),
-        ({"train": {"freeze": ["*"]}}, "every parameter is frozen"),
+        ({"hardware": {"device": "meta"}}, "hardware.device: nothing can be trained on 'meta'"),
+        ({"train": {"freeze": ["no.such.*"]}}, "train.freeze: no parameter is named like 'no.such.*'"),
+        ({"train": {"freeze": ["*"]}}, "train.freeze: every parameter is frozen"),
     ],
 )
 def test_what_cannot_run_is_refused_and_leaves_nothing(
     spec: Callable[..., RunSpec], tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
-    with pytest.raises(TrainError, match=words):
+    with pytest.raises(SpecError, match=words) as caught:
         run(spec(**changes), tmp_path / "out")
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert len(caught.value.problems) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_that_is_wrong_is_said_at_once(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    wrong = spec(
+        train={"seq_len": 17, "freeze": ["no.such.*"]},
+        optimizer={"type": "sgd", "lr": 0.1, "nesterov": True},
+        data={"type": "text", "paths": ["nowhere.txt"]},
+        hardware={"device": "abacus"},
+        model={"vocab_size": 200},
+        sample={"prompt": ""},
+    )
+    with pytest.raises(SpecError) as caught:
+        run(wrong, tmp_path / "out")
+    assert {problem.mark.path for problem in caught.value.problems} == {
+        *("train.seq_len", "train.freeze", "optimizer", "data", "hardware.device", "model.vocab_size"),
+        "sample.prompt",
+    }
+
+
+def test_weights_that_memory_cannot_hold_are_never_allocated(
+    spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "free_memory", lambda device: 2**16)
+    with pytest.raises(RoomError, match=r"weights and gradients take .* KiB, cpu has 64 KiB free"):
+        run(spec(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -22,6 +22,7 @@ CODES = {
     "transformer_kit.train.errors.OutputError": ENVIRONMENT,
     "transformer_kit.train.errors.CheckpointError": ENVIRONMENT,
     "transformer_kit.train.errors.Diverged": FAILED,
+    "transformer_kit.train.errors.RoomError": FIT,
     "registry.core.BrokenPart": ENVIRONMENT,
     "registry.core.RegistryError": USAGE,
     "safetensors._safetensors_rust.SafetensorError": ENVIRONMENT,

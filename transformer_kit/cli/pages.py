@@ -2,13 +2,16 @@
 
 import json as codec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from transformer_kit.cli import names
 from transformer_kit.cli.failures import GOOD, Failure, failure
 from transformer_kit.cli.output import Json, emit, fail, note, say
+
+if TYPE_CHECKING:
+    from transformer_kit.spec.schema import Spec
 
 SpecArgument = Annotated[
     str,
@@ -30,6 +33,8 @@ def check(
 ) -> None:
     """Read pages and assemble their models, without memory for weights; print everything that is wrong.
 
+    Of a run, its data and its tokenizer are looked at too, and whether its options can work on this model.
+
     Example: `kit check my-model.yaml --set model.d_model=64`
     """
     failures = [found for spec in specs if (found := _wrong(spec, sets or [])) is not None]
@@ -44,16 +49,28 @@ def check(
 
 def _wrong(spec: str, sets: list[str]) -> Failure | None:
     from transformer_kit.model.build import assemble_distinct
+    from transformer_kit.spec.files import base
     from transformer_kit.spec.read import read
 
     try:
         page = read(spec, sets)
         assemble_distinct(page)
+        _check_run(page, base(spec))
     except (ValueError, OSError) as error:
         return failure(error)
     for text in page._source.notes:
         note(text)
     return None
+
+
+def _check_run(page: "Spec", folder: Path) -> None:
+    """What a run's page says beyond its model: data, tokenizer, what learns."""
+    from transformer_kit.spec.schema import RunSpec
+
+    if isinstance(page, RunSpec):
+        from transformer_kit.train import preflight
+
+        preflight.check(page, folder)
 
 
 def explain(

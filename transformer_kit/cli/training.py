@@ -68,14 +68,12 @@ def _run(
     from transformer_kit.train.launch import run as launch
 
     spec = read_run(run, sets, _trained(folder, resume, source))
-    path = files.locate(run)
-    base = Path() if path.is_relative_to(files.shipped()) else path.parent
     report = reporter(as_json=as_json)
     for text in spec._source.notes:
         report.note(text)
     try:
         result = launch(
-            spec, folder, base=base, resume=resume, source=source, allow_partial=allow_partial, report=report
+            spec, folder, base=files.base(run), resume=resume, source=source, allow_partial=allow_partial, report=report
         )
     finally:
         report.close()

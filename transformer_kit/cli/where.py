@@ -13,7 +13,6 @@ def placed(device: str, dtype: str | None) -> "tuple[torch.device, torch.dtype |
     import torch
 
     from transformer_kit.spec.schema import Hardware
-    from transformer_kit.train.errors import TrainError
     from transformer_kit.train.precision import place
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -21,6 +20,6 @@ def placed(device: str, dtype: str | None) -> "tuple[torch.device, torch.dtype |
         raise typer.BadParameter(f"--dtype must be one of {', '.join(kinds)}, got {dtype}")
     try:
         where = place(Hardware(device=device)).device
-    except TrainError as error:
-        raise typer.BadParameter(str(error).replace("hardware.device", "--device")) from None
+    except ValueError as error:
+        raise typer.BadParameter(f"--device: {error}") from None
     return where, None if dtype is None else kinds[dtype]

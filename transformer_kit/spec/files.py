@@ -35,6 +35,12 @@ def locate(spec: str | Path) -> Path:
     raise SpecError([Problem(Mark(_short(path)), f"{what}; specs that come with the kit: {', '.join(known)}")])
 
 
+def base(spec: str | Path) -> Path:
+    """The folder that paths in a page start from: the page's own; where the user stands for a shipped one."""
+    path = locate(spec)
+    return Path() if path.is_relative_to(shipped()) else path.parent
+
+
 def page(path: Path) -> tuple[Table, Mark]:
     """The mapping in one file, as written. Raises SpecError."""
     file = _short(path)

@@ -2,28 +2,27 @@
 
 import random
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from registry import core
-from registry.contracts import Objective, Tracker
-from registry.options import Options
+from registry.contracts import Objective, Schedule, Tracker
+from transformer_kit.machine import free_memory
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
 from transformer_kit.model.recompute import recompute
+from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec, Spec
 from transformer_kit.train import snapshot
 from transformer_kit.train.corpus import Corpus
-from transformer_kit.train.errors import TrainError
+from transformer_kit.train.errors import RoomError
 from transformer_kit.train.finetune import freeze, start_from
 from transformer_kit.train.loop import Run
 from transformer_kit.train.metrics import Metrics
-from transformer_kit.train.output import Layout, check_space
+from transformer_kit.train.output import Layout, check_space, size
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.report import Plan, Reporter
 from transformer_kit.train.resume import identity, machine
@@ -31,15 +30,14 @@ from transformer_kit.train.sample import writer
 from transformer_kit.train.snapshot import Header
 from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
 
-T = TypeVar("T")
-
 
 def sequence_length(spec: RunSpec) -> int:
-    """Tokens of a training sequence. TrainError when it is more than the model takes."""
+    """Tokens of a training sequence. SpecError when it is more than the model takes."""
     limit = spec.model.max_seq_len
     wanted = limit if spec.train.seq_len is None else spec.train.seq_len
-    if wanted > limit:
-        raise TrainError(f"train.seq_len must be at most model.max_seq_len ({limit}), got {wanted}")
+    with at(spec, "train", "seq_len"):
+        if wanted > limit:
+            raise ValueError(f"must be at most model.max_seq_len ({limit}), got {wanted}")
     return wanted
 
 
@@ -62,18 +60,21 @@ def assemble(
 ) -> Run:
     """A run at step 0: the model with its first weights, or those of the trained folder `source`."""
     _seed(spec.train.seed)
+    twin = _twin(spec, placement)
     model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
-    freeze(model, spec.train.freeze)
+    with at(spec, "train", "freeze"):
+        freeze(model, spec.train.freeze)
     if spec.hardware.recompute:
         recompute(model)
     if spec.hardware.compile:
         _compile(model)
-    objective = _part(spec.objective)
-    optimizer = _named("optimizer", lambda: spec.optimizer.part(spec.optimizer).make(model))
+    objective, schedule = parts(spec)
+    with at(spec, "optimizer"):
+        optimizer = spec.optimizer.part(spec.optimizer).make(model)
     trackers = _trackers(spec, layout)
-    meter = _meter(spec, objective, placement, report)
+    meter = _meter(spec, twin, objective, placement, report)
     _note_space(spec, model, layout, report)
     return Run(
         spec=spec,
@@ -82,7 +83,7 @@ def assemble(
         model=model,
         objective=objective,
         optimizer=optimizer,
-        schedule=_part(spec.schedule),
+        schedule=schedule,
         corpus=corpus,
         header=Header(0, identity(spec), corpus.fingerprints, machine(placement), 0.0),
         meter=meter,
@@ -109,16 +110,13 @@ def plan(run: Run) -> Plan:
     )
 
 
-def _part(options: Options) -> Any:
-    """The part that `options` describe; a TrainError that begins with its family when they cannot work."""
-    return _named(options.part.family, lambda: options.part(options))
-
-
-def _named(what: str, make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except ValueError as error:
-        raise TrainError(f"{what}: {error}") from error
+def parts(spec: RunSpec) -> tuple[Objective, Schedule]:
+    """What is minimised, and the learning rate over the run. SpecError when their options cannot work."""
+    with at(spec, "objective"):
+        objective = spec.objective.part(spec.objective)
+    with at(spec, "schedule"):
+        schedule = spec.schedule.part(spec.schedule)
+    return objective, schedule
 
 
 def _trackers(spec: RunSpec, layout: Layout) -> list[Tracker]:
@@ -127,13 +125,27 @@ def _trackers(spec: RunSpec, layout: Layout) -> list[Tracker]:
     names = {options.part.name for options in chosen}
     always = RunSpec.model_fields["trackers"].default
     chosen += [core.get("tracker", name).Options() for name in always if name not in names]
-    return [_named("tracker", partial(o.part, o, layout.folder)) for o in chosen]
+    with at(spec, "trackers"):
+        return [o.part(o, layout.folder) for o in chosen]
 
 
-def _meter(spec: RunSpec, objective: Objective, placement: Placement, report: Reporter) -> Meter:
-    length = sequence_length(spec)
+def _twin(spec: RunSpec, placement: Placement) -> Model:
+    """The model without memory, as it will learn. RoomError when there is not even room for weights and gradients."""
     twin = build(architecture(spec), device="meta")
-    freeze(twin, spec.train.freeze)
+    with at(spec, "train", "freeze"):
+        freeze(twin, spec.train.freeze)
+    needed = sum(p.nbytes * (2 if p.requires_grad else 1) for p in twin.parameters())
+    free = free_memory(placement.device)
+    if free is not None and needed > free:
+        raise RoomError(
+            f"weights and gradients take {size(needed)}, {placement.device} has {size(free)} free; "
+            "`kit build` shows what the model costs"
+        )
+    return twin
+
+
+def _meter(spec: RunSpec, twin: Model, objective: Objective, placement: Placement, report: Reporter) -> Meter:
+    length = sequence_length(spec)
     try:
         flops = flops_per_token(twin, objective, length)
     except (RuntimeError, NotImplementedError) as error:

@@ -11,8 +11,8 @@ from transformer_kit.data.batches import Batches, Split
 from transformer_kit.data.prepare import prepare
 from transformer_kit.data.store import TokenStore
 from transformer_kit.data.tokenizer_file import load_tokenizer, trained
+from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec
-from transformer_kit.train.errors import TrainError
 from transformer_kit.train.report import Reporter
 from transformer_kit.train.step import Stream
 
@@ -42,12 +42,14 @@ def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path 
     origin  the trained folder that the run starts from, whose tokens its weights know
     kept    the folder of the run that is resumed, which keeps what was used from the start
     """
-    own: Tokenizer = spec.tokenizer.part(spec.tokenizer, base)
+    with at(spec, "tokenizer"):
+        own: Tokenizer = spec.tokenizer.part(spec.tokenizer, base)
     if origin is None and not own.needs_training:
         return own
     folder = origin if kept is None else kept
     if folder is None:
-        return trained(own, spec.data.part(spec.data, base))
+        with at(spec, "data"):
+            return trained(own, spec.data.part(spec.data, base))
     if kept is None:
         report.note(f"text becomes tokens as in {folder}; the page's `tokenizer` is not used")
     return load_tokenizer(folder)
@@ -56,17 +58,24 @@ def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path 
 def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, report: Reporter) -> Corpus:
     """The corpus of the page, tokenised now or found in the cache, in batches of `seq_len` targets.
 
-    Raises TrainError when the model has fewer ids than the tokenizer, ValueError for a corpus that cannot be used.
+    Raises SpecError when the model has fewer ids than the tokenizer, and for a corpus that cannot be used.
     """
-    if tokenizer.vocab_size > spec.model.vocab_size:
-        have = spec.model.vocab_size
-        raise TrainError(f"model.vocab_size must be at least the tokenizer's ({tokenizer.vocab_size}), got {have}")
-    store = prepare(spec.data.part(spec.data, base), tokenizer, progress=report.tokenising)
-    training = _batches(store, spec, "train", seq_len)
-    validation = _batches(store, spec, "validation", seq_len) if spec.train.validation > 0 else None
+    check_vocabulary(spec, tokenizer)
+    with at(spec, "data"):
+        store = prepare(spec.data.part(spec.data, base), tokenizer, progress=report.tokenising)
+        training = _batches(store, spec, "train", seq_len)
+        validation = _batches(store, spec, "validation", seq_len) if spec.train.validation > 0 else None
     measured = training if validation is None else validation
     marks = {"tokens": fingerprint(store), "tokenizer": tokenizer.fingerprint}
     return Corpus(training, validation, measured.bytes_per_token, marks, tokenizer)
+
+
+def check_vocabulary(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    """SpecError when the model has fewer ids than the tokenizer."""
+    have, needed = spec.model.vocab_size, tokenizer.vocab_size
+    with at(spec, "model", "vocab_size"):
+        if needed > have:
+            raise ValueError(f"must be at least the tokenizer's ({needed}), got {have}")
 
 
 def _batches(store: TokenStore, spec: RunSpec, split: Split, seq_len: int) -> Batches:

@@ -4,7 +4,8 @@ Errors: TrainError (a ValueError)
         |- OutputError       the run's folder cannot be used, or a write into it failed
         |- CheckpointError   no checkpoint can be read, or it is not one of this run
         |- Diverged          a loss, a gradient or a weight is no longer a finite number
-        `- TransferError     a trained folder does not fit the model that is to start from it
+        |- TransferError     a trained folder does not fit the model that is to start from it
+        `- RoomError         the weights do not fit into the memory there is
 """
 
 
@@ -26,3 +27,7 @@ class Diverged(TrainError):
 
 class TransferError(TrainError):
     """A trained folder does not fit the model that is to start from it."""
+
+
+class RoomError(TrainError):
+    """The weights do not fit into the memory there is."""

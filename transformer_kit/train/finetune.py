@@ -73,17 +73,17 @@ def compare(trained: Model, model: Model) -> Transfer:
 
 
 def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
-    """Stop the parameters whose names fit a pattern (`layers.0.*`) from learning. TransferError if one fits none."""
+    """Stop the parameters whose names fit a pattern (`layers.0.*`) from learning. ValueError if one fits none."""
     parameters = dict(model.named_parameters())
     for pattern in patterns:
         fitting = [p for name, p in parameters.items() if fnmatchcase(name, pattern)]
         if not fitting:
             few = ", ".join(list(parameters)[:4])
-            raise TransferError(f"train.freeze: no parameter is named like '{pattern}'; names are {few}, ...")
+            raise ValueError(f"no parameter is named like '{pattern}'; names are {few}, ...")
         for parameter in fitting:
             parameter.requires_grad_(False)
     if not any(p.requires_grad for p in parameters.values()):
-        raise TransferError("train.freeze: every parameter is frozen, so nothing would learn")
+        raise ValueError("every parameter is frozen, so nothing would learn")
 
 
 def _listed(names: list[str]) -> str:

@@ -10,8 +10,9 @@ import yaml
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
+from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec
-from transformer_kit.train import checkpoint, snapshot
+from transformer_kit.train import checkpoint, preflight, snapshot
 from transformer_kit.train.assemble import assemble, plan, sequence_length
 from transformer_kit.train.corpus import Corpus, choose_tokenizer, open_corpus
 from transformer_kit.train.loop import Loop, Run
@@ -56,10 +57,12 @@ def run(
     allow_partial  start even when the model differs from the one in `source`
     report         told what happens; nobody is when None
 
-    Raises TrainError (see `errors`), SpecError for a wrong page, ValueError for a corpus that cannot be used.
+    Raises SpecError for a page that cannot be trained, with everything that is wrong and where it stands, TrainError
+    for the rest (see `errors`).
     """
     report = Silent() if report is None else report
     base = Path(base)
+    preflight.check(spec, base, own_tokenizer=source is None and not resume)
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         start = _recorded_source(layout) if resume else source
@@ -90,7 +93,8 @@ def _train(
     allow_partial: bool,
     report: Reporter,
 ) -> Result:
-    placement = place(spec.hardware)
+    with at(spec, "hardware", "device"):
+        placement = place(spec.hardware)
     if placement.note is not None:
         report.note(placement.note)
     saved = newest(layout.checkpoints, report) if resume else None

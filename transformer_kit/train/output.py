@@ -101,10 +101,10 @@ def check_space(folder: Path, checkpoint_bytes: int, keep: int) -> str | None:
     """OutputError when the disk cannot hold one checkpoint; a note when it cannot hold all that will be kept."""
     free = shutil.disk_usage(folder).free
     if free < checkpoint_bytes:
-        raise OutputError(f"{folder}: a checkpoint takes {_size(checkpoint_bytes)}, the disk has {_size(free)} left")
+        raise OutputError(f"{folder}: a checkpoint takes {size(checkpoint_bytes)}, the disk has {size(free)} left")
     # One more than is kept exists while the oldest is still there.
     most = (keep + 1) * checkpoint_bytes
-    return f"checkpoints will take {_size(most)}, the disk has {_size(free)} left" if free < most else None
+    return f"checkpoints will take {size(most)}, the disk has {size(free)} left" if free < most else None
 
 
 @contextmanager
@@ -139,7 +139,8 @@ def _probe(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes for a person: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.4g} {unit}"

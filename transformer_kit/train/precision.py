@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from transformer_kit.spec.schema import Hardware
-from transformer_kit.train.errors import TrainError
 
 FAST_BF16 = ("amx_bf16", "avx512_bf16", "sve_bf16")
 """Processor features that multiply bfloat16 as fast as float32, or faster."""
@@ -41,7 +40,7 @@ class Placement:
 
 
 def place(hardware: Hardware) -> Placement:
-    """What `hardware` asks for, or the best that this machine has. TrainError when it has no such device."""
+    """What `hardware` asks for, or the best that this machine has. ValueError when it has no such device."""
     device = _device(hardware.device)
     fast = has_fast_bfloat16(device)
     if hardware.precision == "float32" or (hardware.precision == "auto" and not fast):
@@ -61,16 +60,28 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _device(name: str) -> torch.device:
+def named_device(name: str) -> torch.device | None:
+    """The device that a page names; None for `auto`. ValueError for what is no name of a device that trains."""
     if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ValueError(f"cannot use {name!r}: {reason}; choose auto or cpu") from error
+    if device.type == "meta":
+        raise ValueError("nothing can be trained on 'meta'; choose auto or cpu")
+    return device
+
+
+def _device(name: str) -> torch.device:
+    device = named_device(name)
+    if device is None:
         found = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if found is None else found
     try:
-        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise TrainError(f"hardware.device: cannot use {name!r}: {reason}; choose auto or cpu") from error
-    if device.type == "meta":
-        raise TrainError("hardware.device: nothing can be trained on 'meta'; choose auto or cpu")
+        raise ValueError(f"cannot use {name!r} here: {reason}; choose auto or cpu") from error
     return device

@@ -4,21 +4,26 @@ from collections.abc import Callable
 
 from registry.contracts import Tokenizer
 from transformer_kit.model.model import Model
-from transformer_kit.spec.schema import Sample
-from transformer_kit.train.errors import TrainError
+from transformer_kit.spec.place import at
+from transformer_kit.spec.schema import RunSpec, Sample
 from transformer_kit.train.precision import Placement
 
 
-def writer(model: Model, tokenizer: Tokenizer, sample: Sample, seed: int, placement: Placement) -> Callable[[], str]:
-    """A function that lets the model continue the prompt, the same draw each time; returns prompt and continuation.
+def check_prompt(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    """SpecError for a prompt of the page that its model cannot take."""
+    if spec.sample is None:
+        return
+    limit = spec.model.max_seq_len - 1
+    with at(spec, "sample", "prompt"):
+        length = len(tokenizer.encode(spec.sample.prompt))
+        if not 1 <= length <= limit:
+            raise ValueError(f"must have 1 to {limit} tokens (max_seq_len - 1), got {length}")
 
-    Raises TrainError for a prompt that the model cannot take.
-    """
+
+def writer(model: Model, tokenizer: Tokenizer, sample: Sample, seed: int, placement: Placement) -> Callable[[], str]:
+    """A function that lets the model continue the prompt, the same draw each time; returns prompt and continuation."""
     prompt = tokenizer.encode(sample.prompt)
     room = model.spec.model.max_seq_len - len(prompt)
-    if not prompt or room < 1:
-        limit = model.spec.model.max_seq_len - 1
-        raise TrainError(f"sample.prompt must have 1 to {limit} tokens (max_seq_len - 1), got {len(prompt)}")
     stop = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
 
     def write() -> str:

@@ -1,0 +1,84 @@
+"""What is wrong with a run's page that a schema cannot see, found before anything is made: `kit check` looks here too.
+
+Parts, data and tokenizer are asked; of the data, files are found and the first piece is read.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from registry.contracts import Tokenizer
+from transformer_kit.model.build import build
+from transformer_kit.spec.errors import Problem, SpecError
+from transformer_kit.spec.place import at
+from transformer_kit.spec.schema import RunSpec
+from transformer_kit.train.assemble import architecture, parts, sequence_length
+from transformer_kit.train.corpus import check_vocabulary
+from transformer_kit.train.finetune import freeze
+from transformer_kit.train.precision import named_device
+from transformer_kit.train.sample import check_prompt
+
+
+def check(spec: RunSpec, base: Path, *, own_tokenizer: bool = True) -> None:
+    """Raise SpecError with everything that keeps `spec` from being trained.
+
+    base           folder that relative paths in the page start from
+    own_tokenizer  False where the tokens are those of a folder that the run starts from
+    """
+    _all(_looks(spec, base, own_tokenizer))
+
+
+def _all(looks: Iterable[Callable[[], object]]) -> None:
+    found: list[Problem] = []
+    for look in looks:
+        try:
+            look()
+        except SpecError as error:
+            found += error.problems
+    if found:
+        raise SpecError(found)
+
+
+def _looks(spec: RunSpec, base: Path, own_tokenizer: bool) -> Iterator[Callable[[], object]]:
+    yield lambda: sequence_length(spec)
+    yield lambda: _device(spec)
+    yield lambda: _model(spec)
+    yield lambda: parts(spec)
+    yield lambda: _optimizer(spec)
+    yield lambda: _data(spec, base)
+    if own_tokenizer:
+        yield lambda: _tokenizer(spec, base)
+
+
+def _device(spec: RunSpec) -> None:
+    with at(spec, "hardware", "device"):
+        named_device(spec.hardware.device)
+
+
+def _model(spec: RunSpec) -> None:
+    """The model itself, and what of it learns."""
+    model = build(architecture(spec), device=torch.device("meta"))
+    with at(spec, "train", "freeze"):
+        freeze(model, spec.train.freeze)
+    with at(spec, "optimizer"):
+        spec.optimizer.part(spec.optimizer).make(model)
+
+
+def _optimizer(spec: RunSpec) -> None:
+    """The optimizer without its model, of which something may be wrong too."""
+    with at(spec, "optimizer"):
+        spec.optimizer.part(spec.optimizer)
+
+
+def _data(spec: RunSpec, base: Path) -> None:
+    with at(spec, "data"):
+        next(iter(spec.data.part(spec.data, base).pieces()), None)
+
+
+def _tokenizer(spec: RunSpec, base: Path) -> None:
+    with at(spec, "tokenizer"):
+        tokenizer: Tokenizer = spec.tokenizer.part(spec.tokenizer, base)
+    if tokenizer.needs_training:  # how many ids it will have, and how it cuts a prompt, is not known yet
+        return
+    _all([lambda: check_vocabulary(spec, tokenizer), lambda: check_prompt(spec, tokenizer)])
