@@ -23,7 +23,7 @@ from transformer_kit.train.finetune import freeze, start_from
 from transformer_kit.train.loop import Run
 from transformer_kit.train.metrics import Metrics
 from transformer_kit.train.output import Layout, check_space, size
-from transformer_kit.train.precision import Placement
+from transformer_kit.train.precision import Placement, place
 from transformer_kit.train.report import Plan, Reporter
 from transformer_kit.train.resume import identity, machine
 from transformer_kit.train.sample import writer
@@ -48,6 +48,28 @@ def architecture(spec: RunSpec) -> Spec:
     return page
 
 
+def outline(spec: RunSpec) -> Model:
+    """The model without memory, as it will learn. SpecError for what is wrong with it, or with what is frozen."""
+    model = build(architecture(spec), device="meta")
+    with at(spec, "train", "freeze"):
+        freeze(model, spec.train.freeze)
+    return model
+
+
+def placed(spec: RunSpec) -> Placement:
+    """Where the run computes. RoomError when there is not even room for weights and gradients."""
+    with at(spec, "hardware", "device"):
+        placement = place(spec.hardware)
+    needed = sum(p.nbytes * (2 if p.requires_grad else 1) for p in outline(spec).parameters())
+    free = free_memory(placement.device)
+    if free is not None and needed > free:
+        raise RoomError(
+            f"weights and gradients take {size(needed)}, {placement.device} has {size(free)} free; "
+            "`kit build` shows what the model costs"
+        )
+    return placement
+
+
 def assemble(
     spec: RunSpec,
     corpus: Corpus,
@@ -60,7 +82,6 @@ def assemble(
 ) -> Run:
     """A run at step 0: the model with its first weights, or those of the trained folder `source`."""
     _seed(spec.train.seed)
-    twin = _twin(spec, placement)
     model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
@@ -74,7 +95,7 @@ def assemble(
     with at(spec, "optimizer"):
         optimizer = spec.optimizer.part(spec.optimizer).make(model)
     trackers = _trackers(spec, layout)
-    meter = _meter(spec, twin, objective, placement, report)
+    meter = _meter(spec, objective, placement, report)
     _note_space(spec, model, layout, report)
     return Run(
         spec=spec,
@@ -129,23 +150,9 @@ def _trackers(spec: RunSpec, layout: Layout) -> list[Tracker]:
         return [o.part(o, layout.folder) for o in chosen]
 
 
-def _twin(spec: RunSpec, placement: Placement) -> Model:
-    """The model without memory, as it will learn. RoomError when there is not even room for weights and gradients."""
-    twin = build(architecture(spec), device="meta")
-    with at(spec, "train", "freeze"):
-        freeze(twin, spec.train.freeze)
-    needed = sum(p.nbytes * (2 if p.requires_grad else 1) for p in twin.parameters())
-    free = free_memory(placement.device)
-    if free is not None and needed > free:
-        raise RoomError(
-            f"weights and gradients take {size(needed)}, {placement.device} has {size(free)} free; "
-            "`kit build` shows what the model costs"
-        )
-    return twin
-
-
-def _meter(spec: RunSpec, twin: Model, objective: Objective, placement: Placement, report: Reporter) -> Meter:
+def _meter(spec: RunSpec, objective: Objective, placement: Placement, report: Reporter) -> Meter:
     length = sequence_length(spec)
+    twin = outline(spec)
     try:
         flops = flops_per_token(twin, objective, length)
     except (RuntimeError, NotImplementedError) as error:

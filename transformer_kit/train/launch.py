@@ -10,15 +10,14 @@ import yaml
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
-from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint, preflight, snapshot
-from transformer_kit.train.assemble import assemble, plan, sequence_length
+from transformer_kit.train.assemble import assemble, placed, plan, sequence_length
 from transformer_kit.train.corpus import Corpus, choose_tokenizer, open_corpus
 from transformer_kit.train.loop import Loop, Run
 from transformer_kit.train.output import Layout, claim, lock, writing
 from transformer_kit.train.plot import draw
-from transformer_kit.train.precision import place
+from transformer_kit.train.precision import Placement
 from transformer_kit.train.report import Reporter, Silent
 from transformer_kit.train.resume import check, newest
 
@@ -63,6 +62,7 @@ def run(
     report = Silent() if report is None else report
     base = Path(base)
     preflight.check(spec, base, own_tokenizer=source is None and not resume)
+    placement = placed(spec)
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         start = _recorded_source(layout) if resume else source
@@ -70,37 +70,39 @@ def run(
         length = sequence_length(spec)
         tokenizer = choose_tokenizer(spec, base, origin, layout.folder if resume else None, report)
         corpus = open_corpus(spec, base, tokenizer, length, report)
-        return _train(spec, corpus, layout, resume=resume, origin=origin, allow_partial=allow_partial, report=report)
+        return _train(
+            spec, corpus, layout, placement, resume=resume, origin=origin, partial=allow_partial, report=report
+        )
 
 
 def train(
     spec: RunSpec, corpus: Corpus, out: str | Path, *, resume: bool = False, report: Reporter | None = None
 ) -> Result:
     """As `run`, on batches of one's own: for data that no part of the registry describes."""
+    placement = placed(spec)
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         told = Silent() if report is None else report
-        return _train(spec, corpus, layout, resume=resume, origin=None, allow_partial=False, report=told)
+        return _train(spec, corpus, layout, placement, resume=resume, origin=None, partial=False, report=told)
 
 
 def _train(
     spec: RunSpec,
     corpus: Corpus,
     layout: Layout,
+    placement: Placement,
     *,
     resume: bool,
     origin: Path | None,
-    allow_partial: bool,
+    partial: bool,
     report: Reporter,
 ) -> Result:
-    with at(spec, "hardware", "device"):
-        placement = place(spec.hardware)
     if placement.note is not None:
         report.note(placement.note)
     saved = newest(layout.checkpoints, report) if resume else None
     # A resumed run has its weights in the checkpoint; what it once started from may be gone.
     origin_now = origin if saved is None else None
-    made = assemble(spec, corpus, layout, placement, report, source=origin_now, allow_partial=allow_partial or resume)
+    made = assemble(spec, corpus, layout, placement, report, source=origin_now, allow_partial=partial or resume)
     if resume:
         _go_back(made, saved)
     else:

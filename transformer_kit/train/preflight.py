@@ -6,16 +6,12 @@ Parts, data and tokenizer are asked; of the data, files are found and the first 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import torch
-
 from registry.contracts import Tokenizer
-from transformer_kit.model.build import build
 from transformer_kit.spec.errors import Problem, SpecError
 from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec
-from transformer_kit.train.assemble import architecture, parts, sequence_length
+from transformer_kit.train.assemble import outline, parts, sequence_length
 from transformer_kit.train.corpus import check_vocabulary
-from transformer_kit.train.finetune import freeze
 from transformer_kit.train.precision import named_device
 from transformer_kit.train.sample import check_prompt
 
@@ -58,9 +54,7 @@ def _device(spec: RunSpec) -> None:
 
 def _model(spec: RunSpec) -> None:
     """The model itself, and what of it learns."""
-    model = build(architecture(spec), device=torch.device("meta"))
-    with at(spec, "train", "freeze"):
-        freeze(model, spec.train.freeze)
+    model = outline(spec)
     with at(spec, "optimizer"):
         spec.optimizer.part(spec.optimizer).make(model)
 
