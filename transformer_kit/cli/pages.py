@@ -68,9 +68,11 @@ def _check_run(page: "Spec", folder: Path) -> None:
     from transformer_kit.spec.schema import RunSpec
 
     if isinstance(page, RunSpec):
+        from transformer_kit.cost.quick import uncompiled
         from transformer_kit.train import preflight
 
-        preflight.check(page, folder)
+        with uncompiled():
+            preflight.check(page, folder)
 
 
 def explain(

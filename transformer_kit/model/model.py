@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from registry.context import Context, State
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site
 from registry.options import Options
+from transformer_kit.model.inputs import check_targets, check_tokens
 from transformer_kit.model.loss import IGNORE, rows_for, summed
 from transformer_kit.spec.schema import ModelSpec, Spec
 
@@ -25,7 +26,7 @@ class Output(NamedTuple):
     logits: Tensor
     """(B, T, V)."""
     loss: Tensor | None
-    """Mean cross-entropy over the targets that count; None without targets."""
+    """Mean cross-entropy over the targets that count, 0 when none does; None without targets."""
 
 
 class Model(nn.Module):
@@ -61,8 +62,11 @@ class Model(nn.Module):
         state     what came before, from `self.state`; taken in and advanced in place
         last      logits of the last token alone, (B, 1, V)
 
-        Raises ValueError for ids outside the vocabulary and for more tokens than max_seq_len.
+        Raises ValueError for what is none of these, for ids outside the vocabulary (on a CPU) and for more tokens
+        than max_seq_len.
         """
+        if targets is not None:
+            check_targets(self.spec.model, tokens, targets)
         x, context = self._features(tokens, segments, state, last)
         logits = self.head(x, self.embedding.weight)
         if targets is None:
@@ -75,6 +79,7 @@ class Model(nn.Module):
         Logits are computed some tokens at a time where they are many, and never all kept, which saves most of the
         memory of a large vocabulary. The gradients of the result can be taken once.
         """
+        check_targets(self.spec.model, tokens, targets)
         x, context = self._features(tokens, segments, None)
         rows = rows_for(self.spec.model.vocab_size, targets.numel())
         total = summed(self.head, x.flatten(0, 1), self.embedding.weight, targets.flatten(), rows)
@@ -85,7 +90,7 @@ class Model(nn.Module):
         self, tokens: Tensor, segments: Tensor | None, state: State | None, last: bool = False
     ) -> tuple[Tensor, Context]:
         """What the head reads, (B, T, D), or (B, 1, D) of the last token alone; and the pass's context."""
-        self._check(tokens, state)
+        check_tokens(self.spec.model, tokens, segments, state)
         context = Context.of(tokens, segments, state)
         x = self.dropout(self.position.embed(self.embedding(tokens), context))
         for i, layer in enumerate(self.layers):
@@ -144,22 +149,11 @@ class Model(nn.Module):
     def _blocks(self) -> list[Any]:
         return list(self.layers)
 
-    def _check(self, tokens: Tensor, state: State | None) -> None:
-        model = self.spec.model
-        length = tokens.shape[1] + (0 if state is None else state.seen)
-        if length > model.max_seq_len:
-            raise ValueError(f"a sequence has at most max_seq_len ({model.max_seq_len}) tokens, got {length}")
-        if tokens.device.type != "cpu" or torch.compiler.is_compiling() or not tokens.numel():
-            return  # looking at values elsewhere would stall the device
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= model.vocab_size:
-            wrong = low if low < 0 else high
-            raise ValueError(f"token ids must be from 0 to {model.vocab_size - 1} (vocab_size - 1), got {wrong}")
-
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the targets that count of -ln p(target): logits (B, T, V), targets (B, T) -> ()."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
+    """Mean over the targets that count of -ln p(target), 0 when none does: logits (B, T, V), targets (B, T) -> ()."""
+    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    return total / (targets != IGNORE).sum().clamp(min=1)
 
 
 def _added(options: Options, site: Site) -> tuple[Position, Site]:

@@ -61,8 +61,9 @@ def run(
     """
     report = Silent() if report is None else report
     base = Path(base)
-    preflight.check(spec, base, own_tokenizer=source is None and not resume)
-    placement = placed(spec)
+    with _compiler(spec):
+        preflight.check(spec, base, own_tokenizer=source is None and not resume)
+        placement = placed(spec)
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         start = _recorded_source(layout) if resume else source
@@ -79,7 +80,8 @@ def train(
     spec: RunSpec, corpus: Corpus, out: str | Path, *, resume: bool = False, report: Reporter | None = None
 ) -> Result:
     """As `run`, on batches of one's own: for data that no part of the registry describes."""
-    placement = placed(spec)
+    with _compiler(spec):
+        placement = placed(spec)
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         told = Silent() if report is None else report

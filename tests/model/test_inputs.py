@@ -1,0 +1,65 @@
+"""What a model is given by mistake: one clear error each, never an exception of torch's, never a NaN."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from transformer_kit import Model, Spec, build
+from transformer_kit.model.loss import IGNORE
+
+TOKENS = torch.tensor([[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": "mlp"}
+    sizes = {"vocab_size": 7, "d_model": 8, "max_seq_len": 4}
+    return build(Spec.of({"model": {**sizes, "layers": {"count": 1, "block": block}}}))
+
+
+WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
+    "one row without its batch": (lambda m: m(TOKENS[0]), r"tokens must be \(B, T\), .* got \(3,\)"),
+    "a number": (lambda m: m(torch.tensor(1)), r"got \(\)"),
+    "no token": (lambda m: m(TOKENS[:, :0]), r"with one at least, got \(2, 0\)"),
+    "no row": (lambda m: m(TOKENS[:0]), r"with one at least, got \(0, 3\)"),
+    "vectors": (lambda m: m(TOKENS.float()), "must be ids, int64 or int32, got float32"),
+    "truths": (lambda m: m(TOKENS > 2), "got bool"),
+    "an id too large": (lambda m: m(TOKENS + 1), r"token ids must be from 0 to 6 \(vocab_size - 1\), got 7"),
+    "an id below 0": (lambda m: m(TOKENS - 2), "token ids must be .* got -1"),
+    "more than it takes": (lambda m: m(TOKENS.repeat(1, 2)), r"at most max_seq_len \(4\) tokens, got 6"),
+    "more than it takes, in pieces": (lambda m: _twice(m), "at most max_seq_len .* got 6"),
+    "segments of other tokens": (lambda m: m(TOKENS, segments=TOKENS[:, 1:]), r"segments must be .* got \(2, 2\)"),
+    "a state of other rows": (lambda m: m(TOKENS, state=m.state(3)), "the state is of 3 rows, got tokens of 2"),
+    "targets of other tokens": (lambda m: m(TOKENS, TOKENS[:, 1:]), r"targets must be .* \(2, 3\), got \(2, 2\)"),
+    "a target too large": (lambda m: m(TOKENS, TOKENS * 999), "targets that are not -100 must be from 0 to 6"),
+    "another ignored target": (lambda m: m(TOKENS, TOKENS * 0 - 1), "targets .* got -1"),
+    "targets that are no ids": (lambda m: m(TOKENS, TOKENS.float()), "targets must be ids, int64, got float32"),
+    "targets of training": (lambda m: m.loss(TOKENS, TOKENS[:, 1:]), "targets must be of the shape of tokens"),
+}
+
+
+def _twice(model: Model) -> None:
+    state = model.state(2)
+    for _ in range(2):
+        model(TOKENS, state=state)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_refused_in_words(model: Model, what: str) -> None:
+    give, words = WRONG[what]
+    with pytest.raises(ValueError, match=words):
+        give(model)
+
+
+def test_small_ids_are_ids(model: Model) -> None:
+    assert torch.equal(model(TOKENS.int()).logits, model(TOKENS).logits)
+
+
+def test_where_no_target_counts_there_is_nothing_to_learn(model: Model) -> None:
+    loss = model(TOKENS, torch.full_like(TOKENS, IGNORE)).loss
+    assert loss == 0
+    loss.backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+    total, count = model.loss(TOKENS, torch.full_like(TOKENS, IGNORE))
+    assert (total, count) == (0, 0)

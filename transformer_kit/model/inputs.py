@@ -1,0 +1,61 @@
+"""What a model may be given: refused at the door, in words, what would die inside or be silently wrong.
+
+Letters: B batch, T query tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from registry.context import State
+from transformer_kit.model.loss import IGNORE
+from transformer_kit.spec.schema import ModelSpec
+
+KINDS = (torch.int64, torch.int32)
+
+
+def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, state: State | None) -> None:
+    """Raise ValueError for tokens, segments or a state that cannot go through the model together."""
+    if tokens.dim() != 2 or not tokens.numel():
+        raise ValueError(f"tokens must be (B, T), with one at least, got {_shape(tokens)}")
+    if tokens.dtype not in KINDS:
+        raise ValueError(f"tokens must be ids, int64 or int32, got {_kind(tokens)}")
+    if segments is not None and segments.shape != tokens.shape:
+        raise ValueError(f"segments must be of the shape of tokens, {_shape(tokens)}, got {_shape(segments)}")
+    if state is not None and state.batch != len(tokens):
+        raise ValueError(f"the state is of {state.batch} rows, got tokens of {len(tokens)}")
+    length = tokens.shape[1] + (0 if state is None else state.seen)
+    if length > model.max_seq_len:
+        raise ValueError(f"a sequence has at most max_seq_len ({model.max_seq_len}) tokens, got {length}")
+    if not _costly(tokens):
+        _check_ids("token ids", tokens, model.vocab_size)
+
+
+def check_targets(model: ModelSpec, tokens: Tensor, targets: Tensor) -> None:
+    """Raise ValueError for targets that say nothing about `tokens`."""
+    if targets.shape != tokens.shape:
+        raise ValueError(f"targets must be of the shape of tokens, {_shape(tokens)}, got {_shape(targets)}")
+    if targets.dtype != torch.int64:  # what cross-entropy takes
+        raise ValueError(f"targets must be ids, int64, got {_kind(targets)}")
+    if not _costly(targets):
+        _check_ids(f"targets that are not {IGNORE}", targets[targets != IGNORE], model.vocab_size)
+
+
+def _costly(ids: Tensor) -> bool:
+    """Whether looking at values would stall a device, or break a graph."""
+    return ids.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+def _check_ids(what: str, ids: Tensor, size: int) -> None:
+    if not ids.numel():
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"{what} must be from 0 to {size - 1} (vocab_size - 1), got {low if low < 0 else high}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
