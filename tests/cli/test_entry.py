@@ -113,3 +113,19 @@ def test_completion_knows_families_parts_specs_and_files(tmp_path: Path, monkeyp
     assert names.specs("deep/o") == ["deep/other.yml"]
     assert names.runs("quick") == ["quickstart"]
     assert names.folders("d") == ["deep/"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+@pytest.mark.parametrize("command", ["list", "list --json", "show ffn/mlp --json", "build tutorial --json"])
+def test_where_nothing_can_be_printed_that_is_said(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "transformer_kit", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (3, "error: No space left on device\n")

@@ -85,7 +85,10 @@ def test_fine_tuning_asks_before_it_leaves_tensors_out(kit: Kit, trained: Path, 
     refused = kit("train", run_page, "--out", "other", "--from", model)
     assert refused.code == 2
     assert "--allow-partial" in refused.err or "allow_partial" in refused.err
-    assert kit("train", run_page, "--out", "third", "--from", model, "--allow-partial").code == 0
+    started = kit("train", run_page, "--out", "third", "--from", model, "--allow-partial", "--json")
+    (told,) = [e for e in map(json.loads, started.out.splitlines()) if e["event"] == "transfer"]
+    assert "layers.1.ffn.up.weight" in told["fresh"]
+    assert "layers.1.mixer.q.weight" in told["carried"]
     nothing = kit("train", run_page, "--out", "fourth", "--from", "nothing")
     assert nothing.code == 2
     assert "nothing" in nothing.err

@@ -11,6 +11,7 @@ import torch
 
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import Plan, Progress, Silent, checkpoint, run
+from transformer_kit.train.transfer import Transfer
 
 WORDS = [
     "the",
@@ -62,6 +63,7 @@ class Recorder(Silent):
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.transfers: list[Transfer] = []
         self.plans: list[Plan] = []
         self.seen: list[Progress] = []
         self.evaluations: list[tuple[int, float, float]] = []
@@ -70,6 +72,9 @@ class Recorder(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def transfer(self, transfer: Transfer) -> None:
+        self.transfers.append(transfer)
 
     def begin(self, plan: Plan) -> None:
         self.plans.append(plan)

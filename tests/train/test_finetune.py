@@ -10,6 +10,7 @@ from tests.train.runs import Recorder
 from transformer_kit.model.folder import FolderError, load
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import TransferError, checkpoint, run
+from transformer_kit.train.transfer import folded
 
 
 @pytest.fixture
@@ -60,7 +61,14 @@ def test_another_model_is_refused_and_says_what_would_happen(
     assert "left behind: position.table.weight" in said
     assert not (tmp_path / "second").exists()
     run(changed, tmp_path / "second", source=trained, allow_partial=True, report=recorder)
-    assert any("starting anew: head.bias" in note for note in recorder.notes)
+    (told,) = recorder.transfers
+    assert (told.fresh, told.dropped) == (["head.bias"], ["position.table.weight"])
+    assert f"carried over: {', '.join(folded(told.carried))}" in said
+
+
+def test_names_of_many_layers_are_told_as_one() -> None:
+    names = [f"layers.{i}.ffn.up.weight" for i in (0, 1, 2, 5)] + ["norm.weight", "layers.1.experts.3.x"]
+    assert folded(names) == ["layers.0-2,5.ffn.up.weight", "norm.weight", "layers.1.experts.3.x"]
 
 
 def test_a_difference_without_tensors_is_refused_too(
@@ -82,6 +90,13 @@ def test_what_is_no_model_folder(spec: Callable[..., RunSpec], tmp_path: Path) -
     (tmp_path / "empty/tokenizer.json").write_text("{}")
     with pytest.raises((FolderError, ValueError)):
         run(spec(), tmp_path / "second", source=tmp_path / "empty")
+
+
+def test_a_run_that_is_not_done_has_no_model_yet(spec: Callable[..., RunSpec], trained: Path, tmp_path: Path) -> None:
+    trained.rename(trained.with_name("gone"))
+    with pytest.raises(FolderError, match=r"has not come to its end; .* --resume` goes on"):
+        run(spec(), tmp_path / "second", source=trained.parent)
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_resumed_fine_tuning_needs_its_source_no_more(

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from tests.train.runs import Recorder, records
+from transformer_kit.data.batches import Batches
 from transformer_kit.model.folder import load
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.schema import Hardware, RunSpec
@@ -121,6 +123,23 @@ def test_what_a_run_leaves(spec: Callable[..., RunSpec], recorder: Recorder, tmp
     chosen = str(place(Hardware()).dtype).removeprefix("torch.")  # what this processor multiplies fast
     assert (plan.tokens_per_step, plan.device, plan.precision) == (2 * 2 * 16, "cpu", chosen)
     assert plan.parameters == plan.learning == sum(p.numel() for p in load(result.layout.model).parameters())
+
+
+def test_an_evaluation_reads_nothing_twice(
+    spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real = Batches.batch
+
+    def batch(self: Batches, step: int) -> tuple[Tensor, Tensor | None]:
+        if self._key == "validation":
+            seen.append(step)
+        return real(self, step)
+
+    monkeypatch.setattr(Batches, "batch", batch)
+    run(spec(train={"steps": 1}, evaluate={"batches": 100_000}), tmp_path / "out", report=recorder)
+    assert seen == list(range(len(seen)))
+    assert any(f"has {len(seen)} of the 100000 batches" in note for note in recorder.notes)
 
 
 def test_metrics_are_complete(spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path) -> None:

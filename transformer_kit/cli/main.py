@@ -31,7 +31,10 @@ class Kit(TyperGroup):
             failed = failure(error)
             if failed is None:
                 raise
-            fail(failed, as_json=bool(ctx.obj))
+            try:
+                fail(failed, as_json=bool(ctx.obj))
+            except OSError:  # stdout itself cannot be written
+                fail(failed, as_json=False)
             raise typer.Exit(failed.code) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from transformer_kit.cli.output import console, emit, harmless, is_terminal
 from transformer_kit.train.report import Plan, Progress
+from transformer_kit.train.transfer import Transfer
 
 INTERVAL = 5.0
 """Seconds between two lines of a log."""
@@ -41,6 +42,9 @@ class Lines:
 
     def note(self, text: str) -> None:
         self._print(f"note: {text}", "yellow")
+
+    def transfer(self, transfer: Transfer) -> None:
+        self.note(transfer.text())
 
     def progress(self, progress: Progress) -> None:
         if time.monotonic() - self._shown < INTERVAL and progress.step < progress.steps:
@@ -104,6 +108,9 @@ class Events:
 
     def note(self, text: str) -> None:
         self._emit("note", text=text)
+
+    def transfer(self, transfer: Transfer) -> None:
+        self._emit("transfer", **asdict(transfer))
 
     def progress(self, progress: Progress) -> None:
         self._emit("progress", **asdict(progress))

@@ -122,6 +122,8 @@ def write(path: Path, text: str, *, replace: bool = False) -> None:
         _refuse(path)
     import tempfile
 
+    if not path.parent.is_dir():
+        raise FileNotFoundError(2, "no such folder", str(path.parent))
     handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8") as file:

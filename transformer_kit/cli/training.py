@@ -82,9 +82,9 @@ def _run(
 
 def _trained(folder: Path, resume: bool, source: Path | None) -> Path | None:
     """The page whose model is trained where the run's own page describes none."""
-    from transformer_kit.model.folder import SPEC, model_folder
+    from transformer_kit.model.folder import RUN, SPEC, model_folder
 
-    page = folder / "run.yaml" if resume else None if source is None else model_folder(source) / SPEC
+    page = folder / RUN if resume else None if source is None else model_folder(source) / SPEC
     return page if page is not None and page.is_file() else None
 
 

@@ -25,6 +25,8 @@ from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
 
 SPEC, WEIGHTS = "spec.yaml", "model.safetensors"
+RUN = "run.yaml"
+"""The page in the folder of a run."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SHOWN = 20
 """How many wrong tensors a message names."""
@@ -107,8 +109,12 @@ def load(
 
 
 def model_folder(folder: Path) -> Path:
-    """The folder itself, or the trained model in the folder of a run."""
-    return folder / "model" if (folder / "model" / SPEC).is_file() else folder
+    """The folder itself, or the trained model in the folder of a run. FolderError where that is still learning."""
+    if (folder / "model" / SPEC).is_file():
+        return folder / "model"
+    if (folder / RUN).is_file() and not (folder / SPEC).is_file():
+        raise FolderError(f"{folder}: the run has not come to its end; `kit train RUN --out {folder} --resume` goes on")
+    return folder
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

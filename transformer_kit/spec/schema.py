@@ -9,7 +9,7 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from registry import core
 from registry.contracts import (
@@ -28,7 +28,7 @@ from registry.contracts import (
     TokenizerSlot,
     TrackerSlot,
 )
-from registry.options import AsTuple, Count, Group, Natural, NonNegative, Positive, Rate, Width, named, plain
+from registry.options import AsTuple, Count, Group, Natural, NonNegative, Options, Positive, Rate, Width, named, plain
 from transformer_kit.spec.layers import MAX_LAYERS, expand, fold
 
 VERSION = 1
@@ -153,7 +153,7 @@ class Evaluate(Group):
     every: Count = 250
     """Steps between evaluations."""
     batches: Count = 16
-    """Batches of an evaluation."""
+    """Batches of an evaluation; at most one pass over the validation share."""
 
 
 class Checkpoint(Group):
@@ -211,7 +211,7 @@ class RunSpec(Spec):
     schedule: ScheduleSlot = named("constant")
     """The learning rate over the run."""
     trackers: Annotated[tuple[TrackerSlot, ...], AsTuple] = Field(default=("jsonl",), validate_default=True)
-    """Who writes the metrics down; `jsonl` always does."""
+    """Who writes the metrics down, each once; `jsonl` always does."""
     train: Train
     """How long, how much at a time."""
     evaluate: Evaluate = Evaluate()
@@ -222,3 +222,12 @@ class RunSpec(Spec):
     """When the model writes a sample; never when not given."""
     hardware: Hardware = Hardware()
     """Where and in what precision."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_once(cls, trackers: tuple[Options, ...]) -> tuple[Options, ...]:
+        names = [options.part.name for options in trackers]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"'{twice}' is listed twice, and would write everything twice; list it once")
+        return trackers

@@ -31,6 +31,8 @@ class Corpus:
     """Of the validation share's text."""
     fingerprints: dict[str, str]
     """What the batches are made of: a run goes on only with the same."""
+    validation_batches: int | None = None
+    """How many there are before one repeats another; None when that is not known."""
     tokenizer: Tokenizer | None = None
     """None when tokens stand for no text; then there are no samples."""
 
@@ -67,7 +69,16 @@ def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, r
         validation = _batches(store, spec, "validation", seq_len) if spec.train.validation > 0 else None
     measured = training if validation is None else validation
     marks = {"tokens": fingerprint(store), "tokenizer": tokenizer.fingerprint}
-    return Corpus(training, validation, measured.bytes_per_token, marks, tokenizer)
+    once = None if validation is None else _whole_batches(validation, spec, report)
+    return Corpus(training, validation, measured.bytes_per_token, marks, once, tokenizer)
+
+
+def _whole_batches(validation: Batches, spec: RunSpec, report: Reporter) -> int:
+    """Batches in one pass over the validation share, said where fewer than the page asks for."""
+    count = max(1, validation.windows // spec.train.batch_size)
+    if count < spec.evaluate.batches:
+        report.note(f"the validation share has {count} of the {spec.evaluate.batches} batches of `evaluate.batches`")
+    return count
 
 
 def check_vocabulary(spec: RunSpec, tokenizer: Tokenizer) -> None:

@@ -4,7 +4,6 @@ What carries over is decided tensor by tensor, by name and shape. A run whose mo
 anything is refused, with the differences, unless a partial start was asked for.
 """
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,28 +15,7 @@ from transformer_kit.model.model import Model
 from transformer_kit.train.errors import TransferError
 from transformer_kit.train.report import Reporter
 from transformer_kit.train.resume import differing
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What a model takes over from a trained folder."""
-
-    differences: list[str]
-    """Where the two specs differ: `model.dropout: 0.1, now 0.0`."""
-    carried: list[str]
-    """Tensors that start from the folder's."""
-    fresh: list[str]
-    """Tensors of the model that start anew."""
-    dropped: list[str]
-    """Tensors of the folder that the model has no use for."""
-
-    def text(self) -> str:
-        """Everything, in a few lines."""
-        lines = [f"the model differs from the trained one: {_listed(self.differences)}"]
-        lines.append(f"carried over: {len(self.carried)} tensors")
-        lines += [f"starting anew: {_listed(self.fresh)}"] if self.fresh else []
-        lines += [f"left behind: {_listed(self.dropped)}"] if self.dropped else []
-        return "\n  ".join(lines)
+from transformer_kit.train.transfer import Transfer
 
 
 def start_from(folder: Path, model: Model, *, allow_partial: bool, report: Reporter) -> Transfer:
@@ -50,7 +28,7 @@ def start_from(folder: Path, model: Model, *, allow_partial: bool, report: Repor
     if transfer.differences or transfer.fresh or transfer.dropped:
         if not allow_partial:
             raise TransferError(f"{folder}: {transfer.text()}\n  use --allow-partial to start like this")
-        report.note(transfer.text())
+        report.transfer(transfer)
     if not transfer.carried:
         raise TransferError(f"{folder}: no tensor there fits this model; train it from the start instead")
     source, own = trained.state_dict(), model.state_dict()
@@ -84,8 +62,3 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
             parameter.requires_grad_(False)
     if not any(p.requires_grad for p in parameters.values()):
         raise ValueError("every parameter is frozen, so nothing would learn")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more

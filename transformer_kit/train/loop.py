@@ -99,6 +99,7 @@ class Loop:
             return
         with run.meter.pause():
             batches = run.spec.evaluate.batches
+            batches = min(batches, run.corpus.validation_batches or batches)
             loss = evaluate(run.model, run.objective, run.corpus.validation, batches, run.placement)
         bits = bits_per_byte(loss, run.corpus.bytes_per_token)
         run.metrics.annotate({"val_loss": loss, "val_bits_per_byte": bits})

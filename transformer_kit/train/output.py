@@ -19,6 +19,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from transformer_kit.model.folder import RUN
 from transformer_kit.train.errors import OutputError
 
 LOCK, PROBE = ".lock", ".probe"
@@ -31,7 +32,7 @@ class Layout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.page = folder / "run.yaml"
+        self.page = folder / RUN
         self.origin = folder / "origin.json"
         """Which trained folder a fine-tuning run started from."""
         self.metrics = folder / "metrics.jsonl"

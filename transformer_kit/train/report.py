@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from transformer_kit.train.transfer import Transfer
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,6 +56,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """One line that is worth reading: a choice made for the user, something skipped."""
 
+    def transfer(self, transfer: Transfer) -> None:
+        """The model differs from the trained one that it starts from; this is what it takes over."""
+
     def progress(self, progress: Progress) -> None:
         """Some steps were done."""
 
@@ -75,6 +80,8 @@ class Silent:
     def begin(self, plan: Plan) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def transfer(self, transfer: Transfer) -> None: ...
 
     def progress(self, progress: Progress) -> None: ...
 
