@@ -5,6 +5,8 @@ from typing import Any
 
 from hypothesis import settings
 
+pytest_plugins = ["tests.installed"]
+
 # The first call of a torch operator may take a second; how long an example takes says nothing here.
 settings.register_profile("kit", deadline=None)
 settings.load_profile("kit")

@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 
 from registry import core
+from registry.options import Options
 from transformer_kit.testing import expected_of
 from transformer_kit.testing.pairs import Pair, Row, Space, covering, told
 
@@ -13,7 +14,7 @@ SHARES = 12
 
 
 @cache
-def rows_and_refused() -> tuple[list[Row], set[Pair]]:
+def rows_and_refused() -> tuple[list[Row], dict[Pair, str]]:
     return covering()
 
 
@@ -34,7 +35,15 @@ def test_every_pair_stands_in_a_row_or_is_refused() -> None:
     rows, refused = rows_and_refused()
     standing = {pair for row in rows for pair in row.pairs}
     assert standing.isdisjoint(refused)
-    assert Space().pairs() <= standing | refused
+    assert Space().pairs() <= standing | refused.keys()
+
+
+def test_every_refusal_names_what_does_not_go_together() -> None:
+    space = Space()
+    for pair, reason in rows_and_refused()[1].items():
+        parts = [o.part.name for key, i in pair if isinstance(o := space.values[key][i], Options)]
+        words = [word for key, _ in pair for word in key] + parts
+        assert any(word in reason for word in words), f"{sorted(pair)}: {reason or 'no reason'}"
 
 
 def test_refusals_are_few_and_each_part_stands_somewhere() -> None:

@@ -3,7 +3,7 @@
     rows, refused = covering()
 
 A choice is a value of a field: a part in a slot, or an option of the part that stands there. Each pair of choices that
-can stand together lies in one of `rows`; each other is in `refused`, and no spec with it can be built.
+can stand together lies in one of `rows`; each other is in `refused`, with what a plain spec that has it is told.
 """
 
 import itertools
@@ -51,8 +51,8 @@ class Row:
         return {frozenset(p) for p in itertools.combinations(self.chosen, 2)}
 
 
-def covering(seed: int = 0) -> tuple[list[Row], set[Pair]]:
-    """Rows that hold every pair of choices that can stand together, and the pairs that cannot."""
+def covering(seed: int = 0) -> tuple[list[Row], dict[Pair, str]]:
+    """Rows that hold every pair of choices that can stand together, and the pairs that cannot, with the reason."""
     space, random_ = Space(), random.Random(seed)
     missing = space.pairs()
     known = {c: row for c in space.choices if (row := space.first_row(c, missing, random_)) is not None}
@@ -74,7 +74,7 @@ def covering(seed: int = 0) -> tuple[list[Row], set[Pair]]:
             rows.append(row)
             missing -= row.pairs
             refused -= row.pairs
-    return rows, refused
+    return rows, {pair: space.reason(pair, [*known.values(), *rows]) for pair in refused}
 
 
 class Space:
@@ -167,18 +167,30 @@ class Space:
                 return row
         return None
 
+    def reason(self, pair: Pair, rows: list[Row]) -> str:
+        """Why no model has this pair: what is said of one that has half of it when the other half is put in."""
+        for one in sorted(pair):
+            (other,) = pair - {one}
+            for near in [row for row in rows if one in row.chosen][:1]:
+                try:
+                    self._row({**dict(near.chosen), **self.implied(one), **self.implied(other)})
+                except SpecError as error:
+                    return str(error)
+        return ""
+
     def row(self, chosen: dict[Key, int]) -> Row | None:
         """The model that these choices make, other fields at their first value; None when it is refused."""
+        try:
+            return self._row(chosen)
+        except SpecError:
+            return None
+
+    def _row(self, chosen: dict[Key, int]) -> Row:
         used: set[Choice] = set()
         made = {key[0]: self._value(key, chosen, used) for key in self.roots}
         kernel, block = made.pop("kernel"), made.pop("block")
         options = core.get("kernel", kernel.pop("type")).Options(**kernel)
-        try:
-            assemble(Spec.of(page(layers={"blocks": [block]}, **made)), options)  # one layer tells, and is quicker
-        except SpecError as error:
-            if not str(error):
-                raise AssertionError(f"refused without a reason: {made}") from error
-            return None
+        assemble(Spec.of(page(layers={"blocks": [block]}, **made)), options)  # one layer tells, and is quicker
         return Row(frozenset(used), Carrier(Spec.of(page(layers={"blocks": [block] * LAYERS}, **made)), options))
 
     def _join(self, pair: Pair, chosen: dict[Key, int], refused: set[Pair]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from registry import core, plugins
 
-SOURCES = Path(__file__).parents[1] / "plugins"
+SOURCES = Path(__file__).parent / "plugins"
 
 
 @pytest.fixture(scope="session")
