@@ -10,6 +10,7 @@ from torch import Tensor
 
 from registry import core
 from registry.contracts import Norm
+from transformer_kit import build
 from transformer_kit.cost.card import Card, card
 from transformer_kit.spec.schema import Spec
 
@@ -124,3 +125,10 @@ def test_a_terminal_takes_brackets_for_text(page: Page) -> None:
     spec = page(norm={"type": "test.tagged", "tag": "[red]"}, block={"norm": "rms_norm"})
     Console(file=out, width=160).print(card(spec).rich())
     assert "[red]" in out.getvalue()
+
+
+def test_a_model_describes_itself_by_its_card(page: Page) -> None:
+    spec = page()
+    model = build(spec)
+    assert model.describe() == card(spec).text()
+    assert model._repr_html_() == card(spec).html()

@@ -3,6 +3,7 @@
 A block runs as it stands. An HTML comment on the line before it, which a reader of the page does not see, says more:
 
     <!-- part of: quickstart -->   YAML that is a piece of a page: laid on this shipped page and checked there
+    <!-- files of: page -->       the files of that page are there; a page's other blocks may use them
     <!-- file: mine.yaml -->       the text of a file, which later blocks of the page use; Python in it is not run
     <!-- declaration: file -->     YAML that declares a family: read as that, written into this file
     <!-- excerpt of: file -->      text that stands like this in a file which an earlier block made
@@ -27,7 +28,7 @@ TOLD = ("text", "toml")
 CHECKOUT = "<!-- session: checkout -->"
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_ORDERS = "part of|file|declaration|excerpt of|wrong|shorter|short already|not run"
+_ORDERS = "part of|files of|file|declaration|excerpt of|wrong|shorter|short already|not run"
 _COMMENT = re.compile(rf"<!-- ({_ORDERS})(?:: ([^\n]*))? -->\n\Z")
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.docs.blocks import CHECKOUT, ROOT, TOLD, Block
+from tests.docs.blocks import CHECKOUT, ROOT, TOLD, Block, blocks
 from transformer_kit.convert import declaration
 from transformer_kit.model.build import assemble
 from transformer_kit.spec import files, yaml
@@ -17,6 +17,8 @@ from transformer_kit.spec.tree import merge
 
 COPIED = ("registry", "transformer_kit", "configs", "docs", "pyproject.toml", "README.md", "CONTRIBUTING.md")
 """What a session in a checkout needs of it."""
+SHOWN = ("kit", "diff")
+"""Commands whose output pages show."""
 
 
 class Session:
@@ -32,6 +34,7 @@ class Session:
         """Try one block in the current folder. Raises whatever shows that it does not do what it should."""
         if "not run" in block.orders:
             return
+        self._borrow(block.orders.get("files of"))
         if "excerpt of" in block.orders:
             assert block.text in Path(block.orders["excerpt of"]).read_text("utf-8")
         elif "file" in block.orders:
@@ -63,6 +66,11 @@ class Session:
         script.chmod(0o755)
         self.environment |= {"PYTHONPATH": str(folder), "PATH": f"{folder}/bin:{self.environment['PATH']}"}
 
+    def _borrow(self, page: str | None) -> None:
+        for block in blocks(ROOT / page) if page is not None else ():
+            if "file" in block.orders:
+                self._write(block)
+
     def _write(self, block: Block) -> None:
         target = Path(block.orders["file"])
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +97,7 @@ class Session:
         """Each `$ command` writes what stands below it; `...` stands for any text, lines included."""
         for entry in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             command, _, expected = entry.partition("\n")
-            assert shlex.split(command)[0] == "kit", f"only kit's output is shown, got {command}"
+            assert shlex.split(command)[0] in SHOWN, f"only output of {SHOWN} is shown, got {command}"
             got = "".join(f"{line.rstrip()}\n" for line in self._bash(command).stdout.strip().splitlines())
             pattern = re.sub(r"([\[\]?*])", r"[\1]", expected.strip() + "\n").replace("...", "*")
             assert re.match(fnmatch.translate(pattern), got), f"$ {command}\n{got}\ninstead of\n{expected}"
