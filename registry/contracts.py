@@ -126,6 +126,8 @@ class ModelPart(Part, nn.Module):
 
     residual: ClassVar[tuple[str, ...]] = ()
     """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
+    together: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Names of linear layers that `forward` gives one and the same tensor: generation multiplies them at once."""
     one_graph: ClassVar[bool] = True
     """torch.compile traces it without a break. False where what to compute is known only once tokens are."""
     does_nothing: bool = False

@@ -13,6 +13,7 @@ class Gated(FFN):
     """down(act(gate(x)) * (up(x) + shift)), with gate(x) and up(x) bounded by `limit`."""
 
     residual = ("down",)
+    together = (("gate", "up"),)
 
     class Options(FFN.Options):
         d_ff: Width | None = None

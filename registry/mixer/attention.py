@@ -34,6 +34,7 @@ class Attention(Mixer):
     """out(softmax(scale q k^T + bias) v), each query seeing the tokens before it, and itself."""
 
     residual = ("out",)
+    together = (("q", "k", "v"),)
     accepts = frozenset({"rotation", "bias"})
 
     class Options(Mixer.Options):

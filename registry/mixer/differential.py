@@ -21,6 +21,7 @@ class Differential(Mixer):
     """
 
     residual = ("out",)
+    together = (("q", "k", "v"),)
     accepts = frozenset({"rotation", "bias"})
 
     class Options(Mixer.Options):

@@ -33,6 +33,7 @@ class Latent(Mixer):
     """
 
     residual = ("out",)
+    together = (("q_down", "kv_down", "k_turn"), ("k_up", "v_up"))
     accepts = frozenset({"rotation"})
 
     class Options(Mixer.Options):

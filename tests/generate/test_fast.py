@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from registry.contracts import ModelPart, Site
 from transformer_kit import Spec, build
 from transformer_kit.generate import decode, fast
-from transformer_kit.generate.fast import Packer, laid_out
+from transformer_kit.generate.fast import Packed, Packer, laid_out
 from transformer_kit.model.model import Model
 
 PACKERS = [
@@ -70,6 +71,38 @@ def test_a_weight_that_changes_is_never_read_from_its_copy(packed: Callable[[int
             torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))
         linear(x).sum().backward()  # where gradients are wanted, the weights themselves give them
     assert linear[0].weight.grad is not None
+
+
+def test_layers_that_read_the_same_are_one_product(packed: Callable[[int], Packer]) -> None:
+    model, products = _model(), []
+
+    def counting(weight: Tensor, bias: Tensor | None) -> Packed:
+        multiply = packed(1)(weight, bias)
+        return lambda x: products.append(weight.shape) or multiply(x)
+
+    with torch.inference_mode(), laid_out(model, counting, 1):
+        state = model.state(1)
+        for token in (3, 5):
+            products.clear()
+            model(torch.tensor([[token]]), state=state)
+    inner = products[2][0] // 2
+    assert products[:2] == [(64, 32), (32, 32)]  # q beside k and v, and the way out
+    assert products[2:4] == [(2 * inner, 32), (32, inner)]  # an expert: gate beside up, and down
+    assert products[-1] == (97, 32)
+
+
+def test_what_is_asked_twice_is_computed_twice(packed: Callable[[int], Packer]) -> None:
+    class Pair(ModelPart):
+        together = (("a", "b"),)
+
+    pair = Pair(None, Site(d_model=8))
+    pair.a, pair.b = nn.Linear(8, 4, bias=False), nn.Linear(8, 8)
+    x = torch.randn(2, 1, 8)
+    with torch.inference_mode(), laid_out(pair, packed(2), 2):
+        for _ in range(2):  # the same tensor, with something else in it
+            x.mul_(2)
+            for linear in (pair.a, pair.b, pair.b):
+                torch.testing.assert_close(linear(x), F.linear(x, linear.weight, linear.bias), rtol=1e-4, atol=1e-5)
 
 
 def test_only_where_it_is_known_to_be_faster() -> None:
