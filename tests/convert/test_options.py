@@ -42,6 +42,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("biogpt", {"scale_embedding": False}),
     ("xglm", {"scale_embedding": False}),
     ("modernbert-decoder", {"norm_bias": True, "mlp_bias": True, "attention_bias": True, "classifier_bias": True}),
+    ("modernbert-decoder", {"sliding_window": 3}),
     ("modernbert-decoder", {"layer_types": None, "decoder_bias": False, "tie_word_embeddings": False}),
 ]
 
@@ -143,10 +144,17 @@ OLD: list[tuple[str, dict[str, Any], Callable[[dict[str, torch.Tensor]], dict[st
          "global_rope_theta": 160000.0, "local_rope_theta": 10000.0},
         same,
     ),
+    (
+        "modernbert-decoder",
+        {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "max_position_embeddings": 64, "local_attention": 11, "global_attn_every_n_layers": 3,
+         "global_rope_theta": 160000.0, "local_rope_theta": 10000.0},
+        same,
+    ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "keys", "change"), OLD, ids=[name for name, _, _ in OLD])
+@pytest.mark.parametrize(("name", "keys", "change"), OLD, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(OLD)])
 def test_older_files(
     name: str,
     keys: dict[str, Any],

@@ -18,12 +18,13 @@ from registry.options import plain
 from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import CONFIG, INDEX, ONE, Weights, read_config, translated
+from transformer_kit.convert.folder import CONFIG, read_config, translated
 from transformer_kit.convert.layout import outward
 from transformer_kit.convert.page import fitted, longest, page_of, shortest, solutions, values_of
 from transformer_kit.convert.signature import difference
 from transformer_kit.convert.template import unlike
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
+from transformer_kit.convert.weights import INDEX, ONE, Weights
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError

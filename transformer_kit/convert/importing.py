@@ -12,9 +12,11 @@ from transformer_kit.convert import stream
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import Weights, applied, faults, matched, read_config, spec_of, tied
+from transformer_kit.convert.folder import applied, faults, matched, read_config, spec_of
 from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.tensors import Move
+from transformer_kit.convert.ties import apart
+from transformer_kit.convert.weights import Weights
 from transformer_kit.model.build import assemble
 from transformer_kit.model.folder import SPEC, WEIGHTS
 from transformer_kit.spec import brief
@@ -65,7 +67,7 @@ def _weights(source: Path, path: Path, spec: Spec, declaration: Declaration, con
     values = values_of(config, declaration)
 
     def wrong() -> list[str]:
-        return [*problems, *faults(weights, found, shapes, values), *tied(weights, declaration, model)][:40]
+        return [*problems, *faults(weights, found, shapes, values), *apart(weights, declaration, model)][:40]
 
     if problems:
         raise ConvertError(str(source), wrong())
@@ -76,7 +78,7 @@ def _weights(source: Path, path: Path, spec: Spec, declaration: Declaration, con
         _stream(weights, found, shapes, values, wrong),
         {"format": "pt", "spec": spec.hash},
     )
-    if differ := tied(weights, declaration, model):
+    if differ := apart(weights, declaration, model):
         raise ConvertError(str(source), differ)
     return len(entries)
 

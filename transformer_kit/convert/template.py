@@ -21,7 +21,7 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] 
     "sqrt": (math.sqrt, lambda y: y * y),
     "inverse": (lambda x: 1 / x, lambda y: 1 / y),
     "double": (lambda x: 2 * x, lambda y: y / 2),
-    "half": (lambda x: x // 2 if x % 2 == 0 else x / 2, lambda y: 2 * y),
+    "half": (lambda x: x // 2, lambda y: 2 * y),
 }
 
 
