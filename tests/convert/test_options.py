@@ -113,6 +113,15 @@ def test_biases_lose_digits_as_theirs_do(tmp_path: Path) -> None:
     agrees(theirs, load_folder(tmp_path), tokens("falcon-rw-alibi", batch=1, length=400))
 
 
+def test_falcons_export_is_compared_with_the_attention_that_is_right(tmp_path: Path) -> None:
+    """Its eager attention adds ALiBi twice."""
+    theirs: Any = reference("falcon-rw-alibi")
+    theirs.save_pretrained(tmp_path / "in")
+    found = export(load_folder(tmp_path / "in"), tmp_path / "out", compare=True)
+    assert found.declaration.names == ["falcon"]
+    assert found.comparison.difference is not None
+
+
 def bare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """As a model without its head is saved, with the masks that older files held."""
     kept = {name.removeprefix("transformer."): t for name, t in tensors.items()}

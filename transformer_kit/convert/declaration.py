@@ -59,6 +59,8 @@ class Declaration(Group):
     """Values of `architectures`."""
     rank: int = 100
     """Order in which families are tried going out; plain ones first."""
+    attention: str = "eager"
+    """The attention of `transformers` that an export is compared with; some classes get one kind wrong."""
     include: list[str] = []
     """Fragments that this one starts from."""
     prefix: str = ""

@@ -5,7 +5,7 @@ The family is found by the declarations: the first whose config, read back, give
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from registry.contracts import Tokenizer
 from registry.options import plain
+from transformer_kit.convert.check import Comparison, against_transformers
+from transformer_kit.convert.companions import carry
 from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
@@ -41,6 +43,8 @@ class Match:
 
     declaration: Declaration
     config: dict[str, Any]
+    comparison: Comparison = field(default_factory=lambda: Comparison(None, "nobody asked for it"))
+    """With `transformers`."""
 
 
 def match(model: Model, family: str | None = None) -> Match:
@@ -86,17 +90,25 @@ def export(
     *,
     family: str | None = None,
     shard: int = SHARD,
+    beside: Path | None = None,
+    compare: bool = False,
 ) -> Match:
     """Write the model's Hugging Face folder, all or nothing. Raises ConvertError.
 
-    What is written is read again by the import, and must give the same tensors, bit for bit.
+    What is written is read again by the import, and must give the same tensors, bit for bit. What the folder
+    `beside` says of the tokenizer and of generating goes along unchanged. To `compare` is to let `transformers` read
+    it as well, and to refuse when its logits are others.
     """
     target = Path(folder)
     check_free(target)
     found = match(model, family)
     with drafted(target) as draft:
         _write(model, found, draft, tokenizer, shard)
+        if beside is not None:
+            carry(beside, draft)
         _verify(model, found.declaration, draft)
+        if compare:
+            found = replace(found, comparison=against_transformers(draft, found.declaration))
     return found
 
 
@@ -136,6 +148,10 @@ def _theirs(model: Model, found: Match) -> Iterator[tuple[str, Tensor]]:
 def _together(
     group: list[Move], ours: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
 ) -> list[Tensor]:
+    names = [n for m in group for n in m.ours]
+    if len({ours[n].dtype for n in names}) > 1:
+        one = ", ".join(group[0].theirs)
+        raise ConvertError("export", [f"{', '.join(names)} are of several types, and {one} would hold them in one"])
     parts = [outward([ours[n] for n in m.ours], m.ops, [shapes[n][0] for n in m.ours], values) for m in group]
     if group[0].part is None:
         return parts[0]

@@ -21,6 +21,7 @@ from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 
 CONFIG = "config.json"
+QUANTISED = "quantization_config"
 MAX_CONFIG = 16 * 2**20
 
 
@@ -40,10 +41,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None) -> Spec:
-    """The spec that a config describes. Raises ConvertError or SpecError."""
+def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None, *, weights: bool = False) -> Spec:
+    """The spec that a config describes; for one whose `weights` are to be read, too. Raises ConvertError."""
     declaration = declaration_of(config) if declaration is None else declaration
-    return Spec.of(page_of(config, declaration))
+    return Spec.of(page_of(config, declaration, quantised(config) if weights else []))
+
+
+def quantised(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with weights that are quantized."""
+    how = config.get(QUANTISED)
+    if not how:
+        return []
+    method = how.get("quant_method", "by an unnamed method") if isinstance(how, dict) else how
+    return [
+        f"{QUANTISED}: quantized weights ({method!s:.40}) cannot be read; take the folder in its original precision, "
+        "or with --spec-only its config alone"
+    ]
 
 
 def load_folder(
@@ -57,7 +70,7 @@ def load_folder(
     """The model in a Hugging Face folder, in evaluation mode. Raises ConvertError, or SpecError."""
     config = read_config(folder)
     declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
-    model = assemble(spec_of(config, declaration), kernel)
+    model = assemble(spec_of(config, declaration, weights=True), kernel)
     tensors = translated(Weights(folder, declaration.prefix), model, declaration, config)
     placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
@@ -96,6 +109,9 @@ def applied(
     """What one move makes, and what is wrong with it; `values` are those of the config's flat keys."""
     try:
         theirs = [weights.get(name, move.part) for name in move.theirs]
+        if len({t.dtype for t in theirs}) > 1:
+            kinds = ", ".join(weights.kind(name) for name in move.theirs)
+            raise ValueError(f"are of several types ({kinds}), and together one tensor, which has one")
         ours = inward(theirs, move.ops, [shapes[n][0] for n in move.ours], values)
     except (ValueError, IndexError, RuntimeError) as error:
         return {}, [f"{', '.join(move.theirs)}: {error}"]

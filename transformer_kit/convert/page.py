@@ -1,6 +1,6 @@
 """A config.json as a page of the spec, and a spec as a config.json: both by the family's declaration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer_kit.convert import derived, rope_keys
@@ -19,7 +19,6 @@ ALWAYS_INERT = (
     "_experts_implementation", "quantization_config", "cross_attention_hidden_size", "max_length", "min_length",
     "keys_to_ignore_at_inference", "num_labels", "transformers.js_config", "gradient_checkpointing",
 )  # fmt: skip
-QUANTISED = "quantization_config"
 
 
 def declaration_of(config: Mapping[str, Any]) -> Declaration:
@@ -36,10 +35,12 @@ def declaration_of(config: Mapping[str, Any]) -> Declaration:
     return found
 
 
-def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """The page that says what `config` says. Raises ConvertError with every key that is not understood."""
+def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[str] = ()) -> dict[str, Any]:
+    """The page that says what `config` says. Raises ConvertError with every key that is not understood, and what is
+    wrong `also`.
+    """
     used: set[str] = set()
-    problems: list[str] = []
+    problems = list(also)
     given = flat(config, declaration)
     values = values_of(config, declaration, used)
     layers = _layer_count(values, declaration)
@@ -149,8 +150,6 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
             problems.append(f"{key}: {value!r} changes the model in a way the kit has no part for")
         elif _unknown(key, known, declaration) and value is not None:
             problems.append(f"no key '{key}' is known for {declaration.names[0]}, got {value!r:.60}")
-    if given.get(QUANTISED):
-        problems.append("quantized weights cannot be read; take the folder in its original precision")
     return problems
 
 

@@ -37,11 +37,7 @@ def _alike(declaration: Declaration, tied: bool) -> list[list[str]]:
 
 
 def _equal(weights: Weights, one: str, other: str) -> bool:
-    if not weights.usable([one, other]):
-        return False
-    a, b = weights.get(one), weights.get(other)
-    kind = torch.promote_types(a.dtype, b.dtype)
-    return torch.equal(a.to(kind), b.to(kind))
+    return weights.usable([one, other]) and torch.equal(weights.get(one), weights.get(other))
 
 
 def _said(one: str, other: str, declaration: Declaration, tied: bool) -> str:

@@ -27,6 +27,8 @@ class Weights:
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
         paths = self._paths()
+        self.read = [*sorted({path.name for path in paths.values()}), INDEX]
+        """Names of the files that hold them."""
         added = "" if any(name.startswith(prefix) for name in paths) else prefix
         self.files = {added + name: safe_open(path, framework="pt") for name, path in paths.items()}
         self.stored = {added + name: name for name in paths}
@@ -47,7 +49,7 @@ class Weights:
         ]
         if problems:
             raise ConvertError(str(self.folder), problems)
-        held = {shard: set(_names(self.folder / shard)) for shard in set(listed.values())}
+        held = _held(self.folder, sorted(set(listed.values())))
         problems = [
             f"{name} is not in {shard}, where {INDEX} places it"
             for name, shard in listed.items()
@@ -96,6 +98,20 @@ class Weights:
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
         return tuple(self.files[name].get_slice(self.stored[name]).get_shape())
+
+
+def _held(folder: Path, shards: list[str]) -> dict[str, set[str]]:
+    """Names of the tensors in each shard. Raises ConvertError with every one that cannot be read."""
+    held: dict[str, set[str]] = {}
+    problems: list[str] = []
+    for shard in shards:
+        try:
+            held[shard] = set(_names(folder / shard))
+        except ConvertError as error:
+            problems += [f"{shard}: {text}" for text in error.problems]
+    if problems:
+        raise ConvertError(str(folder), problems)
+    return held
 
 
 def _names(path: Path) -> list[str]:
