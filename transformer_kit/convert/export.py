@@ -17,12 +17,13 @@ from registry.contracts import Tokenizer
 from registry.options import plain
 from transformer_kit.convert.check import Comparison, against_transformers
 from transformer_kit.convert.companions import carry
+from transformer_kit.convert.config import longest, shortest, solutions
 from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.folder import CONFIG, read_config, translated
 from transformer_kit.convert.layout import outward
-from transformer_kit.convert.page import fitted, longest, page_of, shortest, solutions, values_of
+from transformer_kit.convert.page import fitted, page_of, values_of
 from transformer_kit.convert.signature import difference
 from transformer_kit.convert.template import unlike
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing

@@ -1,6 +1,7 @@
 """A Hugging Face folder as a model in memory: config.json, safetensors (one file or shards with an index)."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformer_kit.convert.page import declaration_of, fitted, page_of, values
 from transformer_kit.convert.tensors import Move, alternatives, constants, ignored
 from transformer_kit.convert.ties import apart, twice
 from transformer_kit.convert.weights import FLOATS, Weights
+from transformer_kit.convert.words import of_config
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
@@ -44,7 +46,18 @@ def read_config(folder: Path) -> dict[str, Any]:
 def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None, *, weights: bool = False) -> Spec:
     """The spec that a config describes; for one whose `weights` are to be read, too. Raises ConvertError."""
     declaration = declaration_of(config) if declaration is None else declaration
-    return Spec.of(page_of(config, declaration, quantised(config) if weights else []))
+    page = page_of(config, declaration, quantised(config) if weights else [])
+    with of_config(config, declaration):
+        return Spec.of(page)
+
+
+def model_of(
+    config: Mapping[str, Any], declaration: Declaration, kernel: str | Options = KERNEL, *, weights: bool = False
+) -> Model:
+    """The model that a config describes, without memory for its weights. Raises ConvertError."""
+    spec = spec_of(config, declaration, weights=weights)
+    with of_config(config, declaration):
+        return assemble(spec, kernel)
 
 
 def quantised(config: Mapping[str, Any]) -> list[str]:
@@ -67,10 +80,10 @@ def load_folder(
     kernel: str | Options = KERNEL,
     declaration: Declaration | None = None,
 ) -> Model:
-    """The model in a Hugging Face folder, in evaluation mode. Raises ConvertError, or SpecError."""
+    """The model in a Hugging Face folder, in evaluation mode. Raises ConvertError."""
     config = read_config(folder)
     declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
-    model = assemble(spec_of(config, declaration, weights=True), kernel)
+    model = model_of(config, declaration, kernel, weights=True)
     tensors = translated(Weights(folder, declaration.prefix), model, declaration, config)
     placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
@@ -153,5 +166,9 @@ def _mismatches(
     other = {n for n, v in fixed.items() if not torch.isclose(weights.get(n).float(), torch.tensor(v), rtol=1e-2).all()}
     problems += [f"{n} holds something else than {fixed[n]}, which the kit has no part for" for n in sorted(other)]
     left = weights.names() - wanted - set(fixed)
-    left = {n for n in left if not ignored(n, declaration, layers) and n not in twice(declaration)}
+    left = {
+        n
+        for n in left
+        if math.prod(weights.shape(n)) and not ignored(n, declaration, layers) and n not in twice(declaration)
+    }
     return problems + [f"{name} {weights.shape(name)} has no place in the model" for name in sorted(left)]

@@ -12,13 +12,13 @@ from transformer_kit.convert.companions import CORE, carry, left, unread
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import CONFIG, applied, faults, matched, read_config, spec_of
+from transformer_kit.convert.folder import CONFIG, applied, faults, matched, model_of, read_config
 from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.tensors import Move
 from transformer_kit.convert.ties import apart
 from transformer_kit.convert.weights import Weights
-from transformer_kit.model.build import assemble
 from transformer_kit.model.folder import SPEC, WEIGHTS
+from transformer_kit.model.model import Model
 from transformer_kit.spec import brief
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
@@ -50,12 +50,13 @@ def import_folder(
     check_free(target)
     config = read_config(source)
     declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
-    spec = spec_of(config, declaration, weights=not spec_only)
+    model = model_of(config, declaration, weights=not spec_only)
+    spec = model.spec
     _check_tokenizer(source, spec)
     with drafted(target) as draft:
         (draft / SPEC).write_text(text_of(spec, config), "utf-8")
         weights = None if spec_only else Weights(source, declaration.prefix)
-        count = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
+        count = 0 if weights is None else _weights(weights, draft / WEIGHTS, model, declaration, config)
         carry(source, draft)
     read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
     behind = left(source, [CONFIG, *read])
@@ -68,8 +69,7 @@ def text_of(spec: Spec, config: Mapping[str, Any]) -> str:
     return f"# From a Hugging Face folder: {config.get('model_type')} ({classes}).\n{dump(brief.page(spec))}"
 
 
-def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
-    model = assemble(spec)
+def _weights(weights: Weights, path: Path, model: Model, declaration: Declaration, config: Mapping[str, Any]) -> int:
     found, problems = matched(weights, model, declaration)
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     values = values_of(config, declaration)
@@ -84,7 +84,7 @@ def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration,
         path,
         entries,
         _stream(weights, found, shapes, values, wrong),
-        {"format": "pt", "spec": spec.hash},
+        {"format": "pt", "spec": model.spec.hash},
     )
     if differ := apart(weights, declaration, model):
         raise ConvertError(str(weights.folder), differ)

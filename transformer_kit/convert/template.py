@@ -192,6 +192,18 @@ def size(template: Any) -> int:
     return 1 + sum(size(v) for v in template.values())
 
 
+def keys_of(template: Any) -> Iterator[str]:
+    """Every key that a template reads: those of `leaves`, and what these are multiplied with."""
+    if isinstance(template, Mapping) and "$" in template:
+        yield key_of(template)
+        yield from (template[word] for word in ("times", "unless") if word in template)
+    elif isinstance(template, Mapping):
+        for inner in template.values():
+            yield from keys_of(inner)
+    elif is_variable(template):
+        yield key_of(template)
+
+
 def leaves(template: Any) -> Iterator[str]:
     """Keys of all variables."""
     if is_variable(template):
