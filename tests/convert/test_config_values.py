@@ -87,3 +87,9 @@ def test_what_the_spec_refuses_is_told_in_the_words_of_the_config(
     assert len(caught.value.problems) == 1
     assert told in caught.value.problems[0]
     assert str(caught.value).startswith("config.json: ")
+
+
+def test_a_default_is_told_by_the_key_that_gives_it() -> None:
+    config = {"model_type": "bloom", "hidden_size": 48, "n_layer": 2, "num_attention_heads": 0, "vocab_size": 99}
+    with pytest.raises(ConvertError, match=r"num_attention_heads: 0: mixer.n_heads: must be at least 1"):
+        spec_of(config)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transformer_kit import Spec, build, load
+from transformer_kit import Spec, build, load, read, save
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder
@@ -98,13 +98,69 @@ def test_what_no_class_computes_is_refused(tmp_path: Path) -> None:
     page = json.loads(json.dumps(PAGE))
     page["model"]["layers"]["block"]["type"] = "norm_residual"
     with pytest.raises(ConvertError, match="no Hugging Face class") as caught:
-        export(build(Spec.of(page)), tmp_path / "out")
-    assert "llama: model.layers.blocks.0.type is 'norm_residual', not 'pre_norm'" in caught.value.problems
+        export(build(Spec.of(page)), tmp_path / "out", family="llama")
+    assert caught.value.problems[1] == "llama: model.layers.blocks.0.type is 'norm_residual', not 'pre_norm'"
     page["model"]["layers"]["block"]["type"] = "pre_norm"
     page["model"]["layers"]["block"]["mixer"]["window"] = 8
     with pytest.raises(ConvertError, match=r"llama: layers.0.mixer.window is 8, not None"):
         export(build(Spec.of(page)), tmp_path / "out", family="llama")
     assert not (tmp_path / "out").exists()
+
+
+TEXT = """\
+kit: 1
+model:
+  vocab_size: 40
+  d_model: 24
+  max_seq_len: 32
+  position: rope
+  norm: rms_norm
+  layers:
+    count: 2
+    block:
+      mixer: {type: attention, n_heads: 4}
+      type: pre_norm
+      ffn: {type: gated, d_ff: 20}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "told"),
+    [
+        ("{type: attention, n_heads: 4}", "{type: attention, n_heads: 4, result: {gate: head}}", "11:53", "gate"),
+        ("norm: rms_norm", "norm: layer_norm", "7:3", "layers.0.mixer_norm is 'registry.norm.layer_norm.LayerNorm'"),
+        ("position: rope", "position: {type: sinusoidal}", "6:3", "position is 'registry.position.sinusoidal"),
+        ("type: pre_norm", "type: sandwich", "12:7", "model.layers.blocks.0.type is 'sandwich', not 'pre_norm'"),
+        ("vocab_size: 40", "vocab_size: 40\n  head: {type: lm, softcap: 5.0}", "4:20", "head.softcap is 5.0, not None"),
+    ],
+)
+def test_a_refusal_cites_the_line(old: str, new: str, place: str, told: str, tmp_path: Path) -> None:
+    assert TEXT.count(old) == 1
+    (tmp_path / "odd.yaml").write_text(TEXT.replace(old, new))
+    model = build(read(tmp_path / "odd.yaml"))
+    with pytest.raises(ConvertError) as caught:
+        export(model, tmp_path / "out", family="llama")
+    ((_, line),) = [caught.value.problems]
+    assert line.startswith(f"{tmp_path / 'odd.yaml'}:{place}: llama: ")
+    assert told in line
+
+
+def test_a_refusal_names_the_nearest_families(tmp_path: Path) -> None:
+    """Mistral has windows, and nothing bounds its scores."""
+    (tmp_path / "odd.yaml").write_text(TEXT.replace("n_heads: 4", "n_heads: 4, window: 8, scores: {softcap: 3.0}"))
+    save(build(read(tmp_path / "odd.yaml")), tmp_path / "odd")
+    with pytest.raises(ConvertError) as caught:
+        export(load(tmp_path / "odd"), tmp_path / "out")
+    what, *nearest = caught.value.problems
+    assert what == "no Hugging Face class computes this model exactly; nearest come"
+    assert len(nearest) == 2
+    assert "mistral: layers.0.mixer.softcap is 3.0, not None" in nearest[0]
+    assert nearest[0].startswith(f"{tmp_path / 'odd' / 'spec.yaml'}:")
+
+
+def test_a_family_that_is_not_declared(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConvertError, match="no family 'mistrl' is declared; did you mean 'mistral'"):
+        export(load(folder), tmp_path / "out", family="mistrl")
 
 
 def test_no_config(tmp_path: Path) -> None:
@@ -115,8 +171,7 @@ def test_no_config(tmp_path: Path) -> None:
 def test_unknown_family(folder: Path, tmp_path: Path) -> None:
     edit(folder, lambda c: c.update(model_type="lama"))
     message = refused(folder, tmp_path / "out")
-    assert "'lama' has no declaration" in message
-    assert "llama" in message
+    assert "'lama' has no declaration; did you mean 'llama'" in message
     assert "--family" in message
 
 
@@ -271,11 +326,12 @@ def test_tokenizer_larger_than_the_embedding(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_family_from_outside_the_package(folder: Path, tmp_path: Path) -> None:
-    from transformer_kit.convert.declaration import FOLDER, read
+    from transformer_kit.convert.declaration import FOLDER
+    from transformer_kit.convert.declaration import read as declaration
 
     text = (FOLDER / "llama.yaml").read_text().replace("names: [llama]", "names: [cousin]")
     (tmp_path / "cousin.yaml").write_text(text)
     edit(folder, lambda c: c.update(model_type="cousin"))
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
-    came = import_folder(folder, tmp_path / "out", declaration=read(tmp_path / "cousin.yaml"))
+    came = import_folder(folder, tmp_path / "out", declaration=declaration(tmp_path / "cousin.yaml"))
     assert came.family == "cousin"

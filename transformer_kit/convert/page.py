@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from registry.core import suggest
 from transformer_kit.convert import derived, rope_keys
 from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, declared, laid
 from transformer_kit.convert.errors import ConvertError
@@ -26,12 +27,11 @@ def declaration_of(config: Mapping[str, Any]) -> Declaration:
     kind = config.get("model_type")
     found = declared(kind) if isinstance(kind, str) else None
     if found is None:
-        names = ", ".join(sorted(declarations()))
+        near = suggest(kind, sorted(declarations())) if isinstance(kind, str) else ""
         raise ConvertError(
             "config.json",
-            [f"model_type {kind!r} has no declaration; declared are {names}; another family is one file, given by "
-             "--family FILE"],
-        )  # fmt: skip
+            [f"model_type {kind!r:.60} has no declaration{near}; another family is one file, given by --family FILE"],
+        )
     return found
 
 

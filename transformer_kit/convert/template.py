@@ -165,17 +165,18 @@ def holds(template: Any, value: Any) -> bool:
     return same(template, value)
 
 
-def unlike(template: Any, value: Any, where: str) -> str | None:
-    """The first thing that the template says outright and that is not so in `value`; None when all is."""
+def unlike(template: Any, value: Any, where: str) -> list[tuple[str, str]]:
+    """What the template says outright and is not so in `value`: places, and what is there."""
     if is_variable(template):
-        return None
+        return []
     if isinstance(template, Mapping) and isinstance(value, Mapping):
         keys = sorted(template, key=lambda key: key != "type")  # another part has other options
-        return next(filter(None, (unlike(template[k], value.get(k), f"{where}.{k}") for k in keys)), None)
+        found = [unlike(template[key], value.get(key), f"{where}.{key}") for key in keys]
+        return found[0] if "type" in template and found[0] else [one for some in found for one in some]
     if holds(template, value):
-        return None
+        return []
     ours, theirs = (v.get("type", "given") if isinstance(v, Mapping) else v for v in (value, template))
-    return f"{where} is {ours!r}, not {theirs!r}"
+    return [(where, f"{where} is {ours!r}, not {theirs!r}")]
 
 
 def same(a: Any, b: Any) -> bool:
