@@ -225,3 +225,13 @@ def test_experts_one_by_one_and_all_in_one_are_the_same_model(name: str, tmp_pat
     together = load_folder(tmp_path).state_dict()
     assert apart.keys() == together.keys()
     assert all(torch.equal(apart[n], together[n]) for n in apart)
+
+
+def test_more_experts_than_the_model_has_are_not_dropped(tmp_path: Path) -> None:
+    reference("qwen3_moe").save_pretrained(tmp_path)
+    stored = fused(load_file(tmp_path / "model.safetensors"))
+    name = next(n for n in stored if n.endswith("experts.down_proj"))
+    stored[name] = torch.cat([stored[name], stored[name][:1]])
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(ConvertError, match=r"experts.down_proj: holds 7 tensors, and the model has 6 experts"):
+        load_folder(tmp_path)

@@ -58,7 +58,11 @@ def export_model(
     ],
     out: Annotated[Path, typer.Argument(metavar="HF_FOLDER", help="Folder to make.")],
     family: Annotated[
-        str | None, typer.Option(metavar="MODEL_TYPE", help="Take this family; the first that fits, else.")
+        str | None,
+        typer.Option(
+            metavar="MODEL_TYPE|FILE",
+            help="Take this family, or the one that FILE.yaml declares; the first that fits, else.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -74,7 +78,8 @@ def export_model(
     place = model_folder(folder)
     model = load(place)
     tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
-    match = export(model, out, tokenizer, family=family, beside=place, compare=True)
+    chosen = _declared(Path(family)) if family is not None and family.endswith((".yaml", ".yml")) else family
+    match = export(model, out, tokenizer, family=chosen, beside=place, compare=True)
     kind, name = ", ".join(match.declaration.classes), match.declaration.names[0]
     difference, why_not = match.comparison.difference, match.comparison.why_not
     if json:

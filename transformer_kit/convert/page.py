@@ -5,8 +5,9 @@ from typing import Any
 
 from registry.core import suggest
 from transformer_kit.convert import derived, rope_keys
-from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, declared, laid
+from transformer_kit.convert.declaration import Cases, Declaration, declarations, declared, laid
 from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.schema import Rule
 from transformer_kit.convert.template import filled, is_variable, leaves, spelt
 from transformer_kit.spec.layers import fold
 

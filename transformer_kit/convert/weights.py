@@ -80,6 +80,8 @@ class Weights:
         index, count, folded = part
         if folded:
             return unfold(self.files[name].get_tensor(self.stored[name]), count, index)
+        if self.shape(name)[0] != count:
+            raise ValueError(f"holds {self.shape(name)[0]} tensors, and the model has {count} experts")
         piece: Tensor = self.files[name].get_slice(self.stored[name])[index]
         return piece
 
