@@ -78,12 +78,62 @@ def test_round_trip_is_bit_equal(folder: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "config.json").read_text()) == json.loads((tmp_path / "again/config.json").read_text())
 
 
+SHORT = """\
+# From a Hugging Face folder: llama (LlamaForCausalLM).
+# 8,376 parameters. What is not written is the default.
+kit: 1
+model:
+  vocab_size: 40
+  d_model: 24
+  max_seq_len: 32
+  position: rope
+  norm: rms_norm
+  layers:
+    count: 2
+    block:
+      type: pre_norm
+      mixer:
+        type: attention
+        n_heads: 4
+        n_kv_heads: 2
+      ffn:
+        type: gated
+        d_ff: 20
+"""
+
+
 def test_the_spec_is_short_and_means_the_same(folder: Path, tmp_path: Path) -> None:
-    import_folder(folder, tmp_path / "kit", spec_only=True)
-    text = (tmp_path / "kit" / "spec.yaml").read_text()
-    assert "bias" not in text
-    assert "dropout" not in text
+    came = import_folder(folder, tmp_path / "kit", spec_only=True)
+    assert (tmp_path / "kit" / "spec.yaml").read_text() == SHORT
+    assert read(tmp_path / "kit" / "spec.yaml").hash == came.spec.hash == Spec.of(PAGE).hash
     assert not (tmp_path / "kit" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("said", [4, None])
+def test_heads_that_are_as_they_would_be_are_left_out(folder: Path, tmp_path: Path, said: int | None) -> None:
+    edit(folder, lambda c: c.update(num_key_value_heads=said, head_dim=6))
+    came = import_folder(folder, tmp_path / "kit", spec_only=True)
+    text = (tmp_path / "kit" / "spec.yaml").read_text()
+    assert "n_kv_heads" not in text
+    assert "head_dim" not in text
+    edit(folder, lambda c: c.update(num_key_value_heads=2, head_dim=8))
+    import_folder(folder, tmp_path / "other", spec_only=True)
+    other = (tmp_path / "other" / "spec.yaml").read_text()
+    assert "n_kv_heads: 2" in other
+    assert "head_dim: 8" in other
+    assert read(tmp_path / "kit" / "spec.yaml").hash == came.spec.hash
+
+
+@pytest.mark.parametrize(
+    "classes", [["A\nkit: 7"], ["A\u2028kit: 7"], ["\x1b[2J"], [1], "A", {"a": 1}, [], ["A" * 500]]
+)
+def test_what_a_config_names_stays_in_the_comment(folder: Path, tmp_path: Path, classes: object) -> None:
+    edit(folder, lambda c: c.update(architectures=classes))
+    came = import_folder(folder, tmp_path / "kit", spec_only=True)
+    assert read(tmp_path / "kit" / "spec.yaml").hash == came.spec.hash == Spec.of(PAGE).hash
+    lines = (tmp_path / "kit" / "spec.yaml").read_text().split("\n")
+    assert [line[:2] for line in lines[:3]] == ["# ", "# ", "ki"]
+    assert max(map(len, lines)) < 200
 
 
 def test_shards_with_an_index_are_one_model(folder: Path, tmp_path: Path) -> None:

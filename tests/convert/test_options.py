@@ -44,6 +44,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("afmoe", {"num_shared_experts": 0}),
     ("exaone_moe", {"num_shared_experts": 0}),
     ("solar_open", {"n_shared_experts": 0}),
+    ("solar_open", {"num_key_value_heads": 4, "head_dim": 12}),
     ("deepseek_v3", {"n_shared_experts": 0}),
     ("modernbert-decoder", {"norm_bias": True, "mlp_bias": True, "attention_bias": True, "classifier_bias": True}),
     ("modernbert-decoder", {"sliding_window": 3}),

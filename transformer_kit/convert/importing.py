@@ -54,7 +54,7 @@ def import_folder(
     spec = model.spec
     _check_tokenizer(source, spec)
     with drafted(target) as draft:
-        (draft / SPEC).write_text(text_of(spec, config), "utf-8")
+        (draft / SPEC).write_text(text_of(model, config), "utf-8")
         weights = None if spec_only else Weights(source, declaration.prefix)
         count = 0 if weights is None else _weights(weights, draft / WEIGHTS, model, declaration, config)
         carry(source, draft)
@@ -63,10 +63,21 @@ def import_folder(
     return Imported(spec, declaration.names[0], count, (target / CORE).is_file(), behind, unread(source))
 
 
-def text_of(spec: Spec, config: Mapping[str, Any]) -> str:
-    """The spec as a page, with a line on where it comes from."""
-    classes = ", ".join(config.get("architectures") or []) or "no class named"
-    return f"# From a Hugging Face folder: {config.get('model_type')} ({classes}).\n{dump(brief.page(spec))}"
+def text_of(model: Model, config: Mapping[str, Any]) -> str:
+    """The spec as a page, with lines on where it comes from and how large it is."""
+    named = config.get("architectures")
+    classes = ", ".join(map(str, named)) if isinstance(named, list) and named else "no class named"
+    parameters = sum(p.numel() for p in model.parameters())
+    head = [
+        f"From a Hugging Face folder: {config.get('model_type')} ({classes:.120}).",
+        f"{parameters:,} parameters. What is not written is the default.",
+    ]
+    return "".join(f"# {_one_line(line)}\n" for line in head) + dump(brief.page(model.spec))
+
+
+def _one_line(text: str) -> str:
+    """What a comment may hold: a config could name a class that ends the line and goes on as a page."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _weights(weights: Weights, path: Path, model: Model, declaration: Declaration, config: Mapping[str, Any]) -> int:

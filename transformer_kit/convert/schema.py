@@ -97,7 +97,7 @@ class Variable(Group):
     fn: Annotated[str, AfterValidator(_function)] | None = None
     times: str | None = None
     power: int | float = 1
-    unless: str | None = None
+    unless: str | Template | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -5,7 +5,7 @@ $key?                                  likewise; going out, a case that has it m
 {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
 {$: key, fn: rsqrt}                    by a function that has an inverse
 {$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given); then `fn`
-{$: key, unless: other}                left out where another key has the same value
+{$: key, unless: other}                left out where another key, or what another variable gives, has the same value
 $each                                  inside `each`: the layer's own value in the list
 """
 
@@ -73,17 +73,33 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
     except (TypeError, ValueError, ArithmeticError):
         result = None
     if result is None or isinstance(result, complex):  # as a root of what is below zero
-        raise ConvertError("config.json", [f"{key}: must be a number that can be computed with, got {value!r:.60}"])
+        given = [f"{k}: {config.get(k)!r:.60}" for k in keys_of(variable)]
+        raise ConvertError("config.json", [f"{', '.join(given)}: must be a number that can be computed with"])
     return result
 
 
 def _with_other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
-    key = variable.get("times", variable.get("unless"))
-    used.add(key)
-    other = config.get(key)
-    if other is None or ("unless" in variable and value == other):
+    if "unless" in variable:
+        if value == _other(variable["unless"], value, config, used):
+            raise Absent
+        return value
+    used.add(variable["times"])
+    other = config.get(variable["times"])
+    if other is None:
         raise Absent
-    return whole(value * other ** variable.get("power", 1)) if "times" in variable else value
+    return whole(value * other ** variable.get("power", 1))
+
+
+def _other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
+    """What `value` is compared with: itself where that is absent, nothing where it cannot be computed."""
+    try:
+        return filled({"": _as_variable(variable)}, config, used).get("", value)
+    except ConvertError:
+        return None
+
+
+def _as_variable(key: Any) -> Any:
+    return key if isinstance(key, Mapping) else f"${key}"
 
 
 def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
@@ -197,7 +213,8 @@ def keys_of(template: Any) -> Iterator[str]:
     """Every key that a template reads: those of `leaves`, and what these are multiplied with."""
     if isinstance(template, Mapping) and "$" in template:
         yield key_of(template)
-        yield from (template[word] for word in ("times", "unless") if word in template)
+        for word in ("times", "unless"):
+            yield from keys_of(_as_variable(template[word])) if word in template else ()
     elif isinstance(template, Mapping):
         for inner in template.values():
             yield from keys_of(inner)
