@@ -1,5 +1,6 @@
 """Operations on layouts: each undoes itself, bit for bit, and puts rows where its description says."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transformer_kit.convert.layout import OPERATIONS, Op, inward, outward
+from transformer_kit.convert.layout import ACROSS, OPERATIONS, Op, inward, outward
 
 SIZES = st.integers(1, 4)
 Case = tuple[list[Tensor], list[Op], list[int]]
@@ -93,3 +94,9 @@ WRONG: list[tuple[Op, list[Tensor], list[int], str]] = [
 def test_what_does_not_fit(op: Op, theirs: list[Tensor], rows: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         inward(theirs, [op], rows, {})
+
+
+def test_every_operation_is_explained() -> None:
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "layouts-are-data.md"
+    text = page.read_text("utf-8")
+    assert [name for name in (*OPERATIONS, *ACROSS) if f"`{name}`" not in text and f"`{{{name}: " not in text] == []
