@@ -9,8 +9,8 @@ pytest.importorskip("transformers")
 from tests.convert.references import configurations
 from tests.convert.test_parity import config_class
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import spec_of
-from transformer_kit.spec.errors import SpecError
+from transformer_kit.convert.folder import model_of, spec_of
+from transformer_kit.convert.page import declaration_of
 
 STRANGE = ("x", 0, -1, True, [1], {"a": 1})
 NAMES = (
@@ -33,14 +33,14 @@ def config_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_strange_values_are_taken_or_refused(name: str) -> None:
-    """Anything but these two errors would reach the user as a traceback."""
+    """Any other error would reach the user as a traceback."""
     config = config_of(name)
     refused = 0
     for key in config.keys() - {"model_type", "architectures"}:
         for value in STRANGE:
             try:
                 spec_of({**config, key: value})
-            except (ConvertError, SpecError):
+            except ConvertError:
                 refused += 1
     assert refused > 50
 
@@ -62,3 +62,34 @@ def test_strange_values_are_taken_or_refused(name: str) -> None:
 def test_the_key_is_named(name: str, key: str, value: object) -> None:
     with pytest.raises(ConvertError, match=f"{key}: .*{str(value)[:3]}".replace("[", r"\[").replace("{", r"\{")):
         spec_of({**config_of(name), key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("llama-mha", {"num_attention_heads": 0}, "num_attention_heads: 0: mixer.n_heads: must be at least 1, got 0"),
+        ("llama-mha", {"num_key_value_heads": 3}, "num_key_value_heads: 3, "),
+        ("llama-mha", {"head_dim": 7}, "head_dim: 7, "),
+        ("llama-mha", {"rms_norm_eps": -1}, "rms_norm_eps: -1: norm.eps: must be more than 0.0, got -1"),
+        ("gemma2", {"sliding_window": 0}, "sliding_window: 0: mixer.window: must be at least 1, got 0"),
+        ("gemma4-text-dense", {"attention_bias": True}, "attention_bias: True, "),
+        ("deepseek_v3", {"topk_group": 1}, "topk_group: 1: ffn.router: k must be at most the experts of the groups"),
+        ("qwen3_moe", {"num_experts_per_tok": 99}, "num_experts_per_tok: 99, "),
+        ("falcon-7b-mqa", {"num_attention_heads": 5}, "num_attention_heads: 5"),
+    ],
+)
+def test_what_the_spec_refuses_is_told_in_the_words_of_the_config(
+    name: str, changes: dict[str, Any], told: str
+) -> None:
+    config = {**config_of(name), **changes}
+    with pytest.raises(ConvertError) as caught:
+        model_of(config, declaration_of(config))
+    assert len(caught.value.problems) == 1
+    assert told in caught.value.problems[0]
+    assert str(caught.value).startswith("config.json: ")
+
+
+def test_a_default_is_told_by_the_key_that_gives_it() -> None:
+    config = {"model_type": "bloom", "hidden_size": 48, "n_layer": 2, "num_attention_heads": 0, "vocab_size": 99}
+    with pytest.raises(ConvertError, match=r"num_attention_heads: 0: mixer.n_heads: must be at least 1"):
+        spec_of(config)

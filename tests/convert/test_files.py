@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.convert.test_folders import edit_weights, folder, refused
-from transformer_kit import load
+from tests.convert.test_folders import PAGE, edit, edit_weights, folder, refused
+from transformer_kit import Spec, build, load
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.importing import import_folder
+from transformer_kit.testing import strong_init
 
 __all__ = ["folder"]
 
@@ -64,6 +65,61 @@ def test_types_that_are_no_weights_are_named_at_once(folder: Path, tmp_path: Pat
     assert "model.norm.weight is of F8_E4M3; weights are F64, F32, F16, BF16" in message
     assert "lm_head.weight is of I64" in message
     with pytest.raises(ConvertError, match=r"lm_head\.weight is of I64"):
+        load(folder)
+
+
+def test_parts_of_one_tensor_in_several_types(folder: Path, tmp_path: Path) -> None:
+    """Four vectors of DiffLlama are one tensor of ours, which has one type."""
+    page = json.loads(json.dumps(PAGE))
+    page["model"]["layers"]["block"]["mixer"]["type"] = "differential"
+    page["model"]["norm"] = {"type": "rms_norm", "eps": 1e-5}
+    model = build(Spec.of(page))
+    strong_init(model)
+    export(model, tmp_path / "diff", family="diffllama")
+    name = "model.layers.1.self_attn.lambda_k1"
+    edit_weights(tmp_path / "diff", lambda t: t.update({name: t[name].bfloat16()}))
+    message = refused(tmp_path / "diff", tmp_path / "out")
+    assert f"{name}, model.layers.1.self_attn.lambda_q2" in message
+    assert "are of several types (F32, BF16, F32, F32)" in message
+    with pytest.raises(ConvertError, match="are of several types"):
+        load(tmp_path / "diff")
+
+
+def test_several_types_do_not_become_one(folder: Path, tmp_path: Path) -> None:
+    """Phi-3 stores queries, keys and values together."""
+    model = load(folder)
+    model.layers[1].mixer.k.to(torch.bfloat16)
+    with pytest.raises(
+        ConvertError, match=r"layers\.1\.mixer\.k\.weight, .* are of several types, and model.*qkv_proj"
+    ):
+        export(model, tmp_path / "out", family="phi3")
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+
+
+def test_all_shards_that_are_cut_short_are_named(folder: Path, tmp_path: Path) -> None:
+    export(load(folder), tmp_path / "s", shard=4000)
+    first, second, *_ = sorted((tmp_path / "s").glob("*.safetensors"))
+    for shard in (first, second):
+        shard.write_bytes(shard.read_bytes()[:-100])
+    message = refused(tmp_path / "s", tmp_path / "out")
+    assert f"{first.name}: cannot be read as safetensors" in message
+    assert f"{second.name}: cannot be read as safetensors" in message
+
+
+QUANTISED = [({"quant_method": "mxfp4"}, "mxfp4"), ({"bits": 4}, "by an unnamed method"), ("fp8", "fp8")]
+
+
+@pytest.mark.parametrize(("how", "named"), QUANTISED)
+def test_quantised(folder: Path, tmp_path: Path, how: object, named: str) -> None:
+    """Its weights are refused, with all else that is wrong; its spec needs none."""
+    plain = import_folder(folder, tmp_path / "plain", spec_only=True)
+    edit(folder, lambda c: c.update(quantization_config=how))
+    assert import_folder(folder, tmp_path / "shape", spec_only=True).spec == plain.spec
+    edit(folder, lambda c: c.update(windw=3))
+    message = refused(folder, tmp_path / "out")
+    assert f"quantization_config: quantized weights ({named}) cannot be read" in message
+    assert "windw" in message
+    with pytest.raises(ConvertError, match=f"quantized weights .{named}"):
         load(folder)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transformer_kit import Spec, build, load
+from transformer_kit import Spec, build, load, read, save
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder
@@ -78,12 +78,62 @@ def test_round_trip_is_bit_equal(folder: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "config.json").read_text()) == json.loads((tmp_path / "again/config.json").read_text())
 
 
+SHORT = """\
+# From a Hugging Face folder: llama (LlamaForCausalLM).
+# 8,376 parameters. What is not written is the default.
+kit: 1
+model:
+  vocab_size: 40
+  d_model: 24
+  max_seq_len: 32
+  position: rope
+  norm: rms_norm
+  layers:
+    count: 2
+    block:
+      type: pre_norm
+      mixer:
+        type: attention
+        n_heads: 4
+        n_kv_heads: 2
+      ffn:
+        type: gated
+        d_ff: 20
+"""
+
+
 def test_the_spec_is_short_and_means_the_same(folder: Path, tmp_path: Path) -> None:
-    import_folder(folder, tmp_path / "kit", spec_only=True)
-    text = (tmp_path / "kit" / "spec.yaml").read_text()
-    assert "bias" not in text
-    assert "dropout" not in text
+    came = import_folder(folder, tmp_path / "kit", spec_only=True)
+    assert (tmp_path / "kit" / "spec.yaml").read_text() == SHORT
+    assert read(tmp_path / "kit" / "spec.yaml").hash == came.spec.hash == Spec.of(PAGE).hash
     assert not (tmp_path / "kit" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("said", [4, None])
+def test_heads_that_are_as_they_would_be_are_left_out(folder: Path, tmp_path: Path, said: int | None) -> None:
+    edit(folder, lambda c: c.update(num_key_value_heads=said, head_dim=6))
+    came = import_folder(folder, tmp_path / "kit", spec_only=True)
+    text = (tmp_path / "kit" / "spec.yaml").read_text()
+    assert "n_kv_heads" not in text
+    assert "head_dim" not in text
+    edit(folder, lambda c: c.update(num_key_value_heads=2, head_dim=8))
+    import_folder(folder, tmp_path / "other", spec_only=True)
+    other = (tmp_path / "other" / "spec.yaml").read_text()
+    assert "n_kv_heads: 2" in other
+    assert "head_dim: 8" in other
+    assert read(tmp_path / "kit" / "spec.yaml").hash == came.spec.hash
+
+
+@pytest.mark.parametrize(
+    "classes", [["A\nkit: 7"], ["A\u2028kit: 7"], ["\x1b[2J"], [1], "A", {"a": 1}, [], ["A" * 500]]
+)
+def test_what_a_config_names_stays_in_the_comment(folder: Path, tmp_path: Path, classes: object) -> None:
+    edit(folder, lambda c: c.update(architectures=classes))
+    came = import_folder(folder, tmp_path / "kit", spec_only=True)
+    assert read(tmp_path / "kit" / "spec.yaml").hash == came.spec.hash == Spec.of(PAGE).hash
+    lines = (tmp_path / "kit" / "spec.yaml").read_text().split("\n")
+    assert [line[:2] for line in lines[:3]] == ["# ", "# ", "ki"]
+    assert max(map(len, lines)) < 200
 
 
 def test_shards_with_an_index_are_one_model(folder: Path, tmp_path: Path) -> None:
@@ -98,13 +148,69 @@ def test_what_no_class_computes_is_refused(tmp_path: Path) -> None:
     page = json.loads(json.dumps(PAGE))
     page["model"]["layers"]["block"]["type"] = "norm_residual"
     with pytest.raises(ConvertError, match="no Hugging Face class") as caught:
-        export(build(Spec.of(page)), tmp_path / "out")
-    assert "llama: model.layers.blocks.0.type is 'norm_residual', not 'pre_norm'" in caught.value.problems
+        export(build(Spec.of(page)), tmp_path / "out", family="llama")
+    assert caught.value.problems[1] == "llama: model.layers.blocks.0.type is 'norm_residual', not 'pre_norm'"
     page["model"]["layers"]["block"]["type"] = "pre_norm"
     page["model"]["layers"]["block"]["mixer"]["window"] = 8
     with pytest.raises(ConvertError, match=r"llama: layers.0.mixer.window is 8, not None"):
         export(build(Spec.of(page)), tmp_path / "out", family="llama")
     assert not (tmp_path / "out").exists()
+
+
+TEXT = """\
+kit: 1
+model:
+  vocab_size: 40
+  d_model: 24
+  max_seq_len: 32
+  position: rope
+  norm: rms_norm
+  layers:
+    count: 2
+    block:
+      mixer: {type: attention, n_heads: 4}
+      type: pre_norm
+      ffn: {type: gated, d_ff: 20}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "told"),
+    [
+        ("{type: attention, n_heads: 4}", "{type: attention, n_heads: 4, result: {gate: head}}", "11:53", "gate"),
+        ("norm: rms_norm", "norm: layer_norm", "7:3", "layers.0.mixer_norm is 'registry.norm.layer_norm.LayerNorm'"),
+        ("position: rope", "position: {type: sinusoidal}", "6:3", "position is 'registry.position.sinusoidal"),
+        ("type: pre_norm", "type: sandwich", "12:7", "model.layers.blocks.0.type is 'sandwich', not 'pre_norm'"),
+        ("vocab_size: 40", "vocab_size: 40\n  head: {type: lm, softcap: 5.0}", "4:20", "head.softcap is 5.0, not None"),
+    ],
+)
+def test_a_refusal_cites_the_line(old: str, new: str, place: str, told: str, tmp_path: Path) -> None:
+    assert TEXT.count(old) == 1
+    (tmp_path / "odd.yaml").write_text(TEXT.replace(old, new))
+    model = build(read(tmp_path / "odd.yaml"))
+    with pytest.raises(ConvertError) as caught:
+        export(model, tmp_path / "out", family="llama")
+    ((_, line),) = [caught.value.problems]
+    assert line.startswith(f"{tmp_path / 'odd.yaml'}:{place}: llama: ")
+    assert told in line
+
+
+def test_a_refusal_names_the_nearest_families(tmp_path: Path) -> None:
+    """Mistral has windows, and nothing bounds its scores."""
+    (tmp_path / "odd.yaml").write_text(TEXT.replace("n_heads: 4", "n_heads: 4, window: 8, scores: {softcap: 3.0}"))
+    save(build(read(tmp_path / "odd.yaml")), tmp_path / "odd")
+    with pytest.raises(ConvertError) as caught:
+        export(load(tmp_path / "odd"), tmp_path / "out")
+    what, *nearest = caught.value.problems
+    assert what == "no Hugging Face class computes this model exactly; nearest come"
+    assert len(nearest) == 2
+    assert "mistral: layers.0.mixer.softcap is 3.0, not None" in nearest[0]
+    assert nearest[0].startswith(f"{tmp_path / 'odd' / 'spec.yaml'}:")
+
+
+def test_a_family_that_is_not_declared(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConvertError, match="no family 'mistrl' is declared; did you mean 'mistral'"):
+        export(load(folder), tmp_path / "out", family="mistrl")
 
 
 def test_no_config(tmp_path: Path) -> None:
@@ -115,8 +221,7 @@ def test_no_config(tmp_path: Path) -> None:
 def test_unknown_family(folder: Path, tmp_path: Path) -> None:
     edit(folder, lambda c: c.update(model_type="lama"))
     message = refused(folder, tmp_path / "out")
-    assert "'lama' has no declaration" in message
-    assert "llama" in message
+    assert "'lama' has no declaration; did you mean 'llama'" in message
     assert "--family" in message
 
 
@@ -271,11 +376,12 @@ def test_tokenizer_larger_than_the_embedding(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_family_from_outside_the_package(folder: Path, tmp_path: Path) -> None:
-    from transformer_kit.convert.declaration import FOLDER, read
+    from transformer_kit.convert.declaration import FOLDER
+    from transformer_kit.convert.declaration import read as declaration
 
     text = (FOLDER / "llama.yaml").read_text().replace("names: [llama]", "names: [cousin]")
     (tmp_path / "cousin.yaml").write_text(text)
     edit(folder, lambda c: c.update(model_type="cousin"))
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
-    came = import_folder(folder, tmp_path / "out", declaration=read(tmp_path / "cousin.yaml"))
+    came = import_folder(folder, tmp_path / "out", declaration=declaration(tmp_path / "cousin.yaml"))
     assert came.family == "cousin"

@@ -41,7 +41,13 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("olmo", {"clip_qkv": 0.5}),
     ("biogpt", {"scale_embedding": False}),
     ("xglm", {"scale_embedding": False}),
+    ("afmoe", {"num_shared_experts": 0}),
+    ("exaone_moe", {"num_shared_experts": 0}),
+    ("solar_open", {"n_shared_experts": 0}),
+    ("solar_open", {"num_key_value_heads": 4, "head_dim": 12}),
+    ("deepseek_v3", {"n_shared_experts": 0}),
     ("modernbert-decoder", {"norm_bias": True, "mlp_bias": True, "attention_bias": True, "classifier_bias": True}),
+    ("modernbert-decoder", {"sliding_window": 3}),
     ("modernbert-decoder", {"layer_types": None, "decoder_bias": False, "tie_word_embeddings": False}),
 ]
 
@@ -52,6 +58,7 @@ def agrees(theirs: Any, other: Any, ids: torch.Tensor) -> None:
     assert (got - expected).abs().max() <= 2e-5 * max(1.0, float(expected.std()))
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")  # no shared experts, as `transformers` has them
 @pytest.mark.parametrize(("name", "changes"), CHANGES, ids=[f"{n}-{'-'.join(c)}" for n, c in CHANGES])
 def test_in_and_out(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     theirs: Any = reference(name, **changes)
@@ -112,6 +119,15 @@ def test_biases_lose_digits_as_theirs_do(tmp_path: Path) -> None:
     agrees(theirs, load_folder(tmp_path), tokens("falcon-rw-alibi", batch=1, length=400))
 
 
+def test_falcons_export_is_compared_with_the_attention_that_is_right(tmp_path: Path) -> None:
+    """Its eager attention adds ALiBi twice."""
+    theirs: Any = reference("falcon-rw-alibi")
+    theirs.save_pretrained(tmp_path / "in")
+    found = export(load_folder(tmp_path / "in"), tmp_path / "out", compare=True)
+    assert found.declaration.names == ["falcon"]
+    assert found.comparison.difference is not None
+
+
 def bare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """As a model without its head is saved, with the masks that older files held."""
     kept = {name.removeprefix("transformer."): t for name, t in tensors.items()}
@@ -143,10 +159,17 @@ OLD: list[tuple[str, dict[str, Any], Callable[[dict[str, torch.Tensor]], dict[st
          "global_rope_theta": 160000.0, "local_rope_theta": 10000.0},
         same,
     ),
+    (
+        "modernbert-decoder",
+        {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "max_position_embeddings": 64, "local_attention": 11, "global_attn_every_n_layers": 3,
+         "global_rope_theta": 160000.0, "local_rope_theta": 10000.0},
+        same,
+    ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "keys", "change"), OLD, ids=[name for name, _, _ in OLD])
+@pytest.mark.parametrize(("name", "keys", "change"), OLD, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(OLD)])
 def test_older_files(
     name: str,
     keys: dict[str, Any],
@@ -203,3 +226,13 @@ def test_experts_one_by_one_and_all_in_one_are_the_same_model(name: str, tmp_pat
     together = load_folder(tmp_path).state_dict()
     assert apart.keys() == together.keys()
     assert all(torch.equal(apart[n], together[n]) for n in apart)
+
+
+def test_more_experts_than_the_model_has_are_not_dropped(tmp_path: Path) -> None:
+    reference("qwen3_moe").save_pretrained(tmp_path)
+    stored = fused(load_file(tmp_path / "model.safetensors"))
+    name = next(n for n in stored if n.endswith("experts.down_proj"))
+    stored[name] = torch.cat([stored[name], stored[name][:1]])
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(ConvertError, match=r"experts.down_proj: holds 7 tensors, and the model has 6 experts"):
+        load_folder(tmp_path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from transformer_kit.cli import names
-from transformer_kit.cli.output import Json, emit, say
+from transformer_kit.cli.output import Json, emit, note, say
 
 if TYPE_CHECKING:
     from transformer_kit.convert.declaration import Declaration
@@ -31,10 +31,24 @@ def import_model(
 
     came = import_folder(source, out, spec_only=spec_only, declaration=_declared(family))
     if json:
-        emit({"folder": str(out), "family": came.family, "tensors": came.tensors, "hash": came.spec.hash})
+        emit(
+            {
+                "folder": str(out),
+                "family": came.family,
+                "tensors": came.tensors,
+                "tokenizer": came.tokenizer,
+                "hash": came.spec.hash,
+                "not_taken": came.left,
+                "note": came.note,
+            }
+        )
         return
     what = "the spec alone" if spec_only else f"{came.tensors} tensors"
-    say(f"{out}: {came.family}, {what}; see {out / 'spec.yaml'}")
+    say(f"{out}: {came.family}, {what}{'' if came.tokenizer else ', no tokenizer'}; see {out / 'spec.yaml'}")
+    if came.left:
+        say(f"not taken: {', '.join(came.left)}")
+    if came.note is not None:
+        note(came.note)
 
 
 def export_model(
@@ -44,7 +58,11 @@ def export_model(
     ],
     out: Annotated[Path, typer.Argument(metavar="HF_FOLDER", help="Folder to make.")],
     family: Annotated[
-        str | None, typer.Option(metavar="MODEL_TYPE", help="Take this family; the first that fits, else.")
+        str | None,
+        typer.Option(
+            metavar="MODEL_TYPE|FILE",
+            help="Take this family, or the one that FILE.yaml declares; the first that fits, else.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -53,7 +71,6 @@ def export_model(
     What is written is read again and compared; with transformers installed, its logits are compared as well.
     Example: `kit export runs/quickstart exported`
     """
-    from transformer_kit.convert.check import against_transformers
     from transformer_kit.convert.export import export
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.model.folder import load, model_folder
@@ -61,16 +78,17 @@ def export_model(
     place = model_folder(folder)
     model = load(place)
     tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
-    match = export(model, out, tokenizer, family=family)
-    difference = against_transformers(model, out, match.declaration)
-    kind = match.declaration.classes[0]
+    chosen = _declared(Path(family)) if family is not None and family.endswith((".yaml", ".yml")) else family
+    match = export(model, out, tokenizer, family=chosen, beside=place, compare=True)
+    kind, name = ", ".join(match.declaration.classes), match.declaration.names[0]
+    difference, why_not = match.comparison.difference, match.comparison.why_not
     if json:
-        emit({"folder": str(out), "family": match.declaration.names[0], "class": kind, "difference": difference})
+        emit({"folder": str(out), "family": name, "class": kind, "difference": difference, "why_not": why_not})
         return
-    seen = "transformers is not installed, so its logits were not compared"
+    seen = f"logits not compared: {why_not}"
     if difference is not None:
         seen = f"largest difference of logits to transformers {difference:.2g}"
-    say(f"{out}: {kind}; all tensors read back bit for bit; {seen}")
+    say(f"{out}: {kind or name}; all tensors read back bit for bit; {seen}")
 
 
 def _declared(family: Path | None) -> "Declaration | None":

@@ -26,26 +26,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from registry.options import Group
-from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.schema import Rule, check
 from transformer_kit.spec import files
-from transformer_kit.spec.tree import merge
+from transformer_kit.spec.errors import Problem, SpecError
+from transformer_kit.spec.tree import find, merge
 
 FOLDER = Path(__file__).parent / "families"
 
 Cases = dict[str, dict[str, Any]]
-
-
-class Rule(Group):
-    """How some tensors of theirs are some of ours."""
-
-    theirs: list[str]
-    """Names, with {i} for the layer and {e} for the expert."""
-    ours: list[str]
-    """Names, likewise."""
-    ops: list[str | dict[str, Any]] = []
-    """Operations of `layout`, from theirs to ours."""
-    buffer: bool = False
-    """Whether theirs is kept out of parameters."""
 
 
 class Declaration(Group):
@@ -59,6 +47,8 @@ class Declaration(Group):
     """Values of `architectures`."""
     rank: int = 100
     """Order in which families are tried going out; plain ones first."""
+    attention: str = "eager"
+    """The attention of `transformers` that an export is compared with; some classes get one kind wrong."""
     include: list[str] = []
     """Fragments that this one starts from."""
     prefix: str = ""
@@ -117,31 +107,38 @@ def declared(kind: str) -> Declaration | None:
 
 
 def read(path: Path) -> Declaration:
-    """The declaration in a file, with what it includes. Raises ConvertError."""
-    page = _with_fragments(_plain(files.page(path)[0]), path)
+    """The declaration in a file, with what it includes. Raises SpecError with everything that is wrong."""
+    page = _page(path)
     page["tensors"] = {k: v for k, v in page.get("tensors", {}).items() if v is not None}
     try:
         return Declaration.model_validate(page)
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConvertError(str(path), wrong) from None
+    except ValidationError as error:  # of what is whole only with what it includes
+        table, start = files.page(path)
+        found = [(find(table, e["loc"]) or start, ".".join(map(str, e["loc"]))) for e in error.errors()]
+        raise SpecError(
+            [Problem(mark, f"needs '{where}', also with what it includes") for mark, where in found]
+        ) from None
 
 
-def _with_fragments(page: dict[str, Any], path: Path) -> dict[str, Any]:
+def _page(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's page, laid on the fragments that it includes."""
+    table, start = files.page(path)
+    check(table, start)
     base: dict[str, Any] = {}
-    for name in page.get("include", []):
+    for i, name in enumerate(table.get("include", [])):
         fragment = next((p for p in (path.parent / f"_{name}.yaml", FOLDER / f"_{name}.yaml") if p.is_file()), None)
-        if fragment is None:
-            raise ConvertError(str(path), [f"no fragment '{name}'"])
+        if fragment is None or fragment in (path, *above):
+            text = f"no fragment '{name}'" if fragment is None else f"'{name}' includes itself"
+            raise SpecError([Problem(find(table, ("include", i)) or start, text)])
         own = fragment.parent != FOLDER
-        base = laid(base, _with_fragments(_plain(files.page(fragment)[0]), fragment) if own else _shared(fragment))
-    return laid(base, page)
+        base = laid(base, _page(fragment, (path, *above)) if own else _shared(fragment))
+    return laid(base, _plain(table))
 
 
 @cache
 def _shared(fragment: Path) -> dict[str, Any]:
     """A fragment of the kit's own, with what it includes: read once, though many families include it."""
-    return _with_fragments(_plain(files.page(fragment)[0]), fragment)
+    return _page(fragment)
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The family is found by the declarations: the first whose config, read back, give
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from registry.contracts import Tokenizer
+from registry.core import suggest
 from registry.options import plain
+from transformer_kit.convert.check import Comparison, against_transformers
+from transformer_kit.convert.companions import carry
+from transformer_kit.convert.config import longest, shortest, solutions
 from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import CONFIG, INDEX, ONE, Weights, read_config, translated
+from transformer_kit.convert.folder import CONFIG, read_config, translated
 from transformer_kit.convert.layout import outward
-from transformer_kit.convert.page import fitted, longest, page_of, shortest, solutions, values_of
-from transformer_kit.convert.signature import difference
-from transformer_kit.convert.template import unlike
+from transformer_kit.convert.nearest import Miss, differing, inexpressible, told
+from transformer_kit.convert.page import fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
+from transformer_kit.convert.weights import INDEX, ONE, Weights
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
@@ -40,40 +44,38 @@ class Match:
 
     declaration: Declaration
     config: dict[str, Any]
+    comparison: Comparison = field(default_factory=lambda: Comparison(None, "nobody asked for it"))
+    """With `transformers`."""
 
 
-def match(model: Model, family: str | None = None) -> Match:
-    """The family that computes what the model computes. Raises ConvertError, saying how near the nearest comes."""
+def match(model: Model, family: str | Declaration | None = None) -> Match:
+    """The family that computes what the model computes. Raises ConvertError, saying how near the nearest come."""
     page = plain(model.spec)
     twin = assemble(model.spec)
-    known = declarations()
-    if family is not None and family not in known:
-        raise ConvertError("export", [f"no family '{family}'; declared are {', '.join(sorted(known))}"])
-    misses: list[str] = []
-    for declaration in _ordered(known, family):
+    misses: list[Miss] = []
+    for declaration in _ordered(family):
         try:
             solved = solutions(page, declaration)
             config = longest(*solved, declaration)
             other = assemble(Spec.of(page_of({**config, "model_type": declaration.names[0]}, declaration)))
         except (ConvertError, SpecError, KeyError, TypeError, ValueError) as error:
-            misses.append(f"{declaration.names[0]}: {_unlike(page, declaration) or str(error).splitlines()[0]:.120}")
+            misses.append(inexpressible(page, declaration, error))
             continue
-        differs = difference(twin, other)
-        if differs is None:
+        miss = differing(twin, other, declaration)
+        if miss is None:
             return Match(fitted(declaration, config), shortest(*solved, declaration))
-        misses.append(f"{declaration.names[0]}: {differs}")
-    raise ConvertError("export", ["no Hugging Face class computes this model exactly", *misses])
+        misses.append(miss)
+    what = "no Hugging Face class computes this model exactly" + ("; nearest come" if family is None else "")
+    raise ConvertError("export", [what, *told(misses, model.spec)])
 
 
-def _unlike(page: Mapping[str, Any], declaration: Declaration) -> str | None:
-    """The first key of the page that the family cannot have as it is."""
-    model = page["model"]
-    blocks = (unlike(declaration.block, b, f"model.layers.blocks.{i}") for i, b in enumerate(model["layers"]["blocks"]))
-    return unlike(declaration.model, model, "model") or next(filter(None, blocks), None)
-
-
-def _ordered(known: Mapping[str, Declaration], family: str | None) -> list[Declaration]:
-    """Distinct declarations, plainest first."""
+def _ordered(family: str | Declaration | None) -> list[Declaration]:
+    """Distinct declarations, plainest first; the one that is asked for alone."""
+    if isinstance(family, Declaration):
+        return [family]
+    known = declarations()
+    if family is not None and family not in known:
+        raise ConvertError("export", [f"no family '{family}' is declared{suggest(family, sorted(known))}"])
     chosen = {id(d): d for name, d in known.items() if family in (None, name)}
     return sorted(chosen.values(), key=lambda d: (d.rank, d.names[0]))
 
@@ -83,19 +85,27 @@ def export(
     folder: str | Path,
     tokenizer: Tokenizer | None = None,
     *,
-    family: str | None = None,
+    family: str | Declaration | None = None,
     shard: int = SHARD,
+    beside: Path | None = None,
+    compare: bool = False,
 ) -> Match:
     """Write the model's Hugging Face folder, all or nothing. Raises ConvertError.
 
-    What is written is read again by the import, and must give the same tensors, bit for bit.
+    What is written is read again by the import, and must give the same tensors, bit for bit. What the folder
+    `beside` says of the tokenizer and of generating goes along unchanged. To `compare` is to let `transformers` read
+    it as well, and to refuse when its logits are others.
     """
     target = Path(folder)
     check_free(target)
     found = match(model, family)
     with drafted(target) as draft:
         _write(model, found, draft, tokenizer, shard)
+        if beside is not None:
+            carry(beside, draft)
         _verify(model, found.declaration, draft)
+        if compare:
+            found = replace(found, comparison=against_transformers(draft, found.declaration))
     return found
 
 
@@ -135,6 +145,10 @@ def _theirs(model: Model, found: Match) -> Iterator[tuple[str, Tensor]]:
 def _together(
     group: list[Move], ours: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
 ) -> list[Tensor]:
+    names = [n for m in group for n in m.ours]
+    if len({ours[n].dtype for n in names}) > 1:
+        one = ", ".join(group[0].theirs)
+        raise ConvertError("export", [f"{', '.join(names)} are of several types, and {one} would hold them in one"])
     parts = [outward([ours[n] for n in m.ours], m.ops, [shapes[n][0] for n in m.ours], values) for m in group]
     if group[0].part is None:
         return parts[0]

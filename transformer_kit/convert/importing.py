@@ -1,6 +1,5 @@
 """A Hugging Face folder as a kit folder, on disk: a short spec, streamed weights, the tokenizer."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +8,20 @@ from typing import Any
 from torch import Tensor
 
 from transformer_kit.convert import stream
+from transformer_kit.convert.companions import CORE, carry, left, unread
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import Weights, applied, faults, matched, read_config, spec_of, tied
+from transformer_kit.convert.folder import CONFIG, applied, faults, matched, model_of, read_config
 from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.tensors import Move
-from transformer_kit.model.build import assemble
+from transformer_kit.convert.ties import apart
+from transformer_kit.convert.weights import Weights
 from transformer_kit.model.folder import SPEC, WEIGHTS
+from transformer_kit.model.model import Model
 from transformer_kit.spec import brief
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
-
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,12 @@ class Imported:
     family: str
     tensors: int
     """How many of ours were written; 0 for the spec alone."""
+    tokenizer: bool
+    """Whether one came with it."""
+    left: list[str]
+    """Names of the files that were not taken."""
+    note: str | None
+    """What to know about what is missing."""
 
 
 def import_folder(
@@ -44,40 +50,55 @@ def import_folder(
     check_free(target)
     config = read_config(source)
     declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
-    spec = spec_of(config, declaration)
+    model = model_of(config, declaration, weights=not spec_only)
+    spec = model.spec
+    _check_tokenizer(source, spec)
     with drafted(target) as draft:
-        (draft / SPEC).write_text(text_of(spec, config), "utf-8")
-        count = 0 if spec_only else _weights(source, draft / WEIGHTS, spec, declaration, config)
-        _tokenizer(source, draft, spec)
-    return Imported(spec, declaration.names[0], count)
+        (draft / SPEC).write_text(text_of(model, config), "utf-8")
+        weights = None if spec_only else Weights(source, declaration.prefix)
+        count = 0 if weights is None else _weights(weights, draft / WEIGHTS, model, declaration, config)
+        carry(source, draft)
+    read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
+    behind = left(source, [CONFIG, *read])
+    return Imported(spec, declaration.names[0], count, (target / CORE).is_file(), behind, unread(source))
 
 
-def text_of(spec: Spec, config: Mapping[str, Any]) -> str:
-    """The spec as a page, with a line on where it comes from."""
-    classes = ", ".join(config.get("architectures") or []) or "no class named"
-    return f"# From a Hugging Face folder: {config.get('model_type')} ({classes}).\n{dump(brief.page(spec))}"
+def text_of(model: Model, config: Mapping[str, Any]) -> str:
+    """The spec as a page, with lines on where it comes from and how large it is."""
+    named = config.get("architectures")
+    classes = ", ".join(map(str, named)) if isinstance(named, list) and named else "no class named"
+    parameters = sum(p.numel() for p in model.parameters())
+    head = [
+        f"From a Hugging Face folder: {config.get('model_type')} ({classes:.120}).",
+        f"{parameters:,} parameters. What is not written is the default.",
+    ]
+    return "".join(f"# {_one_line(line)}\n" for line in head) + dump(brief.page(model.spec))
 
 
-def _weights(source: Path, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
-    weights, model = Weights(source, declaration.prefix), assemble(spec)
+def _one_line(text: str) -> str:
+    """What a comment may hold: a config could name a class that ends the line and goes on as a page."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _weights(weights: Weights, path: Path, model: Model, declaration: Declaration, config: Mapping[str, Any]) -> int:
     found, problems = matched(weights, model, declaration)
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     values = values_of(config, declaration)
 
     def wrong() -> list[str]:
-        return [*problems, *faults(weights, found, shapes, values), *tied(weights, declaration, model)][:40]
+        return [*problems, *faults(weights, found, shapes, values), *apart(weights, declaration, model)][:40]
 
     if problems:
-        raise ConvertError(str(source), wrong())
+        raise ConvertError(str(weights.folder), wrong())
     entries = [(name, weights.dtype(move.theirs[0]), shapes[name]) for move in found for name in move.ours]
     stream.write(
         path,
         entries,
         _stream(weights, found, shapes, values, wrong),
-        {"format": "pt", "spec": spec.hash},
+        {"format": "pt", "spec": model.spec.hash},
     )
-    if differ := tied(weights, declaration, model):
-        raise ConvertError(str(source), differ)
+    if differ := apart(weights, declaration, model):
+        raise ConvertError(str(weights.folder), differ)
     return len(entries)
 
 
@@ -96,18 +117,15 @@ def _stream(
         yield from tensors.values()
 
 
-def _tokenizer(source: Path, draft: Path, spec: Spec) -> None:
-    """Copy the tokenizer's files, once they are seen to be a tokenizer that fits."""
-    if not (source / TOKENIZER[0]).is_file():
+def _check_tokenizer(source: Path, spec: Spec) -> None:
+    """Raise ValueError when the tokenizer's file is none, or it does not fit."""
+    if not (source / CORE).is_file():
         return
     from transformer_kit.data.tokenizer_file import load_tokenizer
 
     tokenizer = load_tokenizer(source)
     if tokenizer.vocab_size > spec.model.vocab_size:
         raise ConvertError(
-            str(source / TOKENIZER[0]),
+            str(source / CORE),
             [f"has {tokenizer.vocab_size} ids, more than the model's vocab_size ({spec.model.vocab_size})"],
         )
-    for name in TOKENIZER:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, draft / name)

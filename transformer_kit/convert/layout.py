@@ -4,60 +4,97 @@ transpose              the last two dimensions change places
 {split: n}             one of theirs is several of ours: its rows are n groups, each holding rows of every one of
                        ours in turn. n = 1 is plain concatenation, n = heads is [q k v] head by head, n = kv heads
                        is [q..q k v], n = each is row by row. `n` may be a key of the config
+{concat: n}            n of theirs, equally many rows each, lie below one another in one of ours
 stack                  several of theirs are the rows of one of ours
 row                    theirs is a matrix of one row, which is ours
+{halves: n}            the rows of theirs are n heads whose channels turn in pairs of neighbours; in ours a pair is a
+                       channel of the head's first half and one of its second
 {fold: n}              the rows of theirs are n tensors, one below another
 unstack                theirs holds one tensor for each of ours with another {e}
+
+Bits are moved and never changed, so that what came in goes out equal.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Op = str | dict[str, Any]
+Change = Callable[[list[Tensor], int, Sequence[int]], list[Tensor]]
+"""Of tensors, the operation's number, and the rows of ours."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One way in, and the same way out."""
+
+    inward: Change
+    outward: Change
+    counted: bool = False
+    """Whether it takes a number."""
 
 
 def inward(tensors: list[Tensor], ops: Sequence[Op], rows: Sequence[int], config: Mapping[str, Any]) -> list[Tensor]:
     """Ours from theirs; `rows` are the sizes of ours' first dimension. Raises ValueError when they do not fit."""
     for op in ops:
-        name, argument = _read(op, rows, config)
-        if name == "transpose":
-            tensors = [t.mT for t in tensors]
-        elif name == "split":
-            tensors = _split(tensors[0], argument, rows)
-        elif name == "stack":
-            tensors = [torch.stack(tensors)]
-        elif name == "row":
-            tensors = [t.squeeze(0) for t in tensors]
-        else:
-            raise ValueError(f"no operation '{name}' here")
+        name, number = _read(op, rows, config)
+        tensors = OPERATIONS[name].inward(tensors, number, rows)
     return tensors
 
 
 def outward(tensors: list[Tensor], ops: Sequence[Op], rows: Sequence[int], config: Mapping[str, Any]) -> list[Tensor]:
     """Theirs from ours: `inward`, undone."""
     for op in reversed(ops):
-        name, argument = _read(op, rows, config)
-        if name == "transpose":
-            tensors = [t.mT for t in tensors]
-        elif name == "split":
-            tensors = [torch.cat([t.unflatten(0, (argument, -1)) for t in tensors], dim=1).flatten(0, 1)]
-        elif name == "stack":
-            tensors = list(tensors[0].unbind(0))
-        elif name == "row":
-            tensors = [t.unsqueeze(0) for t in tensors]
-        else:
-            raise ValueError(f"no operation '{name}' here")
+        name, number = _read(op, rows, config)
+        tensors = OPERATIONS[name].outward(tensors, number, rows)
     return tensors
 
 
-def _split(tensor: Tensor, groups: int, rows: Sequence[int]) -> list[Tensor]:
+def _split(tensors: list[Tensor], groups: int, rows: Sequence[int]) -> list[Tensor]:
+    (tensor,) = tensors
     if tensor.shape[0] != sum(rows) or any(r % groups for r in rows):
         raise ValueError(f"{tensor.shape[0]} rows are not {groups} groups that make up {list(rows)} rows")
     parts = tensor.unflatten(0, (groups, -1)).split([r // groups for r in rows], dim=1)
     return [p.flatten(0, 1) for p in parts]
+
+
+def _unsplit(tensors: list[Tensor], groups: int, rows: Sequence[int]) -> list[Tensor]:
+    return [torch.cat([t.unflatten(0, (groups, -1)) for t in tensors], dim=1).flatten(0, 1)]
+
+
+def _concat(tensors: list[Tensor], count: int, rows: Sequence[int]) -> list[Tensor]:
+    if len(tensors) != count or len({t.shape for t in tensors}) > 1:
+        raise ValueError(f"must be {count} tensors of one shape, got {[tuple(t.shape) for t in tensors]}")
+    return [torch.cat(tensors)]
+
+
+def _halves(tensor: Tensor, heads: int) -> Tensor:
+    if tensor.shape[0] % (2 * heads):
+        raise ValueError(f"{tensor.shape[0]} rows are not {heads} heads of pairs")
+    return tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _neighbours(tensor: Tensor, heads: int) -> Tensor:
+    return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+OPERATIONS = {
+    "transpose": Operation(lambda ts, n, rows: [t.mT for t in ts], lambda ts, n, rows: [t.mT for t in ts]),
+    "split": Operation(_split, _unsplit, counted=True),
+    "concat": Operation(_concat, lambda ts, n, rows: list(ts[0].chunk(n)), counted=True),
+    "stack": Operation(lambda ts, n, rows: [torch.stack(ts)], lambda ts, n, rows: list(ts[0].unbind(0))),
+    "row": Operation(lambda ts, n, rows: [t.squeeze(0) for t in ts], lambda ts, n, rows: [t[None] for t in ts]),
+    "halves": Operation(
+        lambda ts, n, rows: [_halves(t, n) for t in ts],
+        lambda ts, n, rows: [_neighbours(t, n) for t in ts],
+        counted=True,
+    ),
+}
+ACROSS = {"fold": True, "unstack": False}
+"""Operations between one of theirs and the experts of ours, done when a tensor is read; whether they take a number."""
 
 
 def _read(op: Op, rows: Sequence[int], config: Mapping[str, Any]) -> tuple[str, int]:
@@ -69,7 +106,7 @@ def _read(op: Op, rows: Sequence[int], config: Mapping[str, Any]) -> tuple[str, 
         return name, rows[0]
     if isinstance(argument, str):
         value = config.get(argument.removeprefix("$"))
-        if not isinstance(value, int):
+        if not isinstance(value, int) or value < 1:
             raise ValueError(f"operation '{name}' needs the key {argument.removeprefix('$')}, got {value!r}")
         return name, value
     return name, int(argument)

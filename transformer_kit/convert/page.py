@@ -1,12 +1,14 @@
-"""A config.json as a page of the spec, and a spec as a config.json: both by the family's declaration."""
+"""A config.json as a page of the spec, by the family's declaration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from registry.core import suggest
 from transformer_kit.convert import derived, rope_keys
-from transformer_kit.convert.declaration import Cases, Declaration, Rule, declarations, declared, laid
+from transformer_kit.convert.declaration import Cases, Declaration, declarations, declared, laid
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, spelt, unspelt
+from transformer_kit.convert.schema import Rule
+from transformer_kit.convert.template import filled, is_variable, leaves, spelt
 from transformer_kit.spec.layers import fold
 
 ALWAYS_INERT = (
@@ -19,7 +21,6 @@ ALWAYS_INERT = (
     "_experts_implementation", "quantization_config", "cross_attention_hidden_size", "max_length", "min_length",
     "keys_to_ignore_at_inference", "num_labels", "transformers.js_config", "gradient_checkpointing",
 )  # fmt: skip
-QUANTISED = "quantization_config"
 
 
 def declaration_of(config: Mapping[str, Any]) -> Declaration:
@@ -27,31 +28,28 @@ def declaration_of(config: Mapping[str, Any]) -> Declaration:
     kind = config.get("model_type")
     found = declared(kind) if isinstance(kind, str) else None
     if found is None:
-        names = ", ".join(sorted(declarations()))
+        near = suggest(kind, sorted(declarations())) if isinstance(kind, str) else ""
         raise ConvertError(
             "config.json",
-            [f"model_type {kind!r} has no declaration; declared are {names}; another family is one file, given by "
-             "--family FILE"],
-        )  # fmt: skip
+            [f"model_type {kind!r:.60} has no declaration{near}; another family is one file, given by --family FILE"],
+        )
     return found
 
 
-def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """The page that says what `config` says. Raises ConvertError with every key that is not understood."""
+def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[str] = ()) -> dict[str, Any]:
+    """The page that says what `config` says. Raises ConvertError with every key that is not understood, and what is
+    wrong `also`.
+    """
     used: set[str] = set()
-    problems: list[str] = []
+    problems = list(also)
     given = flat(config, declaration)
     values = values_of(config, declaration, used)
     layers = _layer_count(values, declaration)
     for key, rule in declaration.derived.items():
         if values.get(key) is None:
             values[key] = derived.listed(rule, values, layers, used)
-    model, block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
-    for key, cases in declaration.when.items():
-        addition = _case(key, values.get(key), cases, problems)
-        used.add(key)
-        model, block = laid(model, addition.get("model", {})), laid(block, addition.get("block", {}))
-        each = laid(each, addition.get("each", {}))
+    model, block, each = templates(declaration, values, problems)
+    used |= declaration.when.keys()
     own = values.get(declaration.overrides or "") or {}
     if not isinstance(own, dict) or not all(isinstance(v, dict) for v in own.values()):
         raise ConvertError("config.json", [f"{declaration.overrides}: must map layers to mappings, got {own!r:.50}"])
@@ -65,12 +63,29 @@ def page_of(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     return {"kit": 1, "model": {**page, "layers": folded}}
 
 
+def templates(
+    declaration: Declaration, values: Mapping[str, Any], problems: list[str]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Cases]]:
+    """Those of the model, of every layer and of single layers, with the cases that `values` choose."""
+    model, block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
+    for key, cases in declaration.when.items():
+        addition = _case(key, values.get(key), cases, problems)
+        model, block = laid(model, addition.get("model", {})), laid(block, addition.get("block", {}))
+        each = laid(each, addition.get("each", {}))
+    return model, block, each
+
+
+def chosen_case(key: str, values: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """What the value of a key under `when` adds; nothing when it is not known."""
+    return _case(key, values.get(key), declaration.when[key], [])
+
+
 def fitted(declaration: Declaration, config: Mapping[str, Any]) -> Declaration:
     """The declaration for one config: with the tensors of the cases that it chooses."""
     values = values_of(config, declaration)
     found: dict[str, Any] = {}
-    for key, cases in declaration.when.items():
-        found |= _case(key, values.get(key), cases, []).get("tensors", {})
+    for key in declaration.when:
+        found |= chosen_case(key, values, declaration).get("tensors", {})
     rules = {label: rule if isinstance(rule, str) else Rule.model_validate(rule) for label, rule in found.items()}
     return declaration.model_copy(update={"tensors": {**rules, **declaration.tensors}})
 
@@ -149,8 +164,6 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
             problems.append(f"{key}: {value!r} changes the model in a way the kit has no part for")
         elif _unknown(key, known, declaration) and value is not None:
             problems.append(f"no key '{key}' is known for {declaration.names[0]}, got {value!r:.60}")
-    if given.get(QUANTISED):
-        problems.append("quantized weights cannot be read; take the folder in its original precision")
     return problems
 
 
@@ -182,114 +195,6 @@ def _difference(base: Any, other: Any) -> Any:
     if set(base) - set(other):
         return {**other} if "type" not in other else {**dict.fromkeys(set(base) - set(other)), **other}
     return {k: _difference(base[k], v) if k in base else v for k, v in other.items() if k not in base or base[k] != v}
-
-
-def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """Keys of a config.json that, as far as the family can, say what a canonical page says. The caller verifies."""
-    return shortest(*solutions(page, declaration), declaration)
-
-
-def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[str, Any], list[str]]:
-    """Flat keys that say what a canonical page says, and keys that may have to be null beside them."""
-    model, blocks = page["model"], page["model"]["layers"]["blocks"]
-    config: dict[str, Any] = {}
-    config[declaration.count] = len(blocks)
-    merged_model, merged_block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
-    for key, cases in declaration.when.items():
-        good = {word: case for word, case in cases.items() if _stands(case, model, blocks)}
-        word = max(good, key=lambda w: size(good[w]), default=None)
-        if word is not None:
-            merged_model = laid(merged_model, cases[word].get("model", {}))
-            merged_block = laid(merged_block, cases[word].get("block", {}))
-            each = laid(each, cases[word].get("each", {}))
-            silent = word == "null" and declaration.defaults.get(key) is None
-            config |= {} if word == "else" or silent else {key: unspelt(word)}
-    config |= solved(merged_model, model)
-    config |= solved(merged_model, model, config)  # what takes other keys to know
-    for block in (*reversed(blocks), *reversed(blocks)):  # twice, for what takes other keys to know
-        config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
-    for key, cases in each.items():
-        config |= _solved_list(key, cases, blocks, declaration)
-    config.pop("each", None)
-    written = {**filled(declaration.write, config, set()), **config}
-    return written, [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
-
-
-def longest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
-    """The config.json with null for every key in `unset`."""
-    return _spread({**dict.fromkeys(unset), **written}, declaration)
-
-
-def shortest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
-    """The config.json with null for a key in `unset` where its default would mean another model, and only there."""
-    full, needed = longest(written, unset, declaration), unset
-    for key in unset:
-        rest = [k for k in needed if k != key]
-        less = _spread({**dict.fromkeys(rest), **written}, declaration)
-        if _says_same(less, full, declaration):
-            full, needed = less, rest
-    return full
-
-
-def _says_same(one: dict[str, Any], other: dict[str, Any], declaration: Declaration) -> bool:
-    try:
-        return page_of(one, declaration) == page_of(other, declaration)
-    except ConvertError:
-        return False
-
-
-def _spread(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """Flat keys as a config.json has them."""
-    return _nested(rope_keys.nested(dict(config)), declaration)
-
-
-def _stands(case: Mapping[str, Any], model: Any, blocks: list[Any]) -> bool:
-    """Whether everything that a case says is so, of the model and of some block."""
-    common = holds(case.get("model", {}), model) and any(holds(case.get("block", {}), block) for block in blocks)
-    single = [template for cases in case.get("each", {}).values() for template in cases.values()]
-    return common and all(any(holds(template, block) for block in blocks) for template in single)
-
-
-def _silent(declaration: Declaration, *templates: Any) -> list[str]:
-    """Keys of templates whose absence would mean something."""
-    read = {key for template in templates for key in leaves(template)}
-    return [k for k, v in declaration.defaults.items() if k in read and v is not None and not is_variable(v)]
-
-
-def _nested(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """`flat` undone, for the mappings named in `nested`."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        outer, _, inner = key.partition(".")
-        if inner and outer in declaration.nested:
-            out.setdefault(outer, {})[inner] = value
-        else:
-            out[key] = value
-    return out
-
-
-def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declaration) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    words = []
-    for block in blocks:
-        word = _chosen(cases, block)
-        if word is None:
-            return {}
-        bound = solved(cases[word], block, found)
-        words.append(bound.pop("each", word) if word == "else" else unspelt(word))
-        found |= bound
-    if key in declaration.derived:
-        rule = declaration.derived[key]
-        if not any(leaves(rule)) and words == derived.listed(rule, {}, len(words), set()):
-            return found  # what is so without the key
-        found |= derived.solution(rule, words)
-    return {**found, key: words}
-
-
-def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:
-    """The case that holds and says most."""
-    good = [word for word, template in cases.items() if holds(template, value)]
-    return max(good, key=lambda word: size(cases[word]), default=None)
 
 
 def variables(declaration: Declaration) -> set[str]:

@@ -25,11 +25,14 @@ def signature(model: Model) -> dict[str, Any]:
 
 def difference(ours: Model, theirs: Model) -> str | None:
     """The first thing in which two models differ; None when they compute the same."""
+    return next(iter(differences(ours, theirs).values()), None)
+
+
+def differences(ours: Model, theirs: Model) -> dict[str, str]:
+    """Everything in which two models differ, by its place."""
     a, b = signature(ours), signature(theirs)
-    for name in (*a, *b):
-        if not _same(a.get(name), b.get(name)):
-            return f"{name} is {a.get(name)!r:.80}, not {b.get(name)!r:.80}"
-    return None
+    names = [name for name in dict.fromkeys((*a, *b)) if not _same(a.get(name), b.get(name))]
+    return {name: f"{name} is {a.get(name)!r:.80}, not {b.get(name)!r:.80}" for name in names}
 
 
 def _attributes(thing: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ $key?                                  likewise; going out, a case that has it m
 {$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
 {$: key, fn: rsqrt}                    by a function that has an inverse
 {$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given); then `fn`
-{$: key, unless: other}                left out where another key has the same value
+{$: key, unless: other}                left out where another key, or what another variable gives, has the same value
 $each                                  inside `each`: the layer's own value in the list
 """
 
@@ -21,7 +21,7 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] 
     "sqrt": (math.sqrt, lambda y: y * y),
     "inverse": (lambda x: 1 / x, lambda y: 1 / y),
     "double": (lambda x: 2 * x, lambda y: y / 2),
-    "half": (lambda x: x // 2 if x % 2 == 0 else x / 2, lambda y: 2 * y),
+    "half": (lambda x: x // 2, lambda y: 2 * y),
 }
 
 
@@ -73,17 +73,33 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
     except (TypeError, ValueError, ArithmeticError):
         result = None
     if result is None or isinstance(result, complex):  # as a root of what is below zero
-        raise ConvertError("config.json", [f"{key}: must be a number that can be computed with, got {value!r:.60}"])
+        given = [f"{k}: {config.get(k)!r:.60}" for k in keys_of(variable)]
+        raise ConvertError("config.json", [f"{', '.join(given)}: must be a number that can be computed with"])
     return result
 
 
 def _with_other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
-    key = variable.get("times", variable.get("unless"))
-    used.add(key)
-    other = config.get(key)
-    if other is None or ("unless" in variable and value == other):
+    if "unless" in variable:
+        if value == _other(variable["unless"], value, config, used):
+            raise Absent
+        return value
+    used.add(variable["times"])
+    other = config.get(variable["times"])
+    if other is None:
         raise Absent
-    return whole(value * other ** variable.get("power", 1)) if "times" in variable else value
+    return whole(value * other ** variable.get("power", 1))
+
+
+def _other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
+    """What `value` is compared with: itself where that is absent, nothing where it cannot be computed."""
+    try:
+        return filled({"": _as_variable(variable)}, config, used).get("", value)
+    except ConvertError:
+        return None
+
+
+def _as_variable(key: Any) -> Any:
+    return key if isinstance(key, Mapping) else f"${key}"
 
 
 def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
@@ -165,17 +181,18 @@ def holds(template: Any, value: Any) -> bool:
     return same(template, value)
 
 
-def unlike(template: Any, value: Any, where: str) -> str | None:
-    """The first thing that the template says outright and that is not so in `value`; None when all is."""
+def unlike(template: Any, value: Any, where: str) -> list[tuple[str, str]]:
+    """What the template says outright and is not so in `value`: places, and what is there."""
     if is_variable(template):
-        return None
+        return []
     if isinstance(template, Mapping) and isinstance(value, Mapping):
         keys = sorted(template, key=lambda key: key != "type")  # another part has other options
-        return next(filter(None, (unlike(template[k], value.get(k), f"{where}.{k}") for k in keys)), None)
+        found = [unlike(template[key], value.get(key), f"{where}.{key}") for key in keys]
+        return found[0] if "type" in template and found[0] else [one for some in found for one in some]
     if holds(template, value):
-        return None
+        return []
     ours, theirs = (v.get("type", "given") if isinstance(v, Mapping) else v for v in (value, template))
-    return f"{where} is {ours!r}, not {theirs!r}"
+    return [(where, f"{where} is {ours!r}, not {theirs!r}")]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -190,6 +207,19 @@ def size(template: Any) -> int:
     if is_variable(template) or not isinstance(template, Mapping):
         return 1
     return 1 + sum(size(v) for v in template.values())
+
+
+def keys_of(template: Any) -> Iterator[str]:
+    """Every key that a template reads: those of `leaves`, and what these are multiplied with."""
+    if isinstance(template, Mapping) and "$" in template:
+        yield key_of(template)
+        for word in ("times", "unless"):
+            yield from keys_of(_as_variable(template[word])) if word in template else ()
+    elif isinstance(template, Mapping):
+        for inner in template.values():
+            yield from keys_of(inner)
+    elif is_variable(template):
+        yield key_of(template)
 
 
 def leaves(template: Any) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
-from transformer_kit.convert.declaration import Declaration, Rule
+from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.layout import Op
+from transformer_kit.convert.schema import Rule
 
 Shape = tuple[int, ...]
 _EXPERT = re.compile(r"\{e\}")
@@ -22,7 +22,6 @@ class Move:
     ops: tuple[Op, ...]
     part: tuple[int, int, bool] | None = None
     """Of a stacked tensor: which of how many, and whether they lie folded below one another."""
-    needed: dict[str, Shape] = field(default_factory=dict, compare=False)
 
 
 def moves(declaration: Declaration, shapes: Mapping[str, Shape], layers: int) -> list[Move]:
@@ -105,8 +104,3 @@ def outgoing(found: list[Move]) -> dict[tuple[str, ...], list[Move]]:
     for move in found:
         groups.setdefault(move.theirs, []).append(move)
     return groups
-
-
-def config_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What operations may ask of a config."""
-    return {k: v for k, v in config.items() if isinstance(v, int)}

@@ -17,6 +17,8 @@ _TEXTS = {
     "bool_type": "must be true or false, got {got}",
     "string_type": "must be text, got {got}",
     "tuple_type": "must be a list, got {got}",
+    "list_type": "must be a list, got {got}",
+    "dict_type": "must be a mapping, got {got}",
     "model_type": "must be a mapping, got {got}",
     "model_attributes_type": "must be a mapping, got {got}",
     "greater_than": "must be more than {gt}, got {got}",

@@ -1,0 +1,41 @@
+"""Files beside the weights that come in and go out unchanged, and those that stay behind."""
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+CORE = "tokenizer.json"
+TOKENIZER = (CORE, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+"""All that says how text becomes ids; the others mean nothing without the first."""
+GENERATION = "generation_config.json"
+UNREAD = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model")
+"""Tokenizers in forms that nothing here reads."""
+
+
+def carried(folder: Path) -> list[str]:
+    """Names of the files of a folder that are taken as they are."""
+    tokenizer = TOKENIZER if (folder / CORE).is_file() else ()
+    return [name for name in (*tokenizer, GENERATION) if (folder / name).is_file()]
+
+
+def carry(source: Path, target: Path) -> None:
+    """Copy them."""
+    for name in carried(source):
+        shutil.copyfile(source / name, target / name)
+
+
+def left(folder: Path, taken: Collection[str]) -> list[str]:
+    """Names in a folder that are neither carried nor `taken`; hidden ones are not told."""
+    known = {*carried(folder), *taken}
+    return sorted(p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith("."))
+
+
+def unread(folder: Path) -> str | None:
+    """What to say of a tokenizer that is there and is not taken; None when there is none, or it is taken."""
+    found = [name for name in UNREAD if (folder / name).is_file()]
+    if not found or (folder / CORE).is_file():
+        return None
+    return (
+        f"{found[0]} is not read, so the model has no tokenizer; what is read is {CORE}, which transformers writes: "
+        "AutoTokenizer.from_pretrained(HF_FOLDER).save_pretrained(HF_FOLDER)"
+    )

@@ -1,0 +1,118 @@
+"""A page of the spec as a config.json: the family's templates, solved for their variables. The caller verifies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformer_kit.convert import derived, rope_keys
+from transformer_kit.convert.declaration import Cases, Declaration, laid
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.page import page_of
+from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, unspelt
+
+
+def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """Keys of a config.json that, as far as the family can, say what a canonical page says. The caller verifies."""
+    return shortest(*solutions(page, declaration), declaration)
+
+
+def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[str, Any], list[str]]:
+    """Flat keys that say what a canonical page says, and keys that may have to be null beside them."""
+    model, blocks = page["model"], page["model"]["layers"]["blocks"]
+    config: dict[str, Any] = {}
+    config[declaration.count] = len(blocks)
+    merged_model, merged_block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
+    for key, cases in declaration.when.items():
+        good = {word: case for word, case in cases.items() if _stands(case, model, blocks)}
+        word = max(good, key=lambda w: size(good[w]), default=None)
+        if word is not None:
+            merged_model = laid(merged_model, cases[word].get("model", {}))
+            merged_block = laid(merged_block, cases[word].get("block", {}))
+            each = laid(each, cases[word].get("each", {}))
+            silent = word == "null" and declaration.defaults.get(key) is None
+            config |= {} if word == "else" or silent else {key: unspelt(word)}
+    config |= solved(merged_model, model)
+    config |= solved(merged_model, model, config)  # what takes other keys to know
+    for block in (*reversed(blocks), *reversed(blocks)):  # twice, for what takes other keys to know
+        config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
+    for key, cases in each.items():
+        config |= _solved_list(key, cases, blocks, declaration)
+    config.pop("each", None)
+    written = {**filled(declaration.write, config, set()), **config}
+    return written, [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
+
+
+def longest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
+    """The config.json with null for every key in `unset`."""
+    return _spread({**dict.fromkeys(unset), **written}, declaration)
+
+
+def shortest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
+    """The config.json with null for a key in `unset` where its default would mean another model, and only there."""
+    full, needed = longest(written, unset, declaration), unset
+    for key in unset:
+        rest = [k for k in needed if k != key]
+        less = _spread({**dict.fromkeys(rest), **written}, declaration)
+        if _says_same(less, full, declaration):
+            full, needed = less, rest
+    return full
+
+
+def _says_same(one: dict[str, Any], other: dict[str, Any], declaration: Declaration) -> bool:
+    try:
+        return page_of(one, declaration) == page_of(other, declaration)
+    except ConvertError:
+        return False
+
+
+def _spread(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """Flat keys as a config.json has them."""
+    return _nested(rope_keys.nested(dict(config)), declaration)
+
+
+def _stands(case: Mapping[str, Any], model: Any, blocks: list[Any]) -> bool:
+    """Whether everything that a case says is so, of the model and of some block."""
+    common = holds(case.get("model", {}), model) and any(holds(case.get("block", {}), block) for block in blocks)
+    single = [template for cases in case.get("each", {}).values() for template in cases.values()]
+    return common and all(any(holds(template, block) for block in blocks) for template in single)
+
+
+def _silent(declaration: Declaration, *templates: Any) -> list[str]:
+    """Keys of templates whose absence would mean something."""
+    read = {key for template in templates for key in leaves(template)}
+    return [k for k, v in declaration.defaults.items() if k in read and v is not None and not is_variable(v)]
+
+
+def _nested(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
+    """`flat` undone, for the mappings named in `nested`."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        outer, _, inner = key.partition(".")
+        if inner and outer in declaration.nested:
+            out.setdefault(outer, {})[inner] = value
+        else:
+            out[key] = value
+    return out
+
+
+def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declaration) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    words = []
+    for block in blocks:
+        word = _chosen(cases, block)
+        if word is None:
+            return {}
+        bound = solved(cases[word], block, found)
+        words.append(bound.pop("each", word) if word == "else" else unspelt(word))
+        found |= bound
+    if key in declaration.derived:
+        rule = declaration.derived[key]
+        if not any(leaves(rule)) and words == derived.listed(rule, {}, len(words), set()):
+            return found  # what is so without the key
+        found |= derived.solution(rule, words)
+    return {**found, key: words}
+
+
+def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:
+    """The case that holds and says most."""
+    good = [word for word, template in cases.items() if holds(template, value)]
+    return max(good, key=lambda word: size(cases[word]), default=None)

@@ -1,0 +1,85 @@
+"""Why a family does not compute a model: the first thing in which it differs, and the line of the page that says it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_kit.convert.declaration import Declaration
+from transformer_kit.convert.signature import differences
+from transformer_kit.convert.template import unlike
+from transformer_kit.model.model import Model
+from transformer_kit.spec.errors import Mark
+from transformer_kit.spec.schema import Spec
+from transformer_kit.spec.tree import at, find
+
+SHOWN = 2
+"""Families that a refusal names."""
+_NUMBER = re.compile(r"\.\d+\.")
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A family that is not it."""
+
+    family: str
+    where: str
+    """Dotted place in the model or in its page."""
+    text: str
+    distance: tuple[bool, int]
+    """How far off: whether no config of the family comes near, and in how many things the nearest differs."""
+
+
+def differing(ours: Model, theirs: Model, declaration: Declaration) -> Miss | None:
+    """How a model of the family differs, what is so in every layer counting once; None when it does not."""
+    found = differences(ours, theirs)
+    if not found:
+        return None
+    where, text = next(iter(found.items()))
+    return Miss(declaration.names[0], where, text, (False, len({_NUMBER.sub(".", name) for name in found})))
+
+
+def inexpressible(page: Mapping[str, Any], declaration: Declaration, error: Exception) -> Miss:
+    """What of the page no config of the family can say; the error that trying it ended in, where that is not known."""
+    model = page["model"]
+    found = unlike(declaration.model, model, "model")
+    for i, block in enumerate(model["layers"]["blocks"]):
+        found += unlike(declaration.block, block, f"model.layers.blocks.{i}")
+    where, text = found[0] if found else ("", f"{str(error).splitlines()[0]:.120}")
+    return Miss(declaration.names[0], where, text, (True, len(found)))
+
+
+def told(misses: list[Miss], spec: Spec) -> list[str]:
+    """The nearest few, each with the place in the page, for a page that was read from a file."""
+    nearest = sorted(misses, key=lambda miss: miss.distance)[:SHOWN]
+    return [_placed(miss, spec) + f"{miss.family}: {miss.text}" for miss in nearest]
+
+
+def _placed(miss: Miss, spec: Spec) -> str:
+    mark = _mark(miss.where.split("."), spec)
+    return f"{mark}: " if mark is not None and mark.line else ""
+
+
+def _mark(names: list[str], spec: Spec) -> Mark | None:
+    """Where the page says what stands at a place of the model."""
+    if spec._source is None:
+        return None
+    tree = spec._source.tree
+    path: list[Any] = [int(name) if name.isdigit() else name for name in names if name != "model"]
+    if path[:1] == ["layers"]:
+        path = ["layers", *(path[1:] if path[1:2] == ["blocks"] else ["blocks", *path[1:]])]
+        if len(path) > 3 and "norm" in str(path[3]) and at(tree, ("model", *path[:4])) is None:
+            path = ["norm", *path[4:]]  # which is what the norms of blocks are, where they say nothing
+    return find(tree, _written(tree, ["model", *path])) or spec._source.start
+
+
+def _written(tree: Any, path: list[Any]) -> tuple[Any, ...]:
+    """The path as far as the page has it; options may stand one level deeper than a module keeps them."""
+    here: list[Any] = []
+    for key in path:
+        inside = at(tree, tuple(here))
+        groups = (
+            [k for k, v in inside.items() if isinstance(v, Mapping) and key in v] if isinstance(inside, Mapping) else []
+        )
+        here += [groups[0], key] if groups and key not in inside else [key]
+    return tuple(here)

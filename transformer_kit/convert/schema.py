@@ -1,0 +1,229 @@
+"""What a declaration's file may hold, checked when it is read, each fault with its place in the file.
+
+A page is checked piece by piece: the page itself, each case under `when`, each rule of tensors and of `derived`, each
+variable. So a word that is wrong deep inside is told like one at the top, and all are told at once.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import MinLen
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from registry.core import suggest
+from registry.options import Group
+from transformer_kit.convert.layout import ACROSS, OPERATIONS
+from transformer_kit.convert.template import FUNCTIONS
+from transformer_kit.spec import explain
+from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
+from transformer_kit.spec.schema import ModelSpec
+from transformer_kit.spec.tree import Table, find
+
+_PLACEHOLDER = re.compile(r"\{(?!i\}|e\})[^}]*\}?")
+_KINDS = ("first", "every", "at", "from", "ones", "runs", "all")
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    return PydanticCustomError("declaration", "{text}", {"text": text})
+
+
+def _name(value: str) -> str:
+    if found := _PLACEHOLDER.search(value):
+        raise _wrong(f"stands for nothing here: {found[0]}; {{i}} is the layer, {{e}} the expert")
+    return value
+
+
+def _operation(value: Any) -> Any:
+    counted = isinstance(value, Mapping)
+    if not isinstance(value, str) and not (counted and len(value) == 1):
+        raise _wrong(f"must be an operation, or a mapping of one to its number, got {shown(value)}")
+    name = next(iter(value)) if counted else value
+    takes = ACROSS | {known: operation.counted for known, operation in OPERATIONS.items()}
+    if name not in takes:
+        raise _wrong(f"no operation '{name}'{suggest(str(name), list(takes))}")
+    number = value[name] if counted else None
+    if takes[name] != counted or (counted and not isinstance(number, str) and not (type(number) is int and number > 0)):
+        how = "takes a number from 1 on, the key of one, or each" if takes[name] else "takes no number"
+        raise _wrong(f"operation '{name}' {how}, got {shown(number)}")
+    return value
+
+
+def _function(value: str) -> str:
+    if value not in FUNCTIONS:
+        raise _wrong(f"no function '{value}'{suggest(value, list(FUNCTIONS))}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Template = dict[str, Any]
+Cases = dict[str, Template]
+
+
+class Rule(Group):
+    """How some tensors of theirs are some of ours."""
+
+    theirs: Annotated[list[Name], MinLen(1)]
+    """Names, with {i} for the layer and {e} for the expert."""
+    ours: Annotated[list[Name], MinLen(1)]
+    """Names, likewise."""
+    ops: list[Annotated[Any, AfterValidator(_operation)]] = []
+    """Operations of `layout`, from theirs to ours."""
+
+
+class Change(Group):
+    """What is other about the rule of an included fragment."""
+
+    theirs: Annotated[list[Name], MinLen(1)] | None = None
+    ours: Annotated[list[Name], MinLen(1)] | None = None
+    ops: list[Annotated[Any, AfterValidator(_operation)]] = []
+
+
+class Case(Group):
+    """What the value of a key adds."""
+
+    model: Template = {}
+    block: Template = {}
+    each: dict[str, Cases] = {}
+    tensors: dict[Name, Any] = {}
+
+
+class Variable(Group):
+    """A value that a key gives."""
+
+    key: str = Field(alias="$")
+    map: Template | None = None
+    fn: Annotated[str, AfterValidator(_function)] | None = None
+    times: str | None = None
+    power: int | float = 1
+    unless: str | Template | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = [way for way in ("map", "times", "unless") if getattr(self, way) is not None]
+        if len(ways) > 1 or (self.map is not None and self.fn is not None):
+            raise ValueError(f"a variable has one of map, times and unless, and fn beside the latter two, got {ways}")
+        if self.power != 1 and self.times is None:
+            raise ValueError("power belongs to times, which is not given")
+        return self
+
+
+class Derived(Group):
+    """A list over the layers, computed from keys."""
+
+    first: Any = None
+    every: Any = None
+    offset: Any = None
+    at: Any = None
+    start: Any = Field(default=None, alias="from")
+    to: Any = None
+    ones: Any = None
+    runs: Any = None
+    all: Any = None
+    then: Any = None
+    other: Any = Field(default=None, alias="else")
+    given: Any = None
+    next: Any = Field(default=None, alias="or")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [k for k in _KINDS if getattr(self, "start" if k == "from" else k) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"must have one of {', '.join(_KINDS)}, got {', '.join(kinds) or 'none'}")
+        if kinds[0] not in ("runs", "all") and (self.then is None or self.other is None):
+            raise ValueError(f"{kinds[0]} needs then and else")
+        return self
+
+
+class Page(Group):
+    """A family, or a fragment of one."""
+
+    kit: Literal[1] = 1
+    names: Annotated[list[str], MinLen(1)] | None = None
+    classes: list[str] = []
+    rank: int = 100
+    attention: Literal["eager", "sdpa"] = "eager"
+    include: list[str] = []
+    prefix: str = ""
+    count: str = ""
+    nested: list[str] = []
+    overrides: str = ""
+    defaults: dict[str, Any] = {}
+    derived: dict[str, Template] = {}
+    model: Template = {}
+    block: Template = {}
+    when: dict[str, Cases] = {}
+    each: dict[str, Cases] = {}
+    only: dict[str, list[Any]] = {}
+    never: list[Template] = []
+    inert: list[str] = []
+    write: dict[str, Any] = {}
+    tensors: dict[Name, Any] = {}
+    constants: dict[str, float] = {}
+    ignore: list[str] = []
+
+
+def check(page: Table, start: Mark) -> None:
+    """Raise SpecError with everything that is wrong with the page of a declaration or a fragment."""
+    found: list[Problem] = []
+    for piece, kind, path in _pieces(page):
+        mark = find(page, path) or start
+        if not isinstance(piece, Mapping):
+            found.append(Problem(mark, f"must be a mapping, got {shown(piece)}"))
+            continue
+        try:
+            kind.model_validate(piece)
+        except ValidationError as error:
+            found += explain.problems(error, piece, kind, mark)
+    found += [Problem(find(page, path) or start, text) for path, text in _unknown(page)]
+    if found:
+        raise SpecError(found)
+
+
+def _pieces(page: Table) -> Iterator[tuple[Any, type[Group], tuple[Any, ...]]]:
+    """Everything that is checked by itself."""
+    yield page, Page, ()
+    for path, case in _cases(page):
+        yield case, Case, path
+    for path, holder in [((), page), *_cases(page)]:
+        kind = Rule if path or not page.get("include") else Change
+        yield from ((rule, kind, (*path, *at)) for at, rule in _inside(holder, "tensors") if not _is_name(rule))
+    yield from ((rule, Derived, path) for path, rule in _inside(page, "derived"))
+    for key in ("defaults", "derived", "model", "block", "when", "each", "write"):
+        yield from ((variable, Variable, path) for path, variable in _variables(page.get(key), (key,)))
+
+
+def _cases(page: Table) -> list[tuple[tuple[Any, ...], Any]]:
+    return [((*path, *at), case) for path, cases in _inside(page, "when") for at, case in _members(cases)]
+
+
+def _inside(holder: Any, key: str) -> list[tuple[tuple[Any, ...], Any]]:
+    """Members of what stands under a key, by their paths."""
+    inner = holder.get(key) if isinstance(holder, Mapping) else None
+    return [((key, *at), value) for at, value in _members(inner)]
+
+
+def _members(value: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    return [((key,), inner) for key, inner in value.items()] if isinstance(value, Mapping) else []
+
+
+def _is_name(rule: Any) -> bool:
+    return rule is None or (isinstance(rule, str) and _PLACEHOLDER.search(rule) is None)
+
+
+def _variables(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, Mapping):
+        if "$" in value:
+            yield path, value
+        for key, inner in value.items():
+            yield from _variables(inner, (*path, key))
+
+
+def _unknown(page: Table) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Keys of templates of `model` that no model has."""
+    known = [name for name in ModelSpec.model_fields if name != "layers"]
+    for path, holder in [((), page), *_cases(page)]:
+        for at, _ in _inside(holder, "model"):
+            if at[-1] not in known:
+                yield (*path, *at), f"no key '{at[-1]}' in a model{suggest(str(at[-1]), known)}"

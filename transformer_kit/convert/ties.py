@@ -1,0 +1,47 @@
+"""Tensors that files store more than once and the model holds once: a tied head, a head under an old and a new name."""
+
+from collections.abc import Mapping
+
+import torch
+
+from transformer_kit.convert.declaration import Declaration
+from transformer_kit.convert.weights import Weights
+from transformer_kit.model.model import Model
+
+HEAD, TABLE = "head.out.weight", "embedding.table.weight"
+"""Our names of the two tensors that a tied model stores once."""
+
+
+def twice(declaration: Declaration) -> set[str]:
+    """Names of theirs that may stand beside others for the same tensor."""
+    return {name for names in _alike(declaration, tied=True) for name in names}
+
+
+def apart(weights: Weights, declaration: Declaration, model: Model) -> list[str]:
+    """What is one tensor in the model, and stored more than once with different values."""
+    tied = HEAD not in model.state_dict()
+    problems = []
+    for names in _alike(declaration, tied):
+        first, *others = [name for name in names if name in weights] or [""]
+        problems += [_said(first, other, declaration, tied) for other in others if not _equal(weights, first, other)]
+    return problems
+
+
+def _alike(declaration: Declaration, tied: bool) -> list[list[str]]:
+    """Groups of names for one tensor of ours."""
+    groups: dict[str, list[str]] = {}
+    for theirs, ours in declaration.tensors.items():
+        if isinstance(ours, str):
+            groups.setdefault(TABLE if tied and ours == HEAD else ours, []).append(theirs)
+    return [sorted(names, key=lambda n: declaration.tensors[n] != TABLE) for names in groups.values() if len(names) > 1]
+
+
+def _equal(weights: Weights, one: str, other: str) -> bool:
+    return weights.usable([one, other]) and torch.equal(weights.get(one), weights.get(other))
+
+
+def _said(one: str, other: str, declaration: Declaration, tied: bool) -> str:
+    ours: Mapping[str, object] = declaration.tensors
+    if tied and ours[one] == TABLE and ours[other] == HEAD:
+        return f"the config says that {other} is the embedding's table {one}, and the two differ"
+    return f"{one} and {other} are two names of one tensor, and the two differ"
