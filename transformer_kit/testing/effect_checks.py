@@ -25,6 +25,7 @@ from registry.contracts import (
     Tokenizer,
 )
 from registry.options import Options
+from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.testing.carriers import Carrier, carrier, plain_model, tokens
 from transformer_kit.testing.checks import ALL, check
@@ -100,9 +101,17 @@ def _effect(held: Carrier) -> Hashable:
         logits = model(ids).logits
         torch.manual_seed(0)
         trained_logits, loss = model.train()(ids, ids)
+        told = _stepped(model)
     first = tuple((name, tuple(t.shape), _digest(t)) for name, t in weights.items())
     assert loss is not None
-    return first, _digest(logits), _digest(trained_logits), float(loss)
+    return first, _digest(logits), _digest(trained_logits), float(loss), told
+
+
+def _stepped(model: Model) -> Hashable:
+    """What parts say after an optimizer step, and the buffers that it leaves."""
+    told = [part.after_step() for part in model.modules() if isinstance(part, ModelPart)]
+    numbers = tuple((name, float(value)) for values in told for name, value in values.items())
+    return numbers, tuple(_digest(buffer) for buffer in model.buffers())
 
 
 def _of_tokenizer(options: Options) -> Hashable:
