@@ -84,6 +84,8 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("granite", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False}),
     ("granite", {"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0}),
     ("granitemoe", {"attention_bias": True, "tie_word_embeddings": True, "residual_multiplier": 1.0}),
+    ("granitemoeshared", {"shared_intermediate_size": 0, "attention_bias": True}),
+    ("bert-causal", {"hidden_act": "relu", "type_vocab_size": 3, "layer_norm_eps": 0.01}),
     ("glm-4-9b", {"attention_bias": False, "rope_parameters": {**LINEAR, "partial_rotary_factor": 0.25}}),
     ("glm4-0414", {"attention_bias": False, "tie_word_embeddings": True, "head_dim": 20}),
     ("glm4_moe", {"use_qk_norm": False, "attention_bias": False, "n_group": 1, "first_k_dense_replace": 0}),
@@ -135,6 +137,16 @@ def test_which_layers_of_qwens_mixtures_have_windows(late: int, windowed: bool) 
     assert spec == spec_of({**config, "layer_types": listed})
     expected = [5 if kind == "sliding_attention" else None for kind in listed]
     assert [block.mixer.window for block in spec.model.layers.blocks] == expected
+
+
+def test_bert_is_a_decoder_where_it_says_so() -> None:
+    config = reference("bert-causal").config.to_dict()
+    for changes in ({"is_decoder": False}, {"add_cross_attention": True}, {"tie_word_embeddings": False}):
+        with pytest.raises(ConvertError, match=f"{next(iter(changes))}: .* changes the model in a way"):
+            spec_of({**config, **changes})
+    del config["is_decoder"]
+    with pytest.raises(ConvertError, match="is_decoder: False changes the model in a way"):
+        spec_of(config)
 
 
 def test_gemma_3_does_not_bound_its_scores(tmp_path: Path) -> None:
