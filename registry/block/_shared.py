@@ -1,5 +1,6 @@
 """What blocks share: a norm for each branch, and how a branch joins the residual stream."""
 
+import torch
 from torch import Tensor, nn
 
 from registry.contracts import Block, Norm, NormSlot, Position, Site
@@ -32,9 +33,9 @@ def joining(site: Site, scale: float) -> nn.Module:
     return dropout if scale == 1 else nn.Sequential(dropout, Scale(scale))
 
 
-def kept(factor: float) -> nn.Module:
-    """What the residual path beside a branch is multiplied by."""
-    return nn.Identity() if factor == 1 else Scale(factor)
+def kept(x: Tensor, factor: float, branch: Tensor) -> Tensor:
+    """factor x + branch, in one pass over memory."""
+    return torch.add(branch, x, alpha=factor)
 
 
 def own(site: Site, options: Block.Options) -> Site:

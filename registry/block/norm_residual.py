@@ -30,11 +30,11 @@ class NormResidual(Block):
         self.mixer = site.build(options.mixer, Mixer)
         self.ffn_norm = site.build(options.ffn_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
-        self.mixer_keep, self.ffn_keep = kept(options.mixer_keep), kept(options.ffn_keep)
+        self.mixer_keep, self.ffn_keep = options.mixer_keep, options.ffn_keep
         self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         a = self.mixer_norm(x)
-        x = self.mixer_keep(a) + self.joining(self.mixer(a, context, state))
+        x = kept(a, self.mixer_keep, self.joining(self.mixer(a, context, state)))
         b = self.ffn_norm(x)
-        return self.ffn_keep(b) + self.joining(self.ffn(b, context))
+        return kept(b, self.ffn_keep, self.joining(self.ffn(b, context)))

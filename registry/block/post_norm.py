@@ -30,9 +30,9 @@ class PostNorm(Block):
         self.mixer_norm = site.build(options.mixer_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
         self.ffn_norm = site.build(options.ffn_norm, Norm)
-        self.mixer_keep, self.ffn_keep = kept(options.mixer_keep), kept(options.ffn_keep)
+        self.mixer_keep, self.ffn_keep = options.mixer_keep, options.ffn_keep
         self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
-        x = self.mixer_norm(self.mixer_keep(x) + self.joining(self.mixer(x, context, state)))
-        return self.ffn_norm(self.ffn_keep(x) + self.joining(self.ffn(x, context)))
+        x = self.mixer_norm(kept(x, self.mixer_keep, self.joining(self.mixer(x, context, state))))
+        return self.ffn_norm(kept(x, self.ffn_keep, self.joining(self.ffn(x, context))))
