@@ -139,6 +139,13 @@ def test_which_layers_of_qwens_mixtures_have_windows(late: int, windowed: bool) 
     assert [block.mixer.window for block in spec.model.layers.blocks] == expected
 
 
+def test_llama_4_tunes_its_temperature_where_the_first_files_say_four() -> None:
+    config = reference("llama4-text").config.to_dict()
+    assert config["attn_temperature_tuning"] is True
+    assert spec_of({**config, "attn_temperature_tuning": 4}) == spec_of(config)
+    assert spec_of({**config, "attn_temperature_tuning": False}) != spec_of(config)
+
+
 def test_bert_is_a_decoder_where_it_says_so() -> None:
     config = reference("bert-causal").config.to_dict()
     for changes in ({"is_decoder": False}, {"add_cross_attention": True}, {"tie_word_embeddings": False}):
