@@ -143,6 +143,10 @@ class ModelPart(Part, nn.Module):
     def reset_parameters(self) -> None:
         """Fill the parameters that this module itself owns. Linear and embedding children belong to the init part."""
 
+    def after_step(self) -> dict[str, Tensor]:
+        """After an optimizer step: move what no gradient moves; scalars for the metrics, which nothing waits for."""
+        return {}
+
 
 class Activation(ModelPart):
     """x (..., F) -> (..., F), element by element."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from registry.block._shared import joining, own
+from registry.block._shared import Norms, joining, own
 from registry.context import Context
 from registry.contracts import FFN, Block, Mixer, Norm, Site
 from registry.core import register
@@ -14,13 +14,16 @@ from registry.core import register
 class BranchNorm(Block):
     """x += norm(mixer(x)); x += norm(ffn(x))."""
 
-    def __init__(self, options: Block.Options, site: Site) -> None:
+    class Options(Block.Options, Norms):
+        """What every block chooses, and a norm for each branch."""
+
+    def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         site = own(site, options)
         self.mixer = site.build(options.mixer, Mixer)
-        self.mixer_norm = site.build(None, Norm)
+        self.mixer_norm = site.build(options.mixer_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
-        self.ffn_norm = site.build(None, Norm)
+        self.ffn_norm = site.build(options.ffn_norm, Norm)
         self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:

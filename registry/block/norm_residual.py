@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from registry.block._shared import joining, own
+from registry.block._shared import Norms, joining, kept, own
 from registry.context import Context
 from registry.contracts import FFN, Block, Mixer, Norm, Site
 from registry.core import register
@@ -17,7 +17,7 @@ from registry.options import Positive
 class NormResidual(Block):
     """a = norm(x), x = mixer_keep a + mixer(a); b = norm(x), x = ffn_keep b + ffn(b)."""
 
-    class Options(Block.Options):
+    class Options(Block.Options, Norms):
         mixer_keep: Positive = 1.0
         """Multiplies the residual path beside the mixer."""
         ffn_keep: Positive = 1.0
@@ -26,15 +26,15 @@ class NormResidual(Block):
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         site = own(site, options)
-        self.mixer_norm = site.build(None, Norm)
+        self.mixer_norm = site.build(options.mixer_norm, Norm)
         self.mixer = site.build(options.mixer, Mixer)
-        self.ffn_norm = site.build(None, Norm)
+        self.ffn_norm = site.build(options.ffn_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
         self.mixer_keep, self.ffn_keep = options.mixer_keep, options.ffn_keep
         self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         a = self.mixer_norm(x)
-        x = self.mixer_keep * a + self.joining(self.mixer(a, context, state))
+        x = kept(a, self.mixer_keep, self.joining(self.mixer(a, context, state)))
         b = self.ffn_norm(x)
-        return self.ffn_keep * b + self.joining(self.ffn(b, context))
+        return kept(b, self.ffn_keep, self.joining(self.ffn(b, context)))

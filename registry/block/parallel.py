@@ -1,10 +1,11 @@
 """Parallel block (Wang & Komatsuzaki 2021, GPT-J; two norms: Black et al. 2022, GPT-NeoX, arXiv:2204.06745)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from pydantic import model_validator
 from torch import Tensor
 
-from registry.block._shared import joining, own
+from registry.block._shared import Norms, joining, own
 from registry.context import Context
 from registry.contracts import FFN, Block, Mixer, Norm, Site
 from registry.core import register
@@ -14,16 +15,22 @@ from registry.core import register
 class Parallel(Block):
     """x += mixer(norm(x)) + ffn(norm(x)), with one norm for both branches or one for each."""
 
-    class Options(Block.Options):
+    class Options(Block.Options, Norms):
         norms: Literal[1, 2] = 1
         """1: both branches read one norm (GPT-J, Falcon); 2: each has its own (GPT-NeoX, Pythia)."""
+
+        @model_validator(mode="after")
+        def _second_norm_is_there(self) -> Self:
+            if self.ffn_norm is not None and self.norms == 1:
+                raise ValueError("with norms: 1 the ffn reads the mixer's norm; set norms: 2, or leave ffn_norm out")
+            return self
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         site = own(site, options)
-        self.mixer_norm = site.build(None, Norm)
+        self.mixer_norm = site.build(options.mixer_norm, Norm)
         self.mixer = site.build(options.mixer, Mixer)
-        self.ffn_norm = site.build(None, Norm) if options.norms == 2 else None
+        self.ffn_norm = site.build(options.ffn_norm, Norm) if options.norms == 2 else None
         self.ffn = site.build(options.ffn, FFN)
         self.joining = joining(site, options.residual_scale)
 

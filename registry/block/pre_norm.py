@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from registry.block._shared import joining, own
+from registry.block._shared import Norms, joining, own
 from registry.context import Context
-from registry.contracts import FFN, Block, Mixer, Norm, NormSlot, Site
+from registry.contracts import FFN, Block, Mixer, Norm, Site
 from registry.core import register
 
 
@@ -14,11 +14,8 @@ from registry.core import register
 class PreNorm(Block):
     """x += mixer(norm(x)); x += ffn(norm(x))."""
 
-    class Options(Block.Options):
-        mixer_norm: NormSlot | None = None
-        """Norm before the mixer, when it is not `norm`."""
-        ffn_norm: NormSlot | None = None
-        """Norm before the ffn, when it is not `norm`."""
+    class Options(Block.Options, Norms):
+        """What every block chooses, and a norm for each branch."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

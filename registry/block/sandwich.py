@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from registry.block._shared import joining, own
+from registry.block._shared import Norms, joining, own
 from registry.context import Context
-from registry.contracts import FFN, Block, Mixer, Norm, Site
+from registry.contracts import FFN, Block, Mixer, Norm, NormSlot, Site
 from registry.core import register
 
 
@@ -17,19 +17,23 @@ class Sandwich(Block):
 
     gain: Tensor
 
-    class Options(Block.Options):
+    class Options(Block.Options, Norms):
+        mixer_post_norm: NormSlot | None = None
+        """Norm of what the mixer gives, when it is not `norm`."""
+        ffn_post_norm: NormSlot | None = None
+        """Norm of what the ffn gives, when it is not `norm`."""
         gain: bool = False
         """Whether a stored number, which no gradient moves, multiplies what the layer gives (Gemma 4)."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         site = own(site, options)
-        self.mixer_norm = site.build(None, Norm)
+        self.mixer_norm = site.build(options.mixer_norm, Norm)
         self.mixer = site.build(options.mixer, Mixer)
-        self.mixer_post_norm = site.build(None, Norm)
-        self.ffn_norm = site.build(None, Norm)
+        self.mixer_post_norm = site.build(options.mixer_post_norm, Norm)
+        self.ffn_norm = site.build(options.ffn_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
-        self.ffn_post_norm = site.build(None, Norm)
+        self.ffn_post_norm = site.build(options.ffn_post_norm, Norm)
         self.joining = joining(site, options.residual_scale)
         self.register_buffer("gain", torch.empty(1) if options.gain else None)
         self.reset_parameters()

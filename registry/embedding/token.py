@@ -1,17 +1,17 @@
 """Token embedding: one learned vector for each id (Bengio et al. 2003, JMLR 3; narrow tables: Lan et al. 2019, ALBERT,
-arXiv:1909.11942).
+arXiv:1909.11942; types: Devlin et al. 2018, BERT, arXiv:1810.04805).
 """
 
 from torch import Tensor, nn
 
 from registry.contracts import Embedding, Norm, NormSlot, Site
 from registry.core import register
-from registry.options import Positive, Width, named
+from registry.options import Count, Positive, Width, named
 
 
 @register
 class Token(Embedding):
-    """widen(norm(scale * weight[tokens]))."""
+    """widen(norm(scale * weight[tokens] + types[0]))."""
 
     class Options(Embedding.Options):
         scale: Positive = 1.0
@@ -20,12 +20,15 @@ class Token(Embedding):
         """Width of the table, widened to d_model by a projection; d_model, without one, when not given."""
         norm: NormSlot = named("none")
         """Norm of the vectors."""
+        types: Count | None = None
+        """Types of tokens that have a vector each; all tokens are of the first. None is added when not given."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         width = site.d_model if options.width is None else options.width
         self.scale = options.scale
         self.table = nn.Embedding(site.vocab_size, width)
+        self.types = None if options.types is None else nn.Embedding(options.types, width)
         self.norm = site.inside(d_model=width).build(options.norm, Norm)
         self.widen = nn.Identity() if options.width is None else nn.Linear(width, site.d_model, bias=False)
 
@@ -35,4 +38,5 @@ class Token(Embedding):
         return self.table.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.widen(self.norm(self.table(tokens) * self.scale))
+        x = self.table(tokens) * self.scale
+        return self.widen(self.norm(x if self.types is None else x + self.types.weight[0]))

@@ -1,14 +1,33 @@
-"""What routers share: scores from a projection, choice of the k best, balance of the load."""
+"""What routers share: scores from a projection, choice of the k best, and what training does about the load."""
 
+import math
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from registry.context import Context
+from registry.context import PADDING, Context
 from registry.contracts import Router, Site
 from registry.options import Count, Group, NonNegative, Positive
+
+
+class Learning(Group):
+    """What training adds for a router. Where it is given, the load of the experts stands in the metrics too."""
+
+    balance: NonNegative = 0.0
+    """Weight, in the training loss, of the term that evens out the load (Switch, arXiv:2101.03961, equation 4)."""
+    z_loss: NonNegative = 0.0
+    """Weight, in the training loss, of the mean square of log(sum(exp(logits))), which keeps logits small (ST-MoE, Zoph
+    et al. 2022, arXiv:2202.08906, equation 5)."""
+
+
+class Correcting(Learning):
+    """What training adds for a router that may have a correction."""
+
+    correction_rate: NonNegative = 0.0
+    """What each step adds to the correction of experts below the mean load, and takes from that of those above it (Wang
+    et al. 2024, arXiv:2408.15664; DeepSeek-V3)."""
 
 
 class Groups(Group):
@@ -45,8 +64,14 @@ class Choice(Group):
     """Bounds the logits smoothly to plus or minus this; not bounded when not given."""
     groups: Groups | None = Field(default=None, examples=[{"count": 3, "keep": 1, "score": "max"}])
     """Choosing in two stages; in one when not given."""
-    balance: NonNegative = 0.0
-    """Weight, in the training loss, of the term that evens out the load (Switch, arXiv:2101.03961, equation 4)."""
+    learning: Correcting | None = Field(default=None, examples=[{"balance": 0.5}])
+    """What training does about the load; nothing when not given."""
+
+    @model_validator(mode="after")
+    def _rate_needs_a_correction(self) -> Self:
+        if self.learning is not None and self.learning.correction_rate and not self.correction:
+            raise ValueError("learning.correction_rate moves the correction, and there is none; set correction: true")
+        return self
 
 
 class Scored(Router):
@@ -62,7 +87,9 @@ class Scored(Router):
         if options.k > experts:
             raise ValueError(f"k must be at most n_experts ({experts}), got {options.k}")
         _check_groups(options, experts)
-        self.options, self.experts, self.k = options, experts, options.k
+        # What is learnt with is no mathematics of the result: models that differ in it alone are the same to an export.
+        self.options, self.experts, self.k = options.model_copy(update={"learning": None}), experts, options.k
+        self._load = None if options.learning is None else Load(options.learning, experts)
         self.logit = nn.Linear(site.d_model, experts, bias=options.bias)
         self.register_buffer("correction", torch.empty(experts) if options.correction else None)
         self.reset_parameters()
@@ -74,8 +101,8 @@ class Scored(Router):
         cap = self.options.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def choose(self, scores: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """scores (N, E) -> weights (N, k) and indices (N, k) of the chosen."""
+    def choose(self, logits: Tensor, scores: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """logits (N, E) and scores (N, E) -> weights (N, k) and indices (N, k) of the chosen."""
         options = self.options
         ranked = scores if self.correction is None else scores + self.correction
         if options.groups is not None:
@@ -84,23 +111,63 @@ class Scored(Router):
         weights = scores.gather(-1, chosen)
         if options.normalise:
             weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
-        if self.training and options.balance:
-            context.losses.append(options.balance * balance_loss(scores, chosen))
+        if self.training and self._load is not None:
+            self._load.see(logits, scores, chosen, context)
         return weights * options.scale, chosen
+
+    def after_step(self) -> dict[str, Tensor]:
+        if self._load is None:
+            return {}
+        return self._load.told(self.correction if self.logit.weight.requires_grad else None)
 
     def reset_parameters(self) -> None:
         if self.correction is not None:
             nn.init.zeros_(self.correction)
 
 
-def balance_loss(scores: Tensor, chosen: Tensor) -> Tensor:
-    """E * sum_e f_e p_e for scores (N, E), chosen (N, k): f_e the share of choices, p_e the mean share of score."""
-    experts = scores.shape[-1]
-    share = torch.zeros(experts, device=scores.device).index_add(
-        0, chosen.flatten(), torch.ones(chosen.numel(), device=scores.device)
-    )
-    mean = (scores / scores.sum(dim=-1, keepdim=True)).mean(dim=0)
-    return experts * (share / chosen.numel() * mean).sum()
+class Load:
+    """How many tokens chose each expert since the last step, and the losses that depend on it."""
+
+    def __init__(self, options: Learning, experts: int) -> None:
+        self.options, self.experts = options, experts
+        self.rate = options.correction_rate if isinstance(options, Correcting) else 0.0
+        self.counts: Tensor | None = None  # (E,)
+
+    def see(self, logits: Tensor, scores: Tensor, chosen: Tensor, context: Context) -> None:
+        """One pass in training: logits and scores (N, E), chosen (N, k). Padding does not count."""
+        segments = context.segments
+        real = logits.new_ones(len(logits)) if segments is None else (segments != PADDING).flatten().type_as(logits)
+        tokens = real.sum().clamp(min=1)
+        counts = logits.new_zeros(self.experts).index_add(
+            0, chosen.flatten(), real[:, None].expand_as(chosen).flatten()
+        )
+        if self.options.balance:  # E sum_e f_e p_e: f_e the share of choices, p_e the mean share of score
+            shares = scores / scores.sum(dim=-1, keepdim=True)
+            mean = (shares * real[:, None]).sum(dim=0) / tokens
+            even = self.experts * (counts / (tokens * chosen.shape[1]) * mean).sum()
+            context.losses.append(self.options.balance * even)
+        if self.options.z_loss:
+            square = logits.logsumexp(dim=-1).square()
+            context.losses.append(self.options.z_loss * (square * real).sum() / tokens)
+        self.counts = counts.detach() if self.counts is None else self.counts + counts.detach()
+
+    @torch.no_grad()
+    def told(self, correction: Tensor | None) -> dict[str, Tensor]:
+        """After a step: moves the correction, if one is given, and forgets. The largest and the smallest load, in
+        shares of an even one, and the entropy of the load, of which one is the most.
+        """
+        counts, self.counts = self.counts, None
+        if counts is None:
+            return {}
+        if correction is not None and self.rate:
+            correction.add_((counts.mean() - counts).sign().type_as(correction), alpha=self.rate)
+        share = counts / counts.sum().clamp(min=1)
+        entropy = -torch.xlogy(share, share).sum() / math.log(max(self.experts, 2))
+        return {
+            "load_max": self.experts * share.max(),
+            "load_min": self.experts * share.min(),
+            "load_entropy": entropy,
+        }
 
 
 def _kept(ranked: Tensor, groups: Groups) -> Tensor:

@@ -19,4 +19,5 @@ class Sigmoid(Scored):
         super().__init__(options, site)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        return self.choose(self.logits(x).sigmoid(), context)
+        logits = self.logits(x)
+        return self.choose(logits, logits.sigmoid(), context)

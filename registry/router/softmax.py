@@ -21,4 +21,5 @@ class Softmax(Scored):
         super().__init__(options, site)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        return self.choose(self.logits(x).softmax(dim=-1), context)
+        logits = self.logits(x)
+        return self.choose(logits, logits.softmax(dim=-1), context)

@@ -4,12 +4,14 @@ The gradient is that of the softmax; the sampled estimator of the paper is not p
 """
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from registry.context import Context
 from registry.contracts import Router, Site
 from registry.core import register
 from registry.options import Count, NonNegative
+from registry.router._shared import Learning, Load
 
 
 @register
@@ -24,6 +26,8 @@ class SparseMixer(Router):
         """Experts that see a token."""
         jitter: NonNegative = 0.01
         """How far below the largest, relative to it, a logit may lie to count: twice this."""
+        learning: Learning | None = Field(default=None, examples=[{"balance": 0.5}])
+        """What training does about the load; nothing when not given."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
@@ -34,6 +38,7 @@ class SparseMixer(Router):
             raise ValueError(f"k must be at most n_experts ({experts}), got {options.k}")
         self.k, self.jitter = options.k, options.jitter
         self.logit = nn.Linear(site.d_model, experts, bias=False)
+        self._load = None if options.learning is None else Load(options.learning, experts)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         logits = nn.functional.linear(x.float(), self.logit.weight.float())  # (N, E)
@@ -46,4 +51,10 @@ class SparseMixer(Router):
             weights.append(left.masked_fill(far, float("-inf")).softmax(dim=-1).gather(-1, index))
             chosen.append(index)
             left = left.scatter(-1, index, float("-inf"))
-        return torch.cat(weights, dim=-1), torch.cat(chosen, dim=-1)
+        indices = torch.cat(chosen, dim=-1)
+        if self.training and self._load is not None:
+            self._load.see(logits, logits.softmax(dim=-1), indices, context)
+        return torch.cat(weights, dim=-1), indices
+
+    def after_step(self) -> dict[str, Tensor]:
+        return {} if self._load is None else self._load.told(None)

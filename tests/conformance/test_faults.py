@@ -116,6 +116,42 @@ def ignores_option() -> type[Any]:
     return Ignorant
 
 
+def ignores_its_gain() -> type[Any]:
+    class Flat(core.get("block", "sandwich")):
+        """Keeps a gain, which it does not multiply with."""
+
+        def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+            mixed = self.mixer(self.mixer_norm(x), context, state)
+            x = x + self.joining(self.mixer_post_norm(mixed))
+            return x + self.joining(self.ffn_post_norm(self.ffn(self.ffn_norm(x), context)))
+
+    return Flat
+
+
+def ignores_its_correction() -> type[Any]:
+    class Uncorrected(core.get("router", "softmax")):
+        """Keeps a correction, which it does not choose by."""
+
+        def choose(self, logits: Tensor, scores: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+            held, self.correction = self.correction, None
+            try:
+                return super().choose(logits, scores, context)
+            finally:
+                self.correction = held
+
+    return Uncorrected
+
+
+def ignores_its_offset() -> type[Any]:
+    class Aligned(core.get("position", "learned")):
+        """Has more rows with an offset, and reads the first ones all the same."""
+
+        def embed(self, x: Tensor, context: Context) -> Tensor:
+            return self.norm(x + self.table(context.positions))
+
+    return Aligned
+
+
 def unused_weight() -> type[Any]:
     class Unused(FFN):
         def __init__(self, options: FFN.Options, site: Site) -> None:
@@ -250,6 +286,9 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("position", counts_from_zero, "decodes_as_it_reads"),
     ("position", promises_invariance, "shifts_as_promised"),
     ("ffn", ignores_option, "every_option_matters"),
+    ("block", ignores_its_gain, "every_option_matters"),
+    ("router", ignores_its_correction, "every_option_matters"),
+    ("position", ignores_its_offset, "every_option_matters"),
     ("ffn", unused_weight, "every_parameter_learns"),
     ("activation", linear, "elementwise"),
     ("kernel", forgets_the_window, "equals_attention"),

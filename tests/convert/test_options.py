@@ -18,6 +18,7 @@ from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder, spec_of
 
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
+YARN = {"rope_type": "yarn", "factor": 8.0, "rope_theta": 500.0, "original_max_position_embeddings": 16}
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     ("gpt2", {"scale_attn_weights": False, "n_inner": 80, "activation_function": "relu"}),
@@ -48,6 +49,56 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("deepseek_v3", {"n_shared_experts": 0}),
     ("modernbert-decoder", {"norm_bias": True, "mlp_bias": True, "attention_bias": True, "classifier_bias": True}),
     ("modernbert-decoder", {"sliding_window": 3}),
+    ("qwen2_moe", {"decoder_sparse_step": 2}),
+    ("qwen2_moe", {"mlp_only_layers": [0], "qkv_bias": False, "norm_topk_prob": True}),
+    ("qwen2_moe", {"use_sliding_window": True, "sliding_window": 5, "num_hidden_layers": 4, "max_window_layers": 2}),
+    ("qwen3_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [1], "num_hidden_layers": 4}),
+    ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 5, "attention_bias": True, "norm_topk_prob": True}),
+    ("ernie4_5_moe", {"moe_layer_interval": 2, "num_hidden_layers": 4, "moe_layer_start_index": 0}),
+    ("ernie4_5_moe", {"use_bias": True}),
+    (
+        "ernie4_5_moe",
+        {"moe_num_shared_experts": 0, "moe_layer_start_index": 0, "moe_layer_end_index": 1, "use_bias": True},
+    ),
+    ("seed_oss", {"attention_out_bias": True}),
+    ("seed_oss", {"attention_out_bias": True, "attention_bias": False, "mlp_bias": True}),
+    ("seed_oss", {"attention_bias": False}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1, "tie_word_embeddings": True}),
+    ("qwen3", {"attention_bias": True, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}),
+    ("mixtral", {"sliding_window": 5, "hidden_act": "gelu", "tie_word_embeddings": True, "head_dim": 20}),
+    ("olmoe", {"clip_qkv": 0.5, "norm_topk_prob": True, "attention_bias": True}),
+    ("gpt_oss", {"swiglu_limit": 0.5, "attention_bias": False, "layer_types": ["full_attention"] * 4}),
+    ("phimoe", {"lm_head_bias": False, "attention_bias": False, "sliding_window": 5, "router_jitter_noise": 0.2}),
+    ("minimax_m2", {"rotary_dim": 16, "sliding_window": None}),
+    ("hunyuan_v1_moe", {"attention_bias": True, "tie_word_embeddings": True}),
+    ("deepseek_v2-lite", {"q_lora_rank": 24, "attention_bias": True}),
+    (
+        "deepseek_v2-lite",
+        {"topk_method": "group_limited_greedy", "n_group": 3, "topk_group": 2, "first_k_dense_replace": 0},
+    ),
+    ("deepseek_v2-lite", {"rope_parameters": LINEAR, "routed_scaling_factor": 2.0}),
+    ("deepseek_v3", {"q_lora_rank": None, "attention_bias": True, "norm_topk_prob": False}),
+    ("deepseek_v3", {"n_group": 1, "topk_group": 1, "rope_interleave": False, "first_k_dense_replace": 2}),
+    ("deepseek_v3", {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.5}}),
+    ("gemma", {"attention_bias": True, "hidden_act": "gelu", "head_dim": 12}),
+    ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 7}),
+    ("gemma2", {"layer_types": ["full_attention"] * 3 + ["sliding_attention"], "hidden_activation": "silu"}),
+    ("gemma3-text", {"layer_types": ["full_attention"] * 4, "query_pre_attn_scalar": 7, "attention_bias": True}),
+    ("gemma3-text", {"final_logit_softcapping": 3.0, "tie_word_embeddings": False}),
+    ("phi3", {"sliding_window": 5, "num_key_value_heads": 2, "tie_word_embeddings": True}),
+    ("phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}}),
+    ("granite", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False}),
+    ("granite", {"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0}),
+    ("granitemoe", {"attention_bias": True, "tie_word_embeddings": True, "residual_multiplier": 1.0}),
+    ("granitemoeshared", {"shared_intermediate_size": 0, "attention_bias": True}),
+    ("bert-causal", {"hidden_act": "relu", "type_vocab_size": 3, "layer_norm_eps": 0.01}),
+    ("glm-4-9b", {"attention_bias": False, "rope_parameters": {**LINEAR, "partial_rotary_factor": 0.25}}),
+    ("glm4-0414", {"attention_bias": False, "tie_word_embeddings": True, "head_dim": 20}),
+    ("glm4_moe", {"use_qk_norm": False, "attention_bias": False, "n_group": 1, "first_k_dense_replace": 0}),
+    ("llama4-text", {"use_qk_norm": False, "attn_temperature_tuning": False, "attention_bias": True}),
+    ("llama4-text", {"interleave_moe_layer_step": 1, "no_rope_layer_interval": 4, "num_experts_per_tok": 2}),
+    ("llama4-text", {"moe_layers": [0, 3], "no_rope_layers": [1, 1, 0, 1], "tie_word_embeddings": True}),
+    ("exaone4", {"sliding_window_pattern": 4, "tie_word_embeddings": True}),
     ("modernbert-decoder", {"layer_types": None, "decoder_bias": False, "tie_word_embeddings": False}),
 ]
 
@@ -80,6 +131,36 @@ def test_llama_turns_all_of_a_head(kind: str) -> None:
         spec_of(config)
     config["rope_parameters"]["partial_rotary_factor"] = 1.0
     assert spec_of(config).model.position.fraction == 1.0
+
+
+@pytest.mark.parametrize("late", [0, 2, 28])
+@pytest.mark.parametrize("windowed", [False, True])
+def test_which_layers_of_qwens_mixtures_have_windows(late: int, windowed: bool) -> None:
+    """Where an older file leaves the list to its class, it is as the class makes it."""
+    keys = {"num_hidden_layers": 4, "use_sliding_window": windowed, "sliding_window": 5, "max_window_layers": late}
+    config = reference("qwen2_moe", **keys).config.to_dict()
+    listed = config.pop("layer_types")
+    spec = spec_of(config)
+    assert spec == spec_of({**config, "layer_types": listed})
+    expected = [5 if kind == "sliding_attention" else None for kind in listed]
+    assert [block.mixer.window for block in spec.model.layers.blocks] == expected
+
+
+def test_llama_4_tunes_its_temperature_where_the_first_files_say_four() -> None:
+    config = reference("llama4-text").config.to_dict()
+    assert config["attn_temperature_tuning"] is True
+    assert spec_of({**config, "attn_temperature_tuning": 4}) == spec_of(config)
+    assert spec_of({**config, "attn_temperature_tuning": False}) != spec_of(config)
+
+
+def test_bert_is_a_decoder_where_it_says_so() -> None:
+    config = reference("bert-causal").config.to_dict()
+    for changes in ({"is_decoder": False}, {"add_cross_attention": True}, {"tie_word_embeddings": False}):
+        with pytest.raises(ConvertError, match=f"{next(iter(changes))}: .* changes the model in a way"):
+            spec_of({**config, **changes})
+    del config["is_decoder"]
+    with pytest.raises(ConvertError, match="is_decoder: False changes the model in a way"):
+        spec_of(config)
 
 
 def test_gemma_3_does_not_bound_its_scores(tmp_path: Path) -> None:

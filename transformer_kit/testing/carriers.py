@@ -7,6 +7,7 @@
 Sizes are small and unequal, so that a mistaken axis is a mistaken result.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from transformer_kit.testing.values import minimal
 
 D_MODEL, VOCAB, LENGTH, MAX_SEQ_LEN, ROWS, LAYERS = 24, 19, 13, 32, 3, 2
 GAIN = 1.5
+STATE = 0.2
+"""How far buffers are from zero, about: a correction must leave the scores something to say."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,31 @@ def page(**model: Any) -> dict[str, Any]:
 
 
 def strong_init(module: nn.Module, seed: int = 0) -> None:
-    """Fill every parameter with noise of O(1) gain: matrices scaled by fan-in, vectors away from zero, any sign."""
-    generator = torch.Generator().manual_seed(seed)
+    """Fill every parameter, and every buffer of numbers that is saved, with noise away from zero and of any sign:
+    matrices of O(1) gain, scaled by fan-in.
+
+    What a tensor holds depends on its name and the seed, and its first rows not on how many there are.
+    """
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    stored = module.state_dict().keys()
     with torch.no_grad():
-        for p in module.parameters():
-            noise = torch.randn(p.shape, generator=generator)
-            if id(p) in tables:
-                p.copy_(noise)
-            elif p.ndim >= 2:
-                p.copy_(noise * GAIN * p.shape[-1] ** -0.5)
+        for name, p in module.named_parameters():
+            u = _uniform(f"{seed}/{name}", p.shape)
+            if id(p) in tables or p.ndim >= 2:
+                noise = 2**0.5 * torch.erfinv(u)
+                p.copy_(noise if id(p) in tables else noise * GAIN * p.shape[-1] ** -0.5)
             else:
-                p.copy_(noise.sign() * (0.5 + torch.rand(p.shape, generator=generator)))
+                p.copy_(u.sign() * (0.5 + u.abs()))
+        for name, b in module.named_buffers():
+            if name in stored and b.is_floating_point():
+                u = _uniform(f"{seed}/{name}", b.shape)
+                b.copy_(STATE * u.sign() * (0.5 + u.abs()))
+
+
+def _uniform(key: str, shape: torch.Size) -> Tensor:
+    """Numbers between -1 and 1, exclusive, that the key decides, in order."""
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little"))
+    return 1 - 2 * torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
 
 
 def tokens(model: Model, rows: int = ROWS, length: int = LENGTH, seed: int = 0) -> Tensor:

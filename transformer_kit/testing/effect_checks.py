@@ -1,9 +1,13 @@
 """The check that no option is swallowed: changing it changes what the part does.
 
-What a part does is measured by family: of a part of a model its parameters, first weights, output and training.
+What a part does is measured by family: of a part of a model its first weights, output, training, and what a step
+leaves. That there are other tensors than before is not enough: they must be of use. Tensors that two models have in
+common hold the same values, so that what differs is the doing of those that they have not.
 """
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -32,14 +36,25 @@ from transformer_kit.testing.run_checks import TEXTS, VOCAB, Bowl, corpus, train
 from transformer_kit.testing.values import Path as Place
 from transformer_kit.testing.values import changed, leaves, minimal, values, variants
 
-Effect = Callable[[Options], Hashable]
-Measure = tuple[Effect, dict[str, Hashable]]
+
+@dataclass(frozen=True)
+class Effect:
+    """What some options do."""
+
+    done: Hashable
+    """Output, training: all that can be compared outright."""
+    tensors: dict[str, Tensor]
+    """First weights, and buffers after a step: compared where both sides have one of this name and shape."""
+
+
+Measuring = Callable[[Options], Effect | None]
+Measure = tuple[Measuring, dict[str, Effect | None]]
 """What measures, and what it has measured."""
 
 
 @check(ALL)
 def every_option_matters(part: Any) -> None:
-    """For each option there are two values between which parameters, output, training or decoding differ."""
+    """For each option there are two values between which first weights, output or training differ."""
     measure = next((m for kind, m in EFFECTS.items() if issubclass(part, kind)), None)
     if measure is None:
         return
@@ -62,13 +77,18 @@ def _matters(part: Any, place: Place, choices: list[Any], measures: list[Measure
     for _, beside in [default, *sorted(others, key=lambda v: not v[0].startswith(group))]:
         options = [o for value in choices if (o := changed(beside, place, value)) is not None]
         for measure, seen in measures:
-            effects = {e for o in options if (e := _measured(o, measure, seen)) is not None}
-            if len(effects) > 1:
+            effects = [e for o in options if (e := _measured(o, measure, seen)) is not None]
+            if any(_differ(a, b) for a, b in combinations(effects, 2)):
                 return True
     return False
 
 
-def _measured(options: Options, measure: Effect, seen: dict[str, Hashable]) -> Hashable:
+def _differ(a: Effect, b: Effect) -> bool:
+    pairs = [(t, b.tensors[name]) for name, t in a.tensors.items() if name in b.tensors]
+    return a.done != b.done or any(t.shape == other.shape and not torch.equal(t, other) for t, other in pairs)
+
+
+def _measured(options: Options, measure: Measuring, seen: dict[str, Effect | None]) -> Effect | None:
     """The effect of these options; None where they are refused."""
     key = options.model_dump_json()
     if key not in seen:
@@ -79,12 +99,12 @@ def _measured(options: Options, measure: Effect, seen: dict[str, Hashable]) -> H
     return seen[key]
 
 
-def _of_model(options: Options) -> Hashable:
-    """Names, shapes and first values of the weights; output with strong weights; loss in training."""
+def _of_model(options: Options) -> Effect:
+    """First values of the weights; output with strong weights; loss in training, and what a step leaves."""
     return _effect(carrier(options))
 
 
-def _turned(options: Options) -> Hashable:
+def _turned(options: Options) -> Effect | None:
     """The same of a mixer whose queries and keys rotate, which is where some options show."""
     if not issubclass(options.part, Mixer) or "rotation" not in options.part.accepts:
         return None
@@ -92,57 +112,61 @@ def _turned(options: Options) -> Hashable:
     return _effect(carrier(options).with_model(position=minimal(next(p for p in schemes if p.acts == "rotation"))))
 
 
-def _effect(held: Carrier) -> Hashable:
-    weights = held.build().state_dict()
+def _effect(held: Carrier) -> Effect:
+    first = held.build().state_dict()
     model = held.strong()
     ids = tokens(model)
     with torch.no_grad():
         logits = model(ids).logits
         torch.manual_seed(0)
         trained_logits, loss = model.train()(ids, ids)
-    first = tuple((name, tuple(t.shape), _digest(t)) for name, t in weights.items())
     assert loss is not None
-    return first, _digest(logits), _digest(trained_logits), float(loss)
+    told = [part.after_step() for part in model.modules() if isinstance(part, ModelPart)]
+    numbers = tuple(float(value) for values in told for value in values.values())
+    after = {f"{name}, after a step": buffer for name, buffer in model.named_buffers()}
+    return Effect((_digest(logits), _digest(trained_logits), float(loss), numbers), {**first, **after})
 
 
-def _of_tokenizer(options: Options) -> Hashable:
+def _of_tokenizer(options: Options) -> Effect:
     with corpus() as base:
         tokenizer = trained(options, base)
-        return tuple(map(tuple, map(tokenizer.encode, TEXTS))), tokenizer.vocab_size, tokenizer.fingerprint
+        return Effect(
+            (tuple(map(tuple, map(tokenizer.encode, TEXTS))), tokenizer.vocab_size, tokenizer.fingerprint), {}
+        )
 
 
-def _of_dataset(options: Options) -> Hashable:
+def _of_dataset(options: Options) -> Effect:
     with corpus() as base:
-        return tuple(d for d, _ in zip(options.part(options, base).documents(), range(20), strict=False))
+        return Effect(tuple(d for d, _ in zip(options.part(options, base).documents(), range(20), strict=False)), {})
 
 
-def _of_schedule(options: Options) -> Hashable:
-    return tuple(options.part(options).scale(step, 20) for step in range(20))
+def _of_schedule(options: Options) -> Effect:
+    return Effect(tuple(options.part(options).scale(step, 20) for step in range(20)), {})
 
 
-def _of_sampler(options: Options) -> Hashable:
+def _of_sampler(options: Options) -> Effect:
     logits = torch.randn(8, VOCAB, generator=torch.Generator().manual_seed(0))
-    return _digest(options.part(options).apply(logits))
+    return Effect(_digest(options.part(options).apply(logits)), {})
 
 
-def _of_optimizer(options: Options) -> Hashable:
+def _of_optimizer(options: Options) -> Effect:
     bowl = Bowl()
     walk(bowl, options.part(options).make(bowl), 3)
-    return tuple(_digest(p.detach()) for p in bowl.parameters())
+    return Effect(tuple(_digest(p.detach()) for p in bowl.parameters()), {})
 
 
-def _of_objective(options: Options) -> Hashable:
+def _of_objective(options: Options) -> Effect:
     model = plain_model()
     ids = tokens(model)
     loss, count = options.part(options).loss(model, ids, None)
-    return _digest(loss.detach()), int(count)
+    return Effect((_digest(loss.detach()), int(count)), {})
 
 
 def _digest(values: Tensor) -> Hashable:
     return tuple(values.double().flatten().tolist()) if values.numel() < 64 else values.double().numpy().tobytes()
 
 
-EFFECTS: dict[type[Part], Effect] = {
+EFFECTS: dict[type[Part], Measuring] = {
     ModelPart: _of_model,
     Init: _of_model,
     Scaling: _of_model,

@@ -4,7 +4,6 @@ import math
 import time
 
 import torch
-from torch import Tensor
 
 from registry.contracts import Tracker
 from transformer_kit.train.errors import Diverged
@@ -28,7 +27,7 @@ class Metrics:
         self._meter = meter
         self._taken = 0
         self._steps = steps
-        self._pending: list[tuple[int, Tensor, dict[str, float]]] = []
+        self._pending: list[tuple[int, Outcome, dict[str, float]]] = []
         self._began = self._fetched = 0.0
 
     def begin(self) -> None:
@@ -39,7 +38,7 @@ class Metrics:
     def add(self, step: int, outcome: Outcome, lr: float) -> None:
         """Take in what `step` gave, without waiting for it."""
         self._taken += 1
-        self._pending.append((step, torch.stack(outcome), {"lr": lr}))
+        self._pending.append((step, outcome, {"lr": lr}))
 
     def annotate(self, values: dict[str, float]) -> None:
         """Add values to the record of the last step."""
@@ -53,12 +52,12 @@ class Metrics:
         """Fetch and write down all that is pending. Diverged at the first step that is not finite."""
         if not self._pending:
             return
-        fetched = torch.stack([outcome for _, outcome, _ in self._pending]).tolist()
+        fetched = _fetched([outcome for _, outcome, _ in self._pending])
         speed = self._meter.lap(len(self._pending))
-        for (step, _, values), (loss, norm) in zip(self._pending, fetched, strict=True):
+        for (step, _, values), (loss, norm, measured) in zip(self._pending, fetched, strict=True):
             _check(step, {"loss": loss, "gradient norm": norm, "validation loss": values.get("val_loss", 0.0)})
             record = {"loss": loss, "grad_norm": norm, **values, "tokens": step * self._meter.tokens_per_step}
-            self._write(step, {**record, "tokens_per_second": speed, "mfu": self._meter.mfu(speed)})
+            self._write(step, {**record, "tokens_per_second": speed, "mfu": self._meter.mfu(speed), **measured})
             self.last_loss = loss
         self._show(*self._pending[-1], speed)
         self._pending.clear()
@@ -78,11 +77,18 @@ class Metrics:
         for tracker in self._trackers:
             tracker.log(step, record)
 
-    def _show(self, step: int, outcome: Tensor, values: dict[str, float], speed: float) -> None:
+    def _show(self, step: int, outcome: Outcome, values: dict[str, float], speed: float) -> None:
         pace = (time.perf_counter() - self._began) / self._taken
         loss = math.nan if self.last_loss is None else self.last_loss
         eta = pace * (self._steps - step)
         self._report.progress(Progress(step, self._steps, loss, values["lr"], speed, self._meter.mfu(speed), eta))
+
+
+def _fetched(outcomes: list[Outcome]) -> list[tuple[float, float, dict[str, float]]]:
+    """Loss, norm and what parts measured, of each step: the one place that waits for the device."""
+    scalars = [t for o in outcomes for t in (o.loss, o.grad_norm, *o.measured.values())]
+    numbers = iter(torch.stack([t.float() for t in scalars]).tolist())
+    return [(next(numbers), next(numbers), {name: next(numbers) for name in o.measured}) for o in outcomes]
 
 
 def _check(step: int, numbers: dict[str, float]) -> None:

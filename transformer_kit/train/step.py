@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from registry.contracts import Objective
+from registry.contracts import ModelPart, Objective
 from transformer_kit.train.precision import Placement
 
 
@@ -33,6 +33,8 @@ class Outcome(NamedTuple):
     """Mean over the valid targets of the whole step, in nats."""
     grad_norm: Tensor
     """Norm of the gradient of that mean, before clipping."""
+    measured: dict[str, Tensor]
+    """What parts of the model say of the step, such as the load of experts."""
 
 
 class Step:
@@ -49,6 +51,7 @@ class Step:
         self.clip = clip
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # a resumed optimizer has it: its lr is the last step's
+        self._telling = [(n, m) for n, m in model.named_modules() if isinstance(m, ModelPart) and _tells(m)]
         self._peaks = [group["initial_lr"] for group in optimizer.param_groups]
 
     def lr(self, scale: float) -> float:
@@ -63,7 +66,8 @@ class Step:
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * scale
         self.optimizer.step()
-        return Outcome(total / count, norm)
+        measured = {f"{n}.{what}": value for n, part in self._telling for what, value in part.after_step().items()}
+        return Outcome(total / count, norm, measured)
 
     def _backward(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
         """Gradients of the sum of the losses; the sum, and the number of valid targets, at least 1."""
@@ -89,3 +93,8 @@ class Step:
             factor = factor * (self.clip / (norm + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, factor)
         return norm
+
+
+def _tells(part: ModelPart) -> bool:
+    """Whether a part does something after a step."""
+    return type(part).after_step is not ModelPart.after_step
