@@ -105,6 +105,21 @@ def test_what_is_asked_twice_is_computed_twice(packed: Callable[[int], Packer]) 
                 torch.testing.assert_close(linear(x), F.linear(x, linear.weight, linear.bias), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_generation_in_bfloat16_uses_the_weights_themselves(rows: int) -> None:
+    model, prompts = _model(), [[1, 2, 3]] * rows
+    assert fast.packer_for(model.embedding.weight, 2) is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fast.packer_for(model.embedding.weight, 2) is None
+        assert len(model.generate(prompts, max_new_tokens=3)[0]) == 3
+
+
+def test_another_type_than_the_copy_has_is_multiplied_plainly(packed: Callable[[int], Packer]) -> None:
+    model = _model()
+    with torch.inference_mode(), laid_out(model, packed(1), 1), torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.tensor([[3]]), state=model.state(1)).logits.isfinite().all()
+
+
 def test_only_where_it_is_known_to_be_faster() -> None:
     weight = torch.randn(8, 8)
     assert fast.packer_for(weight, fast.MOST + 1) is None
