@@ -125,6 +125,7 @@ class Derived(Group):
     other: Any = Field(default=None, alias="else")
     given: Any = None
     next: Any = Field(default=None, alias="or")
+    private: bool = False
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
