@@ -98,7 +98,8 @@ def family_page(family: str, place: Place | None) -> str:
     lines = [NOTE, f"# {family}", "", core.family_summary(family), "", "**Contract.** " + _prose(contract.__doc__), ""]
     for name, doc in declared(family).items():
         lines.append(f"- A part declares `{name}`: {_prose(doc)}" if doc else f"- A part declares `{name}`.")
-    lines += ["", f"Contract: [`registry/contracts.py`](../../../registry/contracts.py), class `{contract.__name__}`."]
+    file = f"{contract.__module__.replace('.', '/')}.py"
+    lines += ["", f"Contract: [`{file}`](../../../{file}), class `{contract.__name__}`."]
     for name in core.names(family):
         lines += part_section(family, name, place)
     return _tidy(lines)

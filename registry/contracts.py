@@ -1,151 +1,50 @@
 """What a part of each family promises. One base class per family; a part derives from one of them, and no other.
 
+Those of a model stand here, those of a run in `run_contracts`; all are imported from here.
+
 Letters of shapes, the same in every file: B batch, T query tokens, S key tokens, D d_model, H heads, G kv heads,
 K head_dim, F d_ff, V vocab.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Optimizer as TorchOptimizer
 
 from registry import core
 from registry import options as _options
 from registry.context import Context, Mask
-from registry.options import Slot
+from registry.part import ModelPart, Part, Site
+from registry.run_contracts import Dataset, Objective, Optimizer, Sampler, Schedule, Tokenizer, Tracker
+from registry.slots import (
+    ActivationSlot,
+    BlockSlot,
+    DatasetSlot,
+    EmbeddingSlot,
+    FFNSlot,
+    HeadSlot,
+    InitSlot,
+    KernelSlot,
+    MixerSlot,
+    NormSlot,
+    ObjectiveSlot,
+    OptimizerSlot,
+    PositionSlot,
+    RouterSlot,
+    SamplerSlot,
+    ScalingSlot,
+    ScheduleSlot,
+    TokenizerSlot,
+    TrackerSlot,
+)
 
-P = TypeVar("P", bound="Part")
-
-PositionSlot = Annotated[_options.Options, Slot("position")]
-ActivationSlot = Annotated[_options.Options, Slot("activation")]
-NormSlot = Annotated[_options.Options, Slot("norm")]
-MixerSlot = Annotated[_options.Options, Slot("mixer")]
-FFNSlot = Annotated[_options.Options, Slot("ffn")]
-BlockSlot = Annotated[_options.Options, Slot("block")]
-EmbeddingSlot = Annotated[_options.Options, Slot("embedding")]
-ScalingSlot = Annotated[_options.Options, Slot("scaling")]
-RouterSlot = Annotated[_options.Options, Slot("router")]
-HeadSlot = Annotated[_options.Options, Slot("head")]
-InitSlot = Annotated[_options.Options, Slot("init")]
-KernelSlot = Annotated[_options.Options, Slot("kernel")]
-TokenizerSlot = Annotated[_options.Options, Slot("tokenizer")]
-DatasetSlot = Annotated[_options.Options, Slot("dataset")]
-ObjectiveSlot = Annotated[_options.Options, Slot("objective")]
-OptimizerSlot = Annotated[_options.Options, Slot("optimizer")]
-ScheduleSlot = Annotated[_options.Options, Slot("schedule")]
-SamplerSlot = Annotated[_options.Options, Slot("sampler")]
-TrackerSlot = Annotated[_options.Options, Slot("tracker")]
-
-
-class Part:
-    """What the catalogue holds: a class with `Options`, known in YAML by the name of its file."""
-
-    family: ClassVar[str]
-    name: ClassVar[str] = ""
-    """The registered name; set by `register`."""
-
-    class Options(_options.Options):
-        """No options."""
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "Options" not in cls.__dict__:
-            names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}  # for pickle
-            # Without fields there are no docstrings, and looking for them takes longer than importing the part.
-            config = {"use_attribute_docstrings": False}
-            own: Any = type(
-                "Options", (cls.Options,), {**names, "__doc__": cls.Options.__doc__, "model_config": config}
-            )
-            own.model_config["use_attribute_docstrings"] = True  # for the classes derived from it
-            setattr(cls, "Options", own)  # noqa: B010 - a type checker takes a nested class for final
-        cls.Options.part = cls
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a part of a model stands: the sizes around it, the model's defaults, and the builder of its children.
-
-    A part raises ValueError from `__init__` when its options cannot work here; the builder adds where.
-    """
-
-    d_model: int
-    """Width of the features that come in (inside a mixer, of one head: head_dim)."""
-    vocab_size: int = 0
-    max_seq_len: int = 0
-    n_layers: int = 1
-    at: Callable[[], int] = int  # what `layer` asks; the builder listens, to know whether a part depends on it
-    n_heads: int | None = None
-    """Number of query heads, inside a mixer."""
-    n_experts: int | None = None
-    """Number of experts, inside a mixture."""
-    table: int | None = None
-    """Width of the embedding's rows, which a tied head reads; known where the head stands."""
-    dropout: float = 0.0
-    """The model's dropout rate."""
-    make: Callable[[_options.Options, "Site"], Any] | None = None
-    """Builds a child; constructs it directly when not given."""
-    defaults: dict[str, _options.Options] = field(default_factory=dict)
-    """The model's own part of a family, used where a slot is left open."""
-
-    @property
-    def layer(self) -> int:
-        """Index of this layer, from 0."""
-        return self.at()
-
-    def build(self, options: _options.Options | None, kind: type[P]) -> P:
-        """The part that `options` describe, or the model's own of that family when None, standing here."""
-        chosen = self.chosen(options, kind)
-        part: P = chosen.part(chosen, self) if self.make is None else self.make(chosen, self)
-        return part
-
-    def chosen(self, options: _options.Options | None, kind: type[P]) -> _options.Options:
-        """`options`, or those of the model's own part of that family when None."""
-        return self.defaults[kind.family] if options is None else options
-
-    def using(self, options: _options.Options | None, kind: type[P]) -> "Site":
-        """This site with another default for a family; the same one when None."""
-        return self if options is None else replace(self, defaults={**self.defaults, kind.family: options})
-
-    def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
-        """The site of a child that sees other features than its parent: of one head, or of the inner width."""
-        return replace(self, d_model=d_model, n_heads=n_heads)
-
-    def among(self, n_experts: int) -> "Site":
-        """The site of a child that deals with so many experts."""
-        return replace(self, n_experts=n_experts)
-
-
-class ModelPart(Part, nn.Module):
-    """A part of a model: a module made from its options and its site."""
-
-    residual: ClassVar[tuple[str, ...]] = ()
-    """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
-    together: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Names of linear layers that `forward` gives one and the same tensor: generation multiplies them at once."""
-    one_graph: ClassVar[bool] = True
-    """torch.compile traces it without a break. False where what to compute is known only once tokens are."""
-    does_nothing: bool = False
-    """It gives back what it is given, and has no parameters: a card leaves it out."""
-
-    def __init__(self, options: Any, site: Site) -> None:
-        nn.Module.__init__(self)
-
-    def idle(self) -> int:
-        """How many parameters of this module one token leaves unvisited, such as those of experts not chosen."""
-        return 0
-
-    def reset_parameters(self) -> None:
-        """Fill the parameters that this module itself owns. Linear and embedding children belong to the init part."""
-
-    def after_step(self) -> dict[str, Tensor]:
-        """After an optimizer step: move what no gradient moves; scalars for the metrics, which nothing waits for."""
-        return {}
+__all__ = [
+    "FFN", "Activation", "ActivationSlot", "Block", "BlockSlot", "Dataset", "DatasetSlot", "Embedding",
+    "EmbeddingSlot", "FFNSlot", "Head", "HeadSlot", "Init", "InitSlot", "Kernel", "KernelSlot", "Mixer",
+    "MixerSlot", "ModelPart", "Norm", "NormSlot", "Objective", "ObjectiveSlot", "Optimizer", "OptimizerSlot",
+    "Part", "Position", "PositionSlot", "Router", "RouterSlot", "Sampler", "SamplerSlot", "Scaling",
+    "ScalingSlot", "Schedule", "ScheduleSlot", "Site", "Tokenizer", "TokenizerSlot", "Tracker", "TrackerSlot",
+]  # fmt: skip
 
 
 class Activation(ModelPart):
@@ -357,146 +256,3 @@ class Init(Part, ABC):
     @abstractmethod
     def fill(self, weight: Tensor, *, residual: bool, generator: Any) -> None:
         """Fill `weight` (out, in) in place; `residual` when it writes into the residual stream."""
-
-
-class Tokenizer(Part, ABC):
-    """Text <-> token ids. Saved as a Hugging Face `tokenizer.json`, whatever it is made of."""
-
-    family = "tokenizer"
-    vocab_size: int
-    end_of_text: int | None
-    """Id that ends a document; None when there is none."""
-    needs_training: bool = False
-    """True as long as `train` has something to learn and was not called."""
-
-    def __init__(self, options: Any, base: Path = Path()) -> None:
-        """`base` is the folder that relative paths start from."""
-        self.options = options
-        self.base = base
-
-    @abstractmethod
-    def train(self, texts: Iterator[str]) -> None:
-        """Learn from a corpus what is to be learnt; ready at once when there is nothing."""
-
-    @abstractmethod
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`. Special tokens spelt out in the text stay text. ValueError for lone surrogates."""
-
-    def encode_batch(self, texts: list[str]) -> list[NDArray[Any]]:
-        """Ids of each text as an array of unsigned integers: `encode` for a corpus, overridden where that is faster."""
-        return [np.asarray(self.encode(text), dtype=np.uint32) for text in texts]
-
-    @abstractmethod
-    def decode(self, tokens: list[int]) -> str:
-        """Text of `tokens`; bytes that are not UTF-8 become U+FFFD, special and unknown ids have no text."""
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` into `folder`."""
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Hash of everything that decides what `encode` returns; keys the token cache."""
-
-
-class Dataset(Part, ABC):
-    """A corpus: a source of documents. What turns them into batches is the engine's, the same for all."""
-
-    family = "dataset"
-
-    def __init__(self, options: Any, base: Path) -> None:
-        """`base` is the folder that relative paths start from."""
-        self.options = options
-        self.base = base
-
-    @abstractmethod
-    def documents(self) -> Iterator[str]:
-        """Every document, one at a time, in an order that does not change. ValueError names a bad file and line."""
-
-    def pieces(self) -> Iterator[tuple[str, bool]]:
-        """The documents as (text, whether the document ends here): overridden where one may not fit into memory."""
-        return ((document, True) for document in self.documents())
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Hash of the content, cheap to compute (paths, sizes and times will do); keys the token cache."""
-
-
-class Objective(Part, ABC):
-    """What training minimises."""
-
-    family = "objective"
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    @abstractmethod
-    def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Sum of the losses over the valid targets in `tokens` (B, T+1), and how many there are."""
-
-
-class Optimizer(Part, ABC):
-    """Makes a torch optimizer."""
-
-    family = "optimizer"
-
-    class Options(_options.Options):
-        """What every optimizer chooses."""
-
-        lr: _options.Positive
-        """Peak learning rate; the schedule scales it."""
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    @abstractmethod
-    def make(self, model: nn.Module) -> TorchOptimizer:
-        """A torch optimizer over the model's parameters that require a gradient."""
-
-
-class Schedule(Part, ABC):
-    """Scales the learning rate over the run."""
-
-    family = "schedule"
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    @abstractmethod
-    def scale(self, step: int, steps: int) -> float:
-        """Factor in [0, 1] for `step` (from 0) of a run of `steps`."""
-
-
-class Sampler(Part, ABC):
-    """Turns logits into other logits, or chooses. Samplers compose: each narrows what the one before left."""
-
-    family = "sampler"
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
-
-    @abstractmethod
-    def apply(self, logits: Tensor) -> Tensor:
-        """logits (B, V) -> logits (B, V), with -inf where a token may not be chosen."""
-
-
-class Tracker(Part, ABC):
-    """Writes down what a run measures."""
-
-    family = "tracker"
-
-    def __init__(self, options: Any, folder: Path) -> None:
-        self.options = options
-        self.folder = folder
-
-    @abstractmethod
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Record `values` of `step`."""
-
-    def rewind(self, step: int) -> None:
-        """Forget what was recorded after `step`: the run goes on from there."""
-
-    def close(self) -> None:
-        """Flush and let go."""

@@ -33,8 +33,7 @@ from registry.options import AsTuple, Count, Width
 class Attention(Mixer):
     """out(softmax(scale q k^T + bias) v), each query seeing the tokens before it, and itself."""
 
-    residual = ("out",)
-    together = (("q", "k", "v"),)
+    residual, together = ("out",), (("q", "k", "v"),)
     accepts = frozenset({"rotation", "bias"})
 
     class Options(Mixer.Options):

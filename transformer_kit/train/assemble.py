@@ -85,12 +85,7 @@ def assemble(
     model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
-    with at(spec, "train", "freeze"):
-        freeze(model, spec.train.freeze)
-    if spec.hardware.recompute:
-        recompute(model)
-    if spec.hardware.compile:
-        _compile(model)
+    _prepare(model, spec)
     objective, schedule = parts(spec)
     with at(spec, "optimizer"):
         optimizer = spec.optimizer.part(spec.optimizer).make(model)
@@ -112,6 +107,16 @@ def assemble(
         report=report,
         write_sample=_writer(spec, model, corpus, placement),
     )
+
+
+def _prepare(model: Model, spec: RunSpec) -> None:
+    """Make `model` learn as the page says."""
+    with at(spec, "train", "freeze"):
+        freeze(model, spec.train.freeze)
+    if spec.hardware.recompute:
+        recompute(model)
+    if spec.hardware.compile:
+        _compile(model)
 
 
 def plan(run: Run) -> Plan:

@@ -1,0 +1,116 @@
+"""What every part is: a class with options, and, when it is of a model, a module that knows where it stands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from registry import options as _options
+
+P = TypeVar("P", bound="Part")
+
+
+class Part:
+    """What the catalogue holds: a class with `Options`, known in YAML by the name of its file."""
+
+    family: ClassVar[str]
+    name: ClassVar[str] = ""
+    """The registered name; set by `register`."""
+
+    class Options(_options.Options):
+        """No options."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "Options" not in cls.__dict__:
+            names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}  # for pickle
+            # Without fields there are no docstrings, and looking for them takes longer than importing the part.
+            config = {"use_attribute_docstrings": False}
+            own: Any = type(
+                "Options", (cls.Options,), {**names, "__doc__": cls.Options.__doc__, "model_config": config}
+            )
+            own.model_config["use_attribute_docstrings"] = True  # for the classes derived from it
+            setattr(cls, "Options", own)  # noqa: B010 - a type checker takes a nested class for final
+        cls.Options.part = cls
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a part of a model stands: the sizes around it, the model's defaults, and the builder of its children.
+
+    A part raises ValueError from `__init__` when its options cannot work here; the builder adds where.
+    """
+
+    d_model: int
+    """Width of the features that come in (inside a mixer, of one head: head_dim)."""
+    vocab_size: int = 0
+    max_seq_len: int = 0
+    n_layers: int = 1
+    at: Callable[[], int] = int  # what `layer` asks; the builder listens, to know whether a part depends on it
+    n_heads: int | None = None
+    """Number of query heads, inside a mixer."""
+    n_experts: int | None = None
+    """Number of experts, inside a mixture."""
+    table: int | None = None
+    """Width of the embedding's rows, which a tied head reads; known where the head stands."""
+    dropout: float = 0.0
+    """The model's dropout rate."""
+    make: Callable[[_options.Options, "Site"], Any] | None = None
+    """Builds a child; constructs it directly when not given."""
+    defaults: dict[str, _options.Options] = field(default_factory=dict)
+    """The model's own part of a family, used where a slot is left open."""
+
+    @property
+    def layer(self) -> int:
+        """Index of this layer, from 0."""
+        return self.at()
+
+    def build(self, options: _options.Options | None, kind: type[P]) -> P:
+        """The part that `options` describe, or the model's own of that family when None, standing here."""
+        chosen = self.chosen(options, kind)
+        part: P = chosen.part(chosen, self) if self.make is None else self.make(chosen, self)
+        return part
+
+    def chosen(self, options: _options.Options | None, kind: type[P]) -> _options.Options:
+        """`options`, or those of the model's own part of that family when None."""
+        return self.defaults[kind.family] if options is None else options
+
+    def using(self, options: _options.Options | None, kind: type[P]) -> "Site":
+        """This site with another default for a family; the same one when None."""
+        return self if options is None else replace(self, defaults={**self.defaults, kind.family: options})
+
+    def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
+        """The site of a child that sees other features than its parent: of one head, or of the inner width."""
+        return replace(self, d_model=d_model, n_heads=n_heads)
+
+    def among(self, n_experts: int) -> "Site":
+        """The site of a child that deals with so many experts."""
+        return replace(self, n_experts=n_experts)
+
+
+class ModelPart(Part, nn.Module):
+    """A part of a model: a module made from its options and its site."""
+
+    residual: ClassVar[tuple[str, ...]] = ()
+    """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
+    together: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Names of linear layers that `forward` gives one and the same tensor: generation multiplies them at once."""
+    one_graph: ClassVar[bool] = True
+    """torch.compile traces it without a break. False where what to compute is known only once tokens are."""
+    does_nothing: bool = False
+    """It gives back what it is given, and has no parameters: a card leaves it out."""
+
+    def __init__(self, options: Any, site: Site) -> None:
+        nn.Module.__init__(self)
+
+    def idle(self) -> int:
+        """How many parameters of this module one token leaves unvisited, such as those of experts not chosen."""
+        return 0
+
+    def reset_parameters(self) -> None:
+        """Fill the parameters that this module itself owns. Linear and embedding children belong to the init part."""
+
+    def after_step(self) -> dict[str, Tensor]:
+        """After an optimizer step: move what no gradient moves; scalars for the metrics, which nothing waits for."""
+        return {}

@@ -1,0 +1,160 @@
+"""What parts of a run promise: text, data, learning, writing. Parts import these from `registry.contracts`.
+
+Letters: B batch, T tokens, V vocab.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer as TorchOptimizer
+
+from registry import options as _options
+from registry.part import Part
+
+
+class Tokenizer(Part, ABC):
+    """Text <-> token ids. Saved as a Hugging Face `tokenizer.json`, whatever it is made of."""
+
+    family = "tokenizer"
+    vocab_size: int
+    end_of_text: int | None
+    """Id that ends a document; None when there is none."""
+    needs_training: bool = False
+    """True as long as `train` has something to learn and was not called."""
+
+    def __init__(self, options: Any, base: Path = Path()) -> None:
+        """`base` is the folder that relative paths start from."""
+        self.options = options
+        self.base = base
+
+    @abstractmethod
+    def train(self, texts: Iterator[str]) -> None:
+        """Learn from a corpus what is to be learnt; ready at once when there is nothing."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`. Special tokens spelt out in the text stay text. ValueError for lone surrogates."""
+
+    def encode_batch(self, texts: list[str]) -> list[NDArray[Any]]:
+        """Ids of each text as an array of unsigned integers: `encode` for a corpus, overridden where that is faster."""
+        return [np.asarray(self.encode(text), dtype=np.uint32) for text in texts]
+
+    @abstractmethod
+    def decode(self, tokens: list[int]) -> str:
+        """Text of `tokens`; bytes that are not UTF-8 become U+FFFD, special and unknown ids have no text."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` into `folder`."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what `encode` returns; keys the token cache."""
+
+
+class Dataset(Part, ABC):
+    """A corpus: a source of documents. What turns them into batches is the engine's, the same for all."""
+
+    family = "dataset"
+
+    def __init__(self, options: Any, base: Path) -> None:
+        """`base` is the folder that relative paths start from."""
+        self.options = options
+        self.base = base
+
+    @abstractmethod
+    def documents(self) -> Iterator[str]:
+        """Every document, one at a time, in an order that does not change. ValueError names a bad file and line."""
+
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """The documents as (text, whether the document ends here): overridden where one may not fit into memory."""
+        return ((document, True) for document in self.documents())
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the content, cheap to compute (paths, sizes and times will do); keys the token cache."""
+
+
+class Objective(Part, ABC):
+    """What training minimises."""
+
+    family = "objective"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sum of the losses over the valid targets in `tokens` (B, T+1), and how many there are."""
+
+
+class Optimizer(Part, ABC):
+    """Makes a torch optimizer."""
+
+    family = "optimizer"
+
+    class Options(_options.Options):
+        """What every optimizer chooses."""
+
+        lr: _options.Positive
+        """Peak learning rate; the schedule scales it."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def make(self, model: nn.Module) -> TorchOptimizer:
+        """A torch optimizer over the model's parameters that require a gradient."""
+
+
+class Schedule(Part, ABC):
+    """Scales the learning rate over the run."""
+
+    family = "schedule"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def scale(self, step: int, steps: int) -> float:
+        """Factor in [0, 1] for `step` (from 0) of a run of `steps`."""
+
+
+class Sampler(Part, ABC):
+    """Turns logits into other logits, or chooses. Samplers compose: each narrows what the one before left."""
+
+    family = "sampler"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def apply(self, logits: Tensor) -> Tensor:
+        """logits (B, V) -> logits (B, V), with -inf where a token may not be chosen."""
+
+
+class Tracker(Part, ABC):
+    """Writes down what a run measures."""
+
+    family = "tracker"
+
+    def __init__(self, options: Any, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+
+    @abstractmethod
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Record `values` of `step`."""
+
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after `step`: the run goes on from there."""
+
+    def close(self) -> None:
+        """Flush and let go."""
