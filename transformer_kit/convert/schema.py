@@ -144,7 +144,7 @@ class Page(Group):
     names: Annotated[list[str], MinLen(1)] | None = None
     classes: list[str] = []
     rank: int = 100
-    attention: Literal["eager", "sdpa"] = "eager"
+    attention: str = "eager"
     include: list[str] = []
     prefix: str = ""
     count: str = ""
