@@ -67,6 +67,18 @@ def refused(folder: Path, out: Path) -> str:
     return str(caught.value)
 
 
+def test_threads_are_as_before(folder: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        import_folder(folder, tmp_path / "kit")
+        edit_weights(folder, lambda t: t["model.norm.weight"].fill_(float("nan")))
+        refused(folder, tmp_path / "out")
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_round_trip_is_bit_equal(folder: Path, tmp_path: Path) -> None:
     came = import_folder(folder, tmp_path / "kit")
     model = load(tmp_path / "kit")

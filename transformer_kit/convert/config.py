@@ -109,7 +109,7 @@ def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declara
         if not any(leaves(rule)) and words == derived.listed(rule, {}, len(words), set()):
             return found  # what is so without the key
         found |= derived.solution(rule, words)
-    return {**found, key: words}
+    return found if declaration.derived.get(key, {}).get("private") else {**found, key: words}
 
 
 def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,8 @@
     {all: a}                                      every layer
 
 With `given: $key` a rule holds only where that key is true; else every layer is what `then` says. A rule under `or`
-holds where the key of the rule above it is null.
+holds where the key of the rule above it is null. With `private: true` the class knows nothing of the list: no
+config has it, coming in or going out, and a model whose layers the rule cannot say does not go out.
 """
 
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[
     values = values_of(config, declaration, used)
     layers = _layer_count(values, declaration)
     for key, rule in declaration.derived.items():
-        if values.get(key) is None:
+        if rule.get("private") or values.get(key) is None:
             values[key] = derived.listed(rule, values, layers, used)
     model, block, each = templates(declaration, values, problems)
     used |= declaration.when.keys()

@@ -125,6 +125,7 @@ class Derived(Group):
     other: Any = Field(default=None, alias="else")
     given: Any = None
     next: Any = Field(default=None, alias="or")
+    private: bool = False
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -143,7 +144,7 @@ class Page(Group):
     names: Annotated[list[str], MinLen(1)] | None = None
     classes: list[str] = []
     rank: int = 100
-    attention: Literal["eager", "sdpa"] = "eager"
+    attention: str = "eager"
     include: list[str] = []
     prefix: str = ""
     count: str = ""
