@@ -99,6 +99,38 @@ def test_export_without_transformers(kit: Kit, mine: Path, monkeypatch: pytest.M
     assert (said["difference"], said["why_not"]) == (None, "transformers is not installed")
 
 
+def test_a_refusal_has_lines(kit: Kit, tmp_path: Path) -> None:
+    """Of the page in the folder: nothing bounds the scores of a Llama."""
+    (tmp_path / "odd.yaml").write_text(LLAMA.replace("n_heads: 2", "n_heads: 2, scores: {softcap: 3.0}"))
+    save(build(read(tmp_path / "odd.yaml")), tmp_path / "odd")
+    done = kit("export", "odd", "out", "--json")
+    assert done.code == 2
+    what, first, second = done.json()["errors"]
+    assert (what["file"], what["text"]) == (
+        "odd/spec.yaml",
+        "no Hugging Face class computes this model exactly; nearest come",
+    )
+    lines = (tmp_path / "odd" / "spec.yaml").read_text().splitlines()
+    assert all("softcap: 3.0" in lines[one["line"] - 1] for one in (first, second))
+    assert first["text"] == "llama: layers.0.mixer.softcap is 3.0, not None"
+    text = kit("export", "odd", "out").err
+    assert f"odd/spec.yaml:{first['line']}:" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_import_names_the_config_that_is_wrong(kit: Kit, mine: Path, tmp_path: Path) -> None:
+    kit("export", mine, "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    for change in ({"windw": 3}, {"num_attention_heads": 0}, {"model_type": "lama"}):
+        (tmp_path / "hf" / "config.json").write_text(json.dumps({**config, **change}))
+        done = kit("import", "hf", "out")
+        assert done.code == 2
+        assert done.err.startswith("error: hf/config.json: ")
+        assert next(iter(change)) in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_over_something(kit: Kit, mine: Path, tmp_path: Path) -> None:
     done = kit("export", mine, "mine")
     assert done.code == 2

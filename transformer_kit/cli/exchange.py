@@ -71,15 +71,22 @@ def export_model(
     What is written is read again and compared; with transformers installed, its logits are compared as well.
     Example: `kit export runs/quickstart exported`
     """
+    from transformer_kit.convert.errors import ConvertError
     from transformer_kit.convert.export import export
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.model.folder import load, model_folder
+    from transformer_kit.spec.errors import SpecError
 
     place = model_folder(folder)
     model = load(place)
     tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
     chosen = _declared(Path(family)) if family is not None and family.endswith((".yaml", ".yml")) else family
-    match = export(model, out, tokenizer, family=chosen, beside=place, compare=True)
+    try:
+        match = export(model, out, tokenizer, family=chosen, beside=place, compare=True)
+    except ConvertError as error:
+        if error.placed:
+            raise SpecError([*error.placed]) from error
+        raise
     kind, name = ", ".join(match.declaration.classes), match.declaration.names[0]
     difference, why_not = match.comparison.difference, match.comparison.why_not
     if json:

@@ -3,11 +3,33 @@
 ConvertError      a ValueError; says everything that was found, one line each
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformer_kit.spec.errors import Problem
+
+CONFIG = "config.json"
+
 
 class ConvertError(ValueError):
     """A Hugging Face folder cannot be read, or a model cannot be written as one."""
 
-    def __init__(self, where: str, problems: list[str]) -> None:
+    def __init__(self, where: str, problems: list[str], placed: Sequence[Problem] = ()) -> None:
+        self.where = where
         self.problems = problems
+        self.placed = placed
+        """The same, where all of it has its place in a page."""
         lines = problems if len(problems) == 1 else ["", *(f"  {p}" for p in problems)]
         super().__init__(f"{where}: " + "\n".join(lines))
+
+
+@contextmanager
+def of_folder(folder: Path) -> Iterator[None]:
+    """Inside, an error of a config.json says which folder's it is."""
+    try:
+        yield
+    except ConvertError as error:
+        if error.where != CONFIG:
+            raise
+        raise ConvertError(str(folder / CONFIG), error.problems) from error.__cause__

@@ -21,10 +21,10 @@ from transformer_kit.convert.companions import carry
 from transformer_kit.convert.config import longest, shortest, solutions
 from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.draft import check_free, drafted
-from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import CONFIG, read_config, translated
+from transformer_kit.convert.errors import CONFIG, ConvertError
+from transformer_kit.convert.folder import read_config, translated
 from transformer_kit.convert.layout import outward
-from transformer_kit.convert.nearest import Miss, differing, inexpressible, told
+from transformer_kit.convert.nearest import Miss, differing, inexpressible, refusal
 from transformer_kit.convert.page import fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.convert.weights import INDEX, ONE, Weights
@@ -66,7 +66,7 @@ def match(model: Model, family: str | Declaration | None = None) -> Match:
             return Match(fitted(declaration, config), shortest(*solved, declaration))
         misses.append(miss)
     what = "no Hugging Face class computes this model exactly" + ("; nearest come" if family is None else "")
-    raise ConvertError("export", [what, *told(misses, model.spec)])
+    raise refusal(what, misses, model.spec)
 
 
 def _ordered(family: str | Declaration | None) -> list[Declaration]:

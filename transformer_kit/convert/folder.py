@@ -11,7 +11,7 @@ from torch import Tensor
 
 from registry.options import Options
 from transformer_kit.convert.declaration import Declaration
-from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.errors import CONFIG, ConvertError, of_folder
 from transformer_kit.convert.layout import inward
 from transformer_kit.convert.page import declaration_of, fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, alternatives, constants, ignored
@@ -22,7 +22,6 @@ from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 
-CONFIG = "config.json"
 QUANTISED = "quantization_config"
 MAX_CONFIG = 16 * 2**20
 
@@ -82,8 +81,9 @@ def load_folder(
 ) -> Model:
     """The model in a Hugging Face folder, in evaluation mode. Raises ConvertError."""
     config = read_config(folder)
-    declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
-    model = model_of(config, declaration, kernel, weights=True)
+    with of_folder(folder):
+        declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
+        model = model_of(config, declaration, kernel, weights=True)
     tensors = translated(Weights(folder, declaration.prefix), model, declaration, config)
     placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)

@@ -11,14 +11,16 @@ from transformer_kit.convert import stream
 from transformer_kit.convert.companions import CORE, carry, left, unread
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.draft import check_free, drafted
-from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.folder import CONFIG, applied, faults, matched, model_of, read_config
+from transformer_kit.convert.errors import CONFIG, ConvertError, of_folder
+from transformer_kit.convert.folder import applied, faults, matched, read_config, spec_of
 from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.tensors import Move
 from transformer_kit.convert.ties import apart
 from transformer_kit.convert.weights import Weights
+from transformer_kit.convert.words import of_config
+from transformer_kit.cost import count
+from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.model.folder import SPEC, WEIGHTS
-from transformer_kit.model.model import Model
 from transformer_kit.spec import brief
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
@@ -49,30 +51,31 @@ def import_folder(
     source, target = Path(source), Path(out)
     check_free(target)
     config = read_config(source)
-    declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
-    model = model_of(config, declaration, weights=not spec_only)
-    spec = model.spec
+    with of_folder(source):
+        declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
+        spec = spec_of(config, declaration, weights=not spec_only)
+    with of_folder(source), of_config(config, declaration):
+        parameters = count.parameters(*assemble_distinct(spec)).total
     _check_tokenizer(source, spec)
     with drafted(target) as draft:
-        (draft / SPEC).write_text(text_of(model, config), "utf-8")
+        (draft / SPEC).write_text(text_of(spec, config, parameters), "utf-8")
         weights = None if spec_only else Weights(source, declaration.prefix)
-        count = 0 if weights is None else _weights(weights, draft / WEIGHTS, model, declaration, config)
+        tensors = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
         carry(source, draft)
     read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
     behind = left(source, [CONFIG, *read])
-    return Imported(spec, declaration.names[0], count, (target / CORE).is_file(), behind, unread(source))
+    return Imported(spec, declaration.names[0], tensors, (target / CORE).is_file(), behind, unread(source))
 
 
-def text_of(model: Model, config: Mapping[str, Any]) -> str:
+def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
     """The spec as a page, with lines on where it comes from and how large it is."""
     named = config.get("architectures")
     classes = ", ".join(map(str, named)) if isinstance(named, list) and named else "no class named"
-    parameters = sum(p.numel() for p in model.parameters())
     head = [
         f"From a Hugging Face folder: {config.get('model_type')} ({classes:.120}).",
         f"{parameters:,} parameters. What is not written is the default.",
     ]
-    return "".join(f"# {_one_line(line)}\n" for line in head) + dump(brief.page(model.spec))
+    return "".join(f"# {_one_line(line)}\n" for line in head) + dump(brief.page(spec))
 
 
 def _one_line(text: str) -> str:
@@ -80,7 +83,8 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _weights(weights: Weights, path: Path, model: Model, declaration: Declaration, config: Mapping[str, Any]) -> int:
+def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
+    model = assemble(spec)
     found, problems = matched(weights, model, declaration)
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     values = values_of(config, declaration)
@@ -95,7 +99,7 @@ def _weights(weights: Weights, path: Path, model: Model, declaration: Declaratio
         path,
         entries,
         _stream(weights, found, shapes, values, wrong),
-        {"format": "pt", "spec": model.spec.hash},
+        {"format": "pt", "spec": spec.hash},
     )
     if differ := apart(weights, declaration, model):
         raise ConvertError(str(weights.folder), differ)

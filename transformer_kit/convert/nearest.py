@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformer_kit.convert.declaration import Declaration
+from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.signature import differences
 from transformer_kit.convert.template import unlike
 from transformer_kit.model.model import Model
-from transformer_kit.spec.errors import Mark
+from transformer_kit.spec.errors import Mark, Problem
 from transformer_kit.spec.schema import Spec
-from transformer_kit.spec.tree import at, find
+from transformer_kit.spec.tree import at
 
 SHOWN = 2
 """Families that a refusal names."""
@@ -49,28 +50,28 @@ def inexpressible(page: Mapping[str, Any], declaration: Declaration, error: Exce
     return Miss(declaration.names[0], where, text, (True, len(found)))
 
 
-def told(misses: list[Miss], spec: Spec) -> list[str]:
-    """The nearest few, each with the place in the page, for a page that was read from a file."""
+def refusal(what: str, misses: list[Miss], spec: Spec) -> ConvertError:
+    """The error that says `what` and the nearest few, each with its place in a page that was read from a file."""
     nearest = sorted(misses, key=lambda miss: miss.distance)[:SHOWN]
-    return [_placed(miss, spec) + f"{miss.family}: {miss.text}" for miss in nearest]
+    found = [Problem(_mark(miss.where.split("."), spec), f"{miss.family}: {miss.text}") for miss in nearest]
+    if not all(problem.mark.line for problem in found):
+        return ConvertError("export", [what, *(problem.text for problem in found)])
+    lines = [f"{problem.mark}: {problem.text}" for problem in found]
+    return ConvertError("export", [what, *lines], [Problem(Mark(found[0].mark.file), what), *found])
 
 
-def _placed(miss: Miss, spec: Spec) -> str:
-    mark = _mark(miss.where.split("."), spec)
-    return f"{mark}: " if mark is not None and mark.line else ""
-
-
-def _mark(names: list[str], spec: Spec) -> Mark | None:
+def _mark(names: list[str], spec: Spec) -> Mark:
     """Where the page says what stands at a place of the model."""
     if spec._source is None:
-        return None
+        return Mark("")
     tree = spec._source.tree
     path: list[Any] = [int(name) if name.isdigit() else name for name in names if name != "model"]
     if path[:1] == ["layers"]:
         path = ["layers", *(path[1:] if path[1:2] == ["blocks"] else ["blocks", *path[1:]])]
         if len(path) > 3 and "norm" in str(path[3]) and at(tree, ("model", *path[:4])) is None:
             path = ["norm", *path[4:]]  # which is what the norms of blocks are, where they say nothing
-    return find(tree, _written(tree, ["model", *path])) or spec._source.start
+    mark: Mark = spec._source.mark(_written(tree, ["model", *path]))
+    return mark
 
 
 def _written(tree: Any, path: list[Any]) -> tuple[Any, ...]:
