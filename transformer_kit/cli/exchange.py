@@ -10,6 +10,7 @@ from transformer_kit.cli.output import Json, emit, note, say
 
 if TYPE_CHECKING:
     from transformer_kit.convert.declaration import Declaration
+    from transformer_kit.convert.export import Match
 
 
 def import_model(
@@ -71,6 +72,20 @@ def export_model(
     What is written is read again and compared; with transformers installed, its logits are compared as well.
     Example: `kit export runs/quickstart exported`
     """
+    match = _exported(folder, out, family)
+    kind, name = ", ".join(match.declaration.classes), match.declaration.names[0]
+    difference, why_not = match.comparison.difference, match.comparison.why_not
+    if json:
+        emit({"folder": str(out), "family": name, "class": kind, "difference": difference, "why_not": why_not})
+        return
+    seen = f"logits not compared: {why_not}"
+    if difference is not None:
+        seen = f"largest difference of logits to transformers {difference:.2g}"
+    say(f"{out}: {kind or name}; all tensors read back bit for bit; {seen}")
+
+
+def _exported(folder: Path, out: Path, family: str | None) -> "Match":
+    """Export; what no class computes is a fault of the page, with its lines."""
     from transformer_kit.convert.errors import ConvertError
     from transformer_kit.convert.export import export
     from transformer_kit.data.tokenizer_file import load_tokenizer
@@ -82,20 +97,11 @@ def export_model(
     tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
     chosen = _declared(Path(family)) if family is not None and family.endswith((".yaml", ".yml")) else family
     try:
-        match = export(model, out, tokenizer, family=chosen, beside=place, compare=True)
+        return export(model, out, tokenizer, family=chosen, beside=place, compare=True)
     except ConvertError as error:
         if error.placed:
             raise SpecError([*error.placed]) from error
         raise
-    kind, name = ", ".join(match.declaration.classes), match.declaration.names[0]
-    difference, why_not = match.comparison.difference, match.comparison.why_not
-    if json:
-        emit({"folder": str(out), "family": name, "class": kind, "difference": difference, "why_not": why_not})
-        return
-    seen = f"logits not compared: {why_not}"
-    if difference is not None:
-        seen = f"largest difference of logits to transformers {difference:.2g}"
-    say(f"{out}: {kind or name}; all tensors read back bit for bit; {seen}")
 
 
 def _declared(family: Path | None) -> "Declaration | None":
