@@ -85,6 +85,7 @@ def export_model(
 
 
 def _exported(folder: Path, out: Path, family: str | None) -> "Match":
+    """Export; what no class computes is a fault of the page, with its lines."""
     from transformer_kit.convert.errors import ConvertError
     from transformer_kit.convert.export import export
     from transformer_kit.data.tokenizer_file import load_tokenizer
