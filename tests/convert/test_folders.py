@@ -123,7 +123,7 @@ def test_the_spec_is_short_and_means_the_same(folder: Path, tmp_path: Path) -> N
 
 def test_all_layers_are_counted_also_without_gradients(tmp_path: Path) -> None:
     page = json.loads(json.dumps(PAGE))
-    page["model"]["layers"]["count"] = 5
+    page["model"]["layers"]["count"] = 6
     page["model"]["head"] = {"type": "lm", "tied": True}
     page["model"]["layers"]["kinds"] = {"local": {"mixer": {"window": 8}}}
     page["model"]["layers"]["pattern"] = ["local*2", "block"]
