@@ -121,6 +121,20 @@ def test_the_spec_is_short_and_means_the_same(folder: Path, tmp_path: Path) -> N
     assert not (tmp_path / "kit" / "model.safetensors").exists()
 
 
+def test_all_layers_are_counted_also_without_gradients(tmp_path: Path) -> None:
+    page = json.loads(json.dumps(PAGE))
+    page["model"]["layers"]["count"] = 6
+    page["model"]["head"] = {"type": "lm", "tied": True}
+    page["model"]["layers"]["kinds"] = {"local": {"mixer": {"window": 8}}}
+    page["model"]["layers"]["pattern"] = ["local*2", "block"]
+    model = build(Spec.of(page))
+    export(model, tmp_path / "hf")
+    with torch.inference_mode():
+        import_folder(tmp_path / "hf", tmp_path / "kit")
+    count = sum(p.numel() for p in model.parameters())
+    assert f"# {count:,} parameters." in (tmp_path / "kit" / "spec.yaml").read_text()
+
+
 @pytest.mark.parametrize("said", [4, None])
 def test_heads_that_are_as_they_would_be_are_left_out(folder: Path, tmp_path: Path, said: int | None) -> None:
     edit(folder, lambda c: c.update(num_key_value_heads=said, head_dim=6))

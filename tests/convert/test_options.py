@@ -16,6 +16,7 @@ from transformer_kit import Spec, build
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder, spec_of
+from transformer_kit.testing import strong_init
 
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
 YARN = {"rope_type": "yarn", "factor": 8.0, "rope_theta": 500.0, "original_max_position_embeddings": 16}
@@ -120,6 +121,31 @@ def test_in_and_out(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     attention = theirs.config._attn_implementation
     again = type(theirs).from_pretrained(tmp_path / "out", attn_implementation=attention)
     agrees(theirs, again.eval(), tokens(name))
+
+
+OPEN = {
+    "llama": ({"norm": "rms_norm"}, {"type": "pre_norm", "ffn": {"type": "gated"}}),
+    "mixtral": ({"norm": "rms_norm"}, {"type": "pre_norm", "ffn": {
+        "type": "moe", "n_experts": 3, "router": {"type": "softmax", "k": 2}, "expert": {"type": "gated"}}}),
+    "gpt_neox": ({}, {"type": "parallel", "norms": 2, "ffn": {"type": "mlp"}}),
+}  # fmt: skip
+"""Models whose widths their pages leave to the parts, by the family that has a key for it."""
+
+
+@pytest.mark.parametrize("family", OPEN)
+def test_widths_that_the_page_leaves_open_are_written(family: str, tmp_path: Path) -> None:
+    """The classes have other rules for them, or none."""
+    model, block = OPEN[family]
+    sizes = {"vocab_size": 40, "d_model": 24, "max_seq_len": 32, "position": "rope"}
+    bias = ["q", "k", "v", "out"] if family == "gpt_neox" else []
+    mixer = {"type": "attention", "n_heads": 4, "bias": bias}
+    layers = {"count": 2, "block": {"mixer": mixer, **block}}
+    ours = build(Spec.of({"model": {**sizes, **model, "layers": layers}}))
+    strong_init(ours)
+    found = export(ours, tmp_path / "out", family=family, compare=True)
+    assert found.comparison.difference is not None
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["intermediate_size"] == (96 if family == "gpt_neox" else 256)
 
 
 @pytest.mark.parametrize("kind", ["default", "linear"])

@@ -41,6 +41,18 @@ def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[s
     return written, [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
 
 
+def solutions_with_sizes(
+    page: Mapping[str, Any], sized: Mapping[str, Any], declaration: Declaration
+) -> tuple[dict[str, Any], list[str]]:
+    """As `solutions`, of a page in which every width is written; but where a family's key is null by default, and the
+    page itself leaves the width open, so does the config.
+    """
+    written, unset = solutions(sized, declaration)
+    bare, _ = solutions(page, declaration)
+    open_ = {key for key, default in declaration.defaults.items() if default is None and key not in bare}
+    return {key: value for key, value in written.items() if key not in open_}, unset
+
+
 def longest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
     """The config.json with null for every key in `unset`."""
     return _spread({**dict.fromkeys(unset), **written}, declaration)

@@ -18,7 +18,7 @@ from registry.core import suggest
 from registry.options import plain
 from transformer_kit.convert.check import Comparison, against_transformers
 from transformer_kit.convert.companions import carry
-from transformer_kit.convert.config import longest, shortest, solutions
+from transformer_kit.convert.config import longest, shortest, solutions_with_sizes
 from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import CONFIG, ConvertError
@@ -28,6 +28,7 @@ from transformer_kit.convert.nearest import Miss, differing, inexpressible, refu
 from transformer_kit.convert.page import fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.convert.weights import INDEX, ONE, Weights
+from transformer_kit.convert.widths import with_widths
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
@@ -52,10 +53,11 @@ def match(model: Model, family: str | Declaration | None = None) -> Match:
     """The family that computes what the model computes. Raises ConvertError, saying how near the nearest come."""
     page = plain(model.spec)
     twin = assemble(model.spec)
+    sized = with_widths(page, twin)
     misses: list[Miss] = []
     for declaration in _ordered(family):
         try:
-            solved = solutions(page, declaration)
+            solved = solutions_with_sizes(page, sized, declaration)
             config = longest(*solved, declaration)
             other = assemble(Spec.of(page_of({**config, "model_type": declaration.names[0]}, declaration)))
         except (ConvertError, SpecError, KeyError, TypeError, ValueError) as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer_kit.convert import stream
 from transformer_kit.convert.companions import CORE, carry, left, unread
@@ -18,9 +18,9 @@ from transformer_kit.convert.tensors import Move
 from transformer_kit.convert.ties import apart
 from transformer_kit.convert.weights import Weights
 from transformer_kit.convert.words import of_config
-from transformer_kit.cost import count
 from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.model.folder import SPEC, WEIGHTS
+from transformer_kit.model.model import Model
 from transformer_kit.spec import brief
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
@@ -55,7 +55,7 @@ def import_folder(
         declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
         spec = spec_of(config, declaration, weights=not spec_only)
     with of_folder(source), of_config(config, declaration):
-        parameters = count.parameters(*assemble_distinct(spec)).total
+        parameters = _parameters(*assemble_distinct(spec))
     _check_tokenizer(source, spec)
     with drafted(target) as draft:
         (draft / SPEC).write_text(text_of(spec, config, parameters), "utf-8")
@@ -76,6 +76,16 @@ def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
         f"{parameters:,} parameters. What is not written is the default.",
     ]
     return "".join(f"# {_one_line(line)}\n" for line in head) + dump(brief.page(spec))
+
+
+def _parameters(model: Model, places: list[list[int]]) -> int:
+    """How many the whole model has, of which `model` holds equal layers once."""
+    repeated = sum((len(p) - 1) * _elements(layer) for layer, p in zip(model.layers, places, strict=True))
+    return _elements(model) + repeated
+
+
+def _elements(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,27 @@
+"""A page with the widths that it leaves to its parts, read off the model that was built of it."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from transformer_kit.model.model import Model
+
+
+def with_widths(page: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """The canonical page of `model`, each d_ff written: classes elsewhere have other rules for one that is not."""
+    full = copy.deepcopy(dict(page))
+    for block, layer in zip(full["model"]["layers"]["blocks"], model.layers, strict=True):
+        _write(block.get("ffn"), getattr(layer, "ffn", None))
+    return full
+
+
+def _write(options: Any, module: Any) -> None:
+    if not isinstance(options, dict) or module is None:
+        return
+    down = getattr(module, "down", None)
+    if options.get("d_ff", ...) is None and isinstance(down, nn.Linear):
+        options["d_ff"] = down.in_features
+    _write(options.get("shared"), getattr(module, "shared", None))
+    _write(options.get("expert"), next(iter(getattr(module, "experts", ())), None))
