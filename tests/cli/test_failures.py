@@ -71,6 +71,14 @@ def test_a_cause_in_the_machine_is_the_environment() -> None:
     assert raised(KeyError("x")) == USAGE
 
 
+def test_an_error_that_is_its_own_cause_is_told() -> None:
+    error = ValueError("x")
+    error.__cause__ = error
+    found = failure(error)
+    assert found is not None
+    assert found.code == USAGE
+
+
 def test_messages_name_files() -> None:
     found = failure(OSError(errno.ENOSPC, "No space left on device", "run/x"))
     assert found is not None

@@ -1,5 +1,7 @@
 """Fine-tuning: what carries over, what is frozen, and which tokens are used."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +92,20 @@ def test_what_is_no_model_folder(spec: Callable[..., RunSpec], tmp_path: Path) -
     (tmp_path / "empty/tokenizer.json").write_text("{}")
     with pytest.raises((FolderError, ValueError)):
         run(spec(), tmp_path / "second", source=tmp_path / "empty")
+
+
+def test_what_says_how_to_use_the_tokenizer_goes_on(
+    spec: Callable[..., RunSpec], trained: Path, tmp_path: Path
+) -> None:
+    config = json.loads((trained / "tokenizer_config.json").read_text()) | {"chat_template": "{{ messages }}"}
+    (trained / "tokenizer_config.json").write_text(json.dumps(config))
+    (trained / "generation_config.json").write_text('{"temperature": 0.6}')
+    result = run(spec(train={"steps": 2}), tmp_path / "second", source=trained)
+    shutil.rmtree(trained)
+    for name, key in (("tokenizer_config.json", "chat_template"), ("generation_config.json", "temperature")):
+        assert key in json.loads((result.layout.model / name).read_text())
+    resumed = run(spec(train={"steps": 2}), tmp_path / "second", resume=True)
+    assert (resumed.layout.model / "generation_config.json").is_file()
 
 
 def test_a_run_that_is_not_done_has_no_model_yet(spec: Callable[..., RunSpec], trained: Path, tmp_path: Path) -> None:

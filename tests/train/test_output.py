@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from tests.train.runs import Recorder, records
+from transformer_kit.convert.companions import GENERATION, TOKENIZER
 from transformer_kit.data.batches import Batches
 from transformer_kit.model.folder import load
 from transformer_kit.spec.errors import SpecError
@@ -26,7 +27,8 @@ def test_a_folder_with_something_in_it_is_not_touched(spec: Callable[..., RunSpe
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-BEGUN = [".lock", ".probe", "tokenizer.json", "tokenizer_config.json", "origin.json", ".run.yaml.draft"]
+BEGUN = [".lock", ".probe", ".tokenizer.json.1", "tokenizer.json", "tokenizer_config.json", *TOKENIZER[2:], GENERATION]
+BEGUN += ["origin.json", ".run.yaml.draft"]
 
 
 @pytest.mark.parametrize("count", range(1, len(BEGUN) + 1))

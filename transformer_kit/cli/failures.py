@@ -77,7 +77,9 @@ def failure(error: BaseException) -> Failure | None:
 def _code(error: BaseException, otherwise: int) -> int:
     """The environment's code when an error was raised because of it."""
     cause: BaseException | None = error
-    while cause is not None and otherwise == USAGE:
+    seen: set[int] = set()
+    while cause is not None and otherwise == USAGE and id(cause) not in seen:
+        seen.add(id(cause))
         if isinstance(cause, ImportError) or (isinstance(cause, OSError) and not isinstance(cause, _MISTAKEN)):
             return ENVIRONMENT
         cause = cause.__cause__ or cause.__context__

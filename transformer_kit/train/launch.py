@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from transformer_kit.convert.companions import carry
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
@@ -145,6 +146,7 @@ def _write_page(made: Run, origin: Path | None) -> None:
         if made.corpus.tokenizer is not None:
             made.corpus.tokenizer.save(layout.folder)
         if origin is not None:
+            carry(origin, layout.folder)
             layout.origin.write_text(json.dumps({"from": str(origin)}), "utf-8")
         page = yaml.safe_dump(made.spec.resolved(), sort_keys=False, allow_unicode=True)
         draft = layout.page.with_name(f".{layout.page.name}.draft")
@@ -164,5 +166,7 @@ def _finish(made: Run) -> None:
     layout = made.layout
     with writing(layout.model), checkpoint.committed(layout.model) as draft:
         write_model(made.model, draft, made.corpus.tokenizer)
+        if layout.origin.is_file():  # what says how its tokenizer is used, a chat template too, goes on with it
+            carry(layout.folder, draft)
     with writing(layout.plot):
         draw(layout.metrics, layout.plot)

@@ -23,7 +23,10 @@ from transformer_kit.model.folder import RUN
 from transformer_kit.train.errors import OutputError
 
 LOCK, PROBE = ".lock", ".probe"
-BEGUN = re.compile(r"\.lock|\.probe|tokenizer.*\.json|origin\.json|\.run\.yaml\.draft")
+BEGUN = re.compile(
+    r"\.lock|\.probe|\.?tokenizer.*\.json.*|special_tokens_map\.json|chat_template\.jinja|generation_config\.json"
+    r"|origin\.json|\.run\.yaml\.draft"
+)
 """What a run has written before its page is there: one that was killed by then has done nothing worth keeping."""
 
 
