@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from registry import contracts, core
+from registry import core
 from registry.contracts import Part
 from registry.options import Group, slot_family
 from transformer_kit.spec.schema import RunSpec
@@ -44,7 +44,7 @@ def describe(family: str, name: str) -> dict[str, Any]:
 
 def _capabilities(part: type[Part]) -> dict[str, Any]:
     """What the part declares of the things that its contract asks."""
-    contract = next(c for c in part.__mro__ if c.__module__ == contracts.__name__)
+    contract = next(c for c in part.__mro__ if "family" in c.__dict__)
     declared = {key: kind for cls in reversed(contract.__mro__) for key, kind in _class_variables(cls).items()}
     asked = [key for key in declared if key not in ("family", "name")]
     values = {key: getattr(part, key) for key in asked}
@@ -54,7 +54,7 @@ def _capabilities(part: type[Part]) -> dict[str, Any]:
 def _class_variables(cls: type) -> dict[str, Any]:
     """What a contract declares for a class as a whole, nothing for classes from elsewhere."""
     origins: dict[str, Any] = {key: typing.get_origin(kind) for key, kind in inspect.get_annotations(cls).items()}
-    return {k: o for k, o in origins.items() if o is ClassVar} if cls.__module__ == contracts.__name__ else {}
+    return {k: o for k, o in origins.items() if o is ClassVar} if issubclass(cls, Part) else {}
 
 
 def _options(schema: dict[str, Any], prefix: str = "", groups: dict[str, Any] | None = None) -> list[dict[str, Any]]:
