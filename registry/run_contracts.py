@@ -146,6 +146,7 @@ class Tracker(Part, ABC):
     family = "tracker"
 
     def __init__(self, options: Any, folder: Path) -> None:
+        """`folder` is where it may write, from the first `log` on. ValueError when it cannot work here."""
         self.options = options
         self.folder = folder
 

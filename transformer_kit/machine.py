@@ -65,7 +65,7 @@ def name(device: str | torch.device = "cpu") -> str:
 
 def is_intel() -> bool:
     """Whether Intel made the processor."""
-    known = f"{read(PROC / 'cpuinfo')} {platform.processor()} {_brand()}"
+    known = read(PROC / "cpuinfo") or _brand() or platform.processor()
     return "GenuineIntel" in known or "Intel(R)" in known
 
 
@@ -78,13 +78,16 @@ def memory() -> dict[str, int | None]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a process can still have on `device`, at most; None where that is not known."""
+    """Bytes that a process can still have on `device`, at most, swapping included; None where that is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     if device.type != "cpu":
         return None
     found = memory()
-    return min((b for b in (found["free"], found["limit of the container"]) if b is not None), default=None)
+    if found["free"] is None:
+        return None
+    swap = int(dict(pairs(read(PROC / "meminfo"))).get("SwapFree", "0 kB").split()[0]) * 1024
+    return min(found["free"] + swap, found["limit of the container"] or found["free"] + swap)
 
 
 def read(path: Path) -> str:

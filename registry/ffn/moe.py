@@ -2,6 +2,7 @@
 arXiv:2401.06066).
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -73,6 +74,8 @@ class MoE(FFN):
         inputs, weight = x[rows], weights.flatten()[order, None]
         if self.weigh_input:
             inputs = inputs * weight
+        if context.segments is not None:  # which are those of tokens in their order
+            context = replace(context, segments=None, past=None, memo={})
         pieces = [expert(part, context) for expert, part in zip(self.experts, inputs.split(counts), strict=True)]
         outputs = torch.cat(pieces)
         return torch.zeros_like(x).index_add(0, rows, outputs if self.weigh_input else outputs * weight)

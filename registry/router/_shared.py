@@ -96,8 +96,7 @@ class Scored(Router):
 
     def logits(self, x: Tensor) -> Tensor:
         """x (N, D) -> (N, E), in float32."""
-        bias = None if self.logit.bias is None else self.logit.bias.float()
-        logits = nn.functional.linear(x.float(), self.logit.weight.float(), bias)
+        logits = in_float32(x, self.logit)
         cap = self.options.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -125,6 +124,15 @@ class Scored(Router):
             nn.init.zeros_(self.correction)
 
 
+def in_float32(x: Tensor, projection: nn.Linear) -> Tensor:
+    """What `projection` makes of x, in float32 whatever autocast would multiply in: near ties decide who is chosen."""
+    bias = None if projection.bias is None else projection.bias.float()
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return nn.functional.linear(x.float(), projection.weight.float(), bias)
+    with torch.autocast(x.device.type, enabled=False):
+        return nn.functional.linear(x.float(), projection.weight.float(), bias)
+
+
 class Load:
     """How many tokens chose each expert since the last step, and the losses that depend on it."""
 
@@ -136,11 +144,11 @@ class Load:
     def see(self, logits: Tensor, scores: Tensor, chosen: Tensor, context: Context) -> None:
         """One pass in training: logits and scores (N, E), chosen (N, k). Padding does not count."""
         segments = context.segments
-        real = logits.new_ones(len(logits)) if segments is None else (segments != PADDING).flatten().type_as(logits)
+        # In float32 whatever the logits are: bfloat16 counts to 256.
+        real = (torch.ones_like(logits[:, 0], dtype=torch.bool) if segments is None else segments != PADDING).flatten()
+        real = real.float()
         tokens = real.sum().clamp(min=1)
-        counts = logits.new_zeros(self.experts).index_add(
-            0, chosen.flatten(), real[:, None].expand_as(chosen).flatten()
-        )
+        counts = real.new_zeros(self.experts).index_add(0, chosen.flatten(), real[:, None].expand_as(chosen).flatten())
         if self.options.balance:  # E sum_e f_e p_e: f_e the share of choices, p_e the mean share of score
             shares = scores / scores.sum(dim=-1, keepdim=True)
             mean = (shares * real[:, None]).sum(dim=0) / tokens

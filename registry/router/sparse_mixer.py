@@ -11,7 +11,7 @@ from registry.context import Context
 from registry.contracts import Router, Site
 from registry.core import register
 from registry.options import Count, NonNegative
-from registry.router._shared import Learning, Load
+from registry.router._shared import Learning, Load, in_float32
 
 
 @register
@@ -41,7 +41,7 @@ class SparseMixer(Router):
         self._load = None if options.learning is None else Load(options.learning, experts)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        logits = nn.functional.linear(x.float(), self.logit.weight.float())  # (N, E)
+        logits = in_float32(x, self.logit)  # (N, E)
         left = logits
         weights: list[Tensor] = []
         chosen: list[Tensor] = []

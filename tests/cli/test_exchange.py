@@ -40,6 +40,13 @@ def test_export_says_how_far_transformers_is_off(kit: Kit, mine: Path) -> None:
     assert again == {"folder": "again", "family": "llama", "class": "LlamaForCausalLM", "why_not": ""}
 
 
+def test_export_that_is_not_to_be_compared(kit: Kit, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(check, "_theirs", lambda *a: pytest.fail("it was compared"))
+    told = kit("export", mine, "out", "--no-compare", "--json").json()
+    assert (told["difference"], told["why_not"]) == (None, "nobody asked for it")
+
+
 def test_export_of_narrow_weights_is_compared_in_float32(kit: Kit, mine: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from transformer_kit import load

@@ -1,9 +1,12 @@
 """`kit check`, `kit explain`, `kit schema`."""
 
 import json
+import sys
 from pathlib import Path
 
-from tests.cli.runner import PAGE, Kit
+import pytest
+
+from tests.cli.runner import PAGE, RUN, Kit
 
 
 def test_good_pages_are_good(kit: Kit, page: Path, run_page: Path) -> None:
@@ -111,3 +114,13 @@ def test_mistyped_commands_and_options_are_mistakes(kit: Kit) -> None:
     wrong = kit("check", "tutorial", "--st", "x=1", "--json")
     assert wrong.code == 2
     assert "--st" in wrong.json()["errors"][0]["text"]
+
+
+def test_a_run_whose_tracker_cannot_work_is_told_before_it_begins(
+    kit: Kit, run_page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run_page.write_text(f"{RUN}trackers: [tensorboard]\n")
+    done = kit("check", run_page)
+    assert done.code == 3
+    assert "trackers: tracker 'tensorboard' needs the package tensorboard" in done.err

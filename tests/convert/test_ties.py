@@ -85,3 +85,39 @@ def test_tied_and_stored_twice_in_two_types(folder: Path, tmp_path: Path, kind: 
         import_folder(folder, tmp_path / "out")
     else:
         assert "the two differ" in refused(folder, tmp_path / "out")
+
+
+BERT = {
+    "model": {
+        "vocab_size": 40,
+        "d_model": 24,
+        "max_seq_len": 32,
+        "embedding": {"type": "token", "types": 2},
+        "position": {"type": "learned", "norm": "layer_norm"},
+        "final_norm": "none",
+        "head": {"type": "transformed", "tied": True},
+        "layers": {
+            "count": 1,
+            "block": {
+                "type": "post_norm",
+                "mixer": {"type": "attention", "n_heads": 4, "bias": ["q", "k", "v", "out"]},
+                "ffn": {"type": "mlp", "d_ff": 32},
+            },
+        },
+    }
+}
+
+
+@pytest.mark.parametrize(("stored", "tensor"), [
+    ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+    ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+])  # fmt: skip
+def test_a_decoder_that_berts_store_beside_its_table(tmp_path: Path, stored: str, tensor: str) -> None:
+    model = build(Spec.of(BERT))
+    strong_init(model)
+    export(model, tmp_path / "bert", family="bert")
+    edit_weights(tmp_path / "bert", lambda t: t.update({stored: t[tensor].clone()}))
+    assert torch.equal(load(tmp_path / "bert").head.bias, model.head.bias)
+    edit_weights(tmp_path / "bert", lambda t: t.update({stored: t[tensor] + 1}))
+    with pytest.raises(ConvertError, match=stored):
+        load(tmp_path / "bert")

@@ -30,7 +30,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "more than it takes": (lambda m: m(TOKENS.repeat(1, 2)), r"at most max_seq_len \(4\) tokens, got 6"),
     "more than it takes, in pieces": (lambda m: _twice(m), "at most max_seq_len .* got 6"),
     "segments of other tokens": (lambda m: m(TOKENS, segments=TOKENS[:, 1:]), r"segments must be .* got \(2, 2\)"),
-    "a state of other rows": (lambda m: m(TOKENS, state=m.state(3)), "the state is of 3 rows, got tokens of 2"),
+    "a state of other rows": (lambda m: m(TOKENS, state=m.state(3)), "decode state is for 3 rows, got 2"),
     "targets of other tokens": (lambda m: m(TOKENS, TOKENS[:, 1:]), r"targets must be .* \(2, 3\), got \(2, 2\)"),
     "a target too large": (lambda m: m(TOKENS, TOKENS * 999), "targets that are not -100 must be from 0 to 6"),
     "another ignored target": (lambda m: m(TOKENS, TOKENS * 0 - 1), "targets .* got -1"),

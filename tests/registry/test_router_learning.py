@@ -10,14 +10,14 @@ from torch import Tensor
 from registry import core
 from registry.context import Context
 from registry.contracts import Site
-from transformer_kit import Spec, SpecError
+from transformer_kit import Spec, SpecError, build
 from transformer_kit.convert.signature import difference
 from transformer_kit.model.build import assemble
 
 E, K, D = 4, 2, 4
 LOGITS = torch.tensor([[4.0, 3.0, 0.0, -1.0], [5.0, 1.0, 0.0, 0.0], [2.0, 0.0, 1.0, -2.0], [0.0, 0.0, 9.0, 8.0]])
-"""Of four tokens: experts 0 and 1 are chosen twice, expert 2 twice, and so on; see `COUNTS`."""
 COUNTS = torch.tensor([3.0, 2.0, 2.0, 1.0])
+"""How often the four tokens choose each expert."""
 
 
 def router(name: str = "softmax", **options: Any) -> Any:
@@ -45,6 +45,20 @@ def test_z_loss_is_the_mean_square_of_the_log_of_the_sum(name: str) -> None:
 def test_balance_is_the_share_of_choices_times_that_of_scores(name: str) -> None:
     expected = 0.5 * E * (COUNTS / COUNTS.sum() * LOGITS.softmax(dim=-1).mean(dim=0)).sum()
     torch.testing.assert_close(losses(router(name, learning={"balance": 0.5})), expected[None])
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "sparse_mixer"])
+def test_many_tokens_are_counted_under_autocast(name: str) -> None:
+    x = LOGITS.repeat(1000, 1)
+    of = router(name, learning={"balance": 0.5, "z_loss": 0.5})
+    context = Context.of(x[None])
+    with torch.autocast("cpu", torch.bfloat16):
+        weights, _ = of(x, context)
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(of._load.counts, COUNTS * 1000)
+    torch.testing.assert_close(
+        torch.stack(context.losses), losses(router(name, learning={"balance": 0.5, "z_loss": 0.5}))
+    )
 
 
 def test_padding_counts_for_nothing() -> None:
@@ -113,6 +127,24 @@ def test_what_is_frozen_or_only_evaluated_stays() -> None:
 def test_a_rate_without_a_correction_is_refused() -> None:
     with pytest.raises(ValueError, match=r"correction_rate moves the correction.*set correction: true"):
         router(learning={"correction_rate": 0.25})
+
+
+def test_a_mixture_inside_of_a_mixture_counts_the_tokens_it_gets() -> None:
+    router = {"type": "softmax", "k": 2, "learning": {"balance": 0.5}}
+    inner = {"type": "moe", "n_experts": 3, "router": router, "expert": {"type": "mlp", "d_ff": 8}}
+    block = {
+        "type": "pre_norm",
+        "mixer": {"type": "attention", "n_heads": 2},
+        "ffn": {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 1}, "expert": inner},
+    }
+    sizes = {"vocab_size": 11, "d_model": 8, "max_seq_len": 16}
+    model = build(Spec.of({"model": {**sizes, "layers": {"count": 1, "block": block}}}))
+    tokens = torch.randint(11, (2, 8), generator=torch.Generator().manual_seed(0))
+    segments = (torch.arange(8) // 4).expand(2, 8)
+    total, _ = model.loss(tokens, tokens, segments=segments)
+    assert torch.isfinite(total)
+    seen = [expert.router._load.counts for expert in model.layers[0].ffn.experts]
+    assert sum(float(counts.sum()) for counts in seen if counts is not None) == 2 * tokens.numel()
 
 
 def _page(**options: Any) -> Spec:

@@ -200,6 +200,19 @@ def test_all_that_is_wrong_is_said_at_once(spec: Callable[..., RunSpec], tmp_pat
     }
 
 
+@pytest.mark.parametrize("prompt", ["", "the quick brown fox " * 8])
+def test_a_prompt_is_refused_before_the_first_step_whatever_the_tokenizer(
+    spec: Callable[..., RunSpec], tmp_path: Path, prompt: str
+) -> None:
+    learnt = {"type": "bpe", "vocab_size": 260}
+    with pytest.raises(SpecError, match=r"sample.prompt: must have 1 to 15 tokens"):
+        run(spec(tokenizer=learnt, model={"vocab_size": 300}, sample={"prompt": prompt}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    trained = run(spec(train={"steps": 1}), tmp_path / "first").layout.model
+    with pytest.raises(SpecError, match=r"sample.prompt: must have"):
+        run(spec(sample={"prompt": prompt}), tmp_path / "second", source=trained)
+
+
 def test_weights_that_memory_cannot_hold_are_never_allocated(
     spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,10 @@ def export_model(
             help="Take this family, or the one that FILE.yaml declares; the first that fits, else.",
         ),
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(help="Compare logits with transformers, where installed; takes memory for the model twice."),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Make a Hugging Face folder from a kit folder, of the first family that computes exactly the same.
@@ -72,7 +76,7 @@ def export_model(
     What is written is read again and compared; with transformers installed, its logits are compared as well.
     Example: `kit export runs/quickstart exported`
     """
-    match = _exported(folder, out, family)
+    match = _exported(folder, out, family, compare)
     kind, name = ", ".join(match.declaration.classes), match.declaration.names[0]
     difference, why_not = match.comparison.difference, match.comparison.why_not
     if json:
@@ -84,7 +88,7 @@ def export_model(
     say(f"{out}: {kind or name}; all tensors read back bit for bit; {seen}")
 
 
-def _exported(folder: Path, out: Path, family: str | None) -> "Match":
+def _exported(folder: Path, out: Path, family: str | None, compare: bool) -> "Match":
     """Export; what no class computes is a fault of the page, with its lines."""
     from transformer_kit.convert.errors import ConvertError
     from transformer_kit.convert.export import export
@@ -97,7 +101,7 @@ def _exported(folder: Path, out: Path, family: str | None) -> "Match":
     tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
     chosen = _declared(Path(family)) if family is not None and family.endswith((".yaml", ".yml")) else family
     try:
-        return export(model, out, tokenizer, family=chosen, beside=place, compare=True)
+        return export(model, out, tokenizer, family=chosen, beside=place, compare=compare)
     except ConvertError as error:
         if error.placed:
             raise SpecError([*error.placed]) from error

@@ -48,14 +48,12 @@ def check(
 
 
 def _wrong(spec: str, sets: list[str]) -> Failure | None:
-    from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.files import base
     from transformer_kit.spec.read import read
 
     try:
         page = read(spec, sets)
-        assemble_distinct(page)
-        _check_run(page, base(spec))
+        _assembled(page, base(spec))
     except (ValueError, OSError) as error:
         return failure(error)
     for text in page._source.notes:
@@ -63,16 +61,19 @@ def _wrong(spec: str, sets: list[str]) -> Failure | None:
     return None
 
 
-def _check_run(page: "Spec", folder: Path) -> None:
-    """What a run's page says beyond its model: data, tokenizer, what learns."""
+def _assembled(page: "Spec", folder: Path) -> None:
+    """Assemble the model; of a run, look at what else there is: data, tokenizer, what learns."""
+    from transformer_kit.cost.quick import uncompiled
+    from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.schema import RunSpec
 
-    if isinstance(page, RunSpec):
-        from transformer_kit.cost.quick import uncompiled
-        from transformer_kit.train import preflight
+    if not isinstance(page, RunSpec):
+        assemble_distinct(page)
+        return
+    from transformer_kit.train import preflight
 
-        with uncompiled():
-            preflight.check(page, folder)
+    with uncompiled():
+        preflight.check(page, folder)
 
 
 def explain(

@@ -88,7 +88,8 @@ def _mkl(rows: int) -> Packer:
         weight, bias = weight.detach(), None if bias is None else bias.detach()
         packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
         multiply = torch.ops.mkl._mkl_linear.default
-        return lambda x: multiply(x, packed, weight, bias, rows)
+        shape = weight.new_empty(1).expand(weight.shape)  # all that is asked of it for so many rows
+        return lambda x: multiply(x, packed, shape, bias, rows)
 
     return pack
 
@@ -111,7 +112,7 @@ def _together(model: nn.Module) -> list[list[nn.Linear]]:
     found = []
     for part in model.modules():
         for names in part.together if isinstance(part, ModelPart) else ():
-            linears = [m for m in (getattr(part, name) for name in names) if m in left]
+            linears = [m for m in (getattr(part, name, None) for name in names) if m in left]
             found.append(linears)
             for linear in linears:
                 del left[linear]
@@ -124,7 +125,9 @@ class _Copy:
     def __init__(self, weights: list[Tensor], biases: list[Tensor | None], packer: Packer, rows: int) -> None:
         self.weights, self.biases, self.rows = weights, biases, rows
         self.versions = _versions(weights, biases)
-        self.multiply = packer(torch.cat([w.detach() for w in weights]), _joined(weights, biases))
+        # One weight alone is not copied: some layouts keep what they were made of.
+        joined = weights[0] if len(weights) == 1 else torch.cat([w.detach() for w in weights])
+        self.multiply = packer(joined, _joined(weights, biases))
 
     def fits(self, x: Tensor, weights: list[Tensor], biases: list[Tensor | None]) -> bool:
         """Whether the copy is of these weights as they are now, and made for products of this size."""

@@ -21,8 +21,6 @@ def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, stat
         raise ValueError(f"tokens must be ids, int64 or int32, got {_kind(tokens)}")
     if segments is not None and segments.shape != tokens.shape:
         raise ValueError(f"segments must be of the shape of tokens, {_shape(tokens)}, got {_shape(segments)}")
-    if state is not None and state.batch != len(tokens):
-        raise ValueError(f"the state is of {state.batch} rows, got tokens of {len(tokens)}")
     length = tokens.shape[1] + (0 if state is None else state.seen)
     if length > model.max_seq_len:
         raise ValueError(f"a sequence has at most max_seq_len ({model.max_seq_len}) tokens, got {length}")

@@ -1,10 +1,12 @@
 """Checks that what is fast gives what is plain: packed weights and the loss a piece at a time."""
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from registry.contracts import ModelPart
 from transformer_kit.generate.fast import laid_out, packers
 from transformer_kit.model.loss import summed
 from transformer_kit.model.model import Model
@@ -28,6 +30,22 @@ def packed_weights_decode_alike(part: Any) -> None:
                 agree(_decoded(model, ids), expected, "logits with packed weights")
 
 
+@check(MODEL)
+def layers_together_read_the_same(part: Any) -> None:
+    """Layers that a part says read one tensor are given one and the same."""
+    for what, held in standing(part):
+        model = held.build().eval()
+        read: dict[nn.Module, Tensor] = {}
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_pre_hook(partial(_note, read))
+        model(tokens(model))
+        for module in model.modules():
+            for names in module.together if isinstance(module, ModelPart) else ():
+                given = [read[m] for name in names if isinstance(m := getattr(module, name), nn.Linear) and m in read]
+                assert all(x is given[0] for x in given), f"{what}: {', '.join(names)} read different tensors"
+
+
 @check("head")
 def loss_in_pieces_is_the_loss(part: Any) -> None:
     """Computed some tokens at a time, with targets that do not count, the loss and each gradient are those of all."""
@@ -48,6 +66,10 @@ def loss_in_pieces_is_the_loss(part: Any) -> None:
         for pieces, whole in zip(gradients, plain, strict=True):
             far = (pieces - whole).abs().max()
             assert far <= 1e-4 * (1 + whole.abs().max()), f"{what}: a gradient of the loss in pieces is off by {far}"
+
+
+def _note(read: dict[nn.Module, Tensor], linear: nn.Module, given: tuple[Any, ...]) -> None:
+    read[linear] = given[0]
 
 
 def _decoded(model: Model, ids: Tensor) -> Tensor:

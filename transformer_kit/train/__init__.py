@@ -7,9 +7,10 @@ Read `step` for the arithmetic, `loop` for what happens when, `checkpoint` and `
 """
 
 from transformer_kit.train.corpus import Corpus
-from transformer_kit.train.errors import CheckpointError, Diverged, OutputError, TrainError, TransferError
+from transformer_kit.train.errors import CheckpointError, Diverged, OutputError, RoomError, TrainError, TransferError
 from transformer_kit.train.launch import Result, run, train
 from transformer_kit.train.report import Plan, Progress, Reporter, Silent
+from transformer_kit.train.transfer import Transfer
 
 __all__ = [
     "CheckpointError",
@@ -20,8 +21,10 @@ __all__ = [
     "Progress",
     "Reporter",
     "Result",
+    "RoomError",
     "Silent",
     "TrainError",
+    "Transfer",
     "TransferError",
     "run",
     "train",

@@ -50,17 +50,17 @@ def architecture(spec: RunSpec) -> Spec:
 
 def outline(spec: RunSpec) -> Model:
     """The model without memory, as it will learn. SpecError for what is wrong with it, or with what is frozen."""
-    model = build(architecture(spec), device="meta")
+    model = build(architecture(spec), device="meta", kernel=spec.hardware.kernel)
     with at(spec, "train", "freeze"):
         freeze(model, spec.train.freeze)
     return model
 
 
-def placed(spec: RunSpec) -> Placement:
+def placed(spec: RunSpec, outlined: Model) -> Placement:
     """Where the run computes. RoomError when there is not even room for weights and gradients."""
     with at(spec, "hardware", "device"):
         placement = place(spec.hardware)
-    needed = sum(p.nbytes * (2 if p.requires_grad else 1) for p in outline(spec).parameters())
+    needed = sum(p.nbytes * (2 if p.requires_grad else 1) for p in outlined.parameters())
     free = free_memory(placement.device)
     if free is not None and needed > free:
         raise RoomError(
@@ -75,12 +75,16 @@ def assemble(
     corpus: Corpus,
     layout: Layout,
     placement: Placement,
+    outlined: Model,
     report: Reporter,
     *,
     source: Path | None,
     allow_partial: bool,
 ) -> Run:
-    """A run at step 0: the model with its first weights, or those of the trained folder `source`."""
+    """A run at step 0: the model with its first weights, or those of the trained folder `source`.
+
+    `outlined` is the model without memory, on which FLOPs are counted.
+    """
     _seed(spec.train.seed)
     model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
@@ -89,8 +93,7 @@ def assemble(
     objective, schedule = parts(spec)
     with at(spec, "optimizer"):
         optimizer = spec.optimizer.part(spec.optimizer).make(model)
-    trackers = _trackers(spec, layout)
-    meter = _meter(spec, objective, placement, report)
+    meter = _meter(spec, outlined, objective, placement, report)
     _note_space(spec, model, layout, report)
     return Run(
         spec=spec,
@@ -103,7 +106,7 @@ def assemble(
         corpus=corpus,
         header=Header(0, identity(spec), corpus.fingerprints, machine(placement), 0.0),
         meter=meter,
-        metrics=Metrics(trackers, report, meter, spec.train.steps),
+        metrics=Metrics(trackers(spec, layout.folder), report, meter, spec.train.steps),
         report=report,
         write_sample=_writer(spec, model, corpus, placement),
     )
@@ -145,21 +148,20 @@ def parts(spec: RunSpec) -> tuple[Objective, Schedule]:
     return objective, schedule
 
 
-def _trackers(spec: RunSpec, layout: Layout) -> list[Tracker]:
+def trackers(spec: RunSpec, folder: Path) -> list[Tracker]:
     """Those of the page, and those that always write: the ones a page without any has."""
     chosen = [*spec.trackers]
     names = {options.part.name for options in chosen}
     always = RunSpec.model_fields["trackers"].default
     chosen += [core.get("tracker", name).Options() for name in always if name not in names]
     with at(spec, "trackers"):
-        return [o.part(o, layout.folder) for o in chosen]
+        return [o.part(o, folder) for o in chosen]
 
 
-def _meter(spec: RunSpec, objective: Objective, placement: Placement, report: Reporter) -> Meter:
+def _meter(spec: RunSpec, outlined: Model, objective: Objective, placement: Placement, report: Reporter) -> Meter:
     length = sequence_length(spec)
-    twin = outline(spec)
     try:
-        flops = flops_per_token(twin, objective, length)
+        flops = flops_per_token(outlined, objective, length)
     except (RuntimeError, NotImplementedError) as error:
         flops = 0.0
         report.note(f"FLOPs cannot be counted, so there is no MFU: {str(error).splitlines()[0]}")

@@ -14,6 +14,7 @@ from transformer_kit.data.tokenizer_file import load_tokenizer, trained
 from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train.report import Reporter
+from transformer_kit.train.sample import check_prompt
 from transformer_kit.train.step import Stream
 
 BLOCK, BLOCKS = 1 << 16, 64
@@ -60,9 +61,11 @@ def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path 
 def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, report: Reporter) -> Corpus:
     """The corpus of the page, tokenised now or found in the cache, in batches of `seq_len` targets.
 
-    Raises SpecError when the model has fewer ids than the tokenizer, and for a corpus that cannot be used.
+    Raises SpecError when the model has fewer ids than the tokenizer, or cannot take the sample's prompt, and for a
+    corpus that cannot be used.
     """
     check_vocabulary(spec, tokenizer)
+    check_prompt(spec, tokenizer)
     with at(spec, "data"):
         store = prepare(spec.data.part(spec.data, base), tokenizer, progress=report.tokenising)
         training = _batches(store, spec, "train", seq_len)

@@ -11,9 +11,10 @@ from transformer_kit.convert.companions import carry
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
+from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint, preflight, snapshot
-from transformer_kit.train.assemble import assemble, placed, plan, sequence_length
+from transformer_kit.train.assemble import assemble, outline, placed, plan, sequence_length
 from transformer_kit.train.corpus import Corpus, choose_tokenizer, open_corpus
 from transformer_kit.train.loop import Loop, Run
 from transformer_kit.train.output import Layout, claim, lock, writing
@@ -63,8 +64,8 @@ def run(
     report = Silent() if report is None else report
     base = Path(base)
     with _compiler(spec):
-        preflight.check(spec, base, own_tokenizer=source is None and not resume)
-        placement = placed(spec)
+        outlined = preflight.check(spec, base, own_tokenizer=source is None and not resume)
+        placement = placed(spec, outlined)
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         start = _recorded_source(layout) if resume else source
@@ -72,9 +73,8 @@ def run(
         length = sequence_length(spec)
         tokenizer = choose_tokenizer(spec, base, origin, layout.folder if resume else None, report)
         corpus = open_corpus(spec, base, tokenizer, length, report)
-        return _train(
-            spec, corpus, layout, placement, resume=resume, origin=origin, partial=allow_partial, report=report
-        )
+        able = (placement, outlined)
+        return _train(spec, corpus, layout, able, resume=resume, origin=origin, partial=allow_partial, report=report)
 
 
 def train(
@@ -82,30 +82,35 @@ def train(
 ) -> Result:
     """As `run`, on batches of one's own: for data that no part of the registry describes."""
     with _compiler(spec):
-        placement = placed(spec)
+        outlined = outline(spec)
+        placement = placed(spec, outlined)
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         told = Silent() if report is None else report
-        return _train(spec, corpus, layout, placement, resume=resume, origin=None, partial=False, report=told)
+        able = (placement, outlined)
+        return _train(spec, corpus, layout, able, resume=resume, origin=None, partial=False, report=told)
 
 
 def _train(
     spec: RunSpec,
     corpus: Corpus,
     layout: Layout,
-    placement: Placement,
+    able: tuple[Placement, Model],
     *,
     resume: bool,
     origin: Path | None,
     partial: bool,
     report: Reporter,
 ) -> Result:
+    placement, outlined = able
     if placement.note is not None:
         report.note(placement.note)
     saved = newest(layout.checkpoints, report) if resume else None
     # A resumed run has its weights in the checkpoint; what it once started from may be gone.
     origin_now = origin if saved is None else None
-    made = assemble(spec, corpus, layout, placement, report, source=origin_now, allow_partial=partial or resume)
+    made = assemble(
+        spec, corpus, layout, placement, outlined, report, source=origin_now, allow_partial=partial or resume
+    )
     if resume:
         _go_back(made, saved)
     else:

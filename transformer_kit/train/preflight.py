@@ -7,41 +7,47 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from registry.contracts import Tokenizer
-from transformer_kit.spec.errors import Problem, SpecError
+from transformer_kit.model.model import Model
+from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec
-from transformer_kit.train.assemble import outline, parts, sequence_length
+from transformer_kit.train.assemble import outline, parts, sequence_length, trackers
 from transformer_kit.train.corpus import check_vocabulary
 from transformer_kit.train.precision import named_device
 from transformer_kit.train.sample import check_prompt
 
 
-def check(spec: RunSpec, base: Path, *, own_tokenizer: bool = True) -> None:
-    """Raise SpecError with everything that keeps `spec` from being trained.
+def check(spec: RunSpec, base: Path, *, own_tokenizer: bool = True) -> Model:
+    """The model without memory, as it will learn. SpecError with everything that keeps `spec` from being trained.
 
     base           folder that relative paths in the page start from
     own_tokenizer  False where the tokens are those of a folder that the run starts from
     """
-    _all(_looks(spec, base, own_tokenizer))
+    made: list[Model] = []
+    _all(_looks(spec, base, own_tokenizer, made))
+    return made[0]
 
 
 def _all(looks: Iterable[Callable[[], object]]) -> None:
-    found: list[Problem] = []
+    found: list[SpecError] = []
     for look in looks:
         try:
             look()
         except SpecError as error:
-            found += error.problems
+            found.append(error)
+    if len(found) == 1:
+        raise found[0]
     if found:
-        raise SpecError(found)
+        raise SpecError([problem for error in found for problem in error.problems])
 
 
-def _looks(spec: RunSpec, base: Path, own_tokenizer: bool) -> Iterator[Callable[[], object]]:
+def _looks(spec: RunSpec, base: Path, own_tokenizer: bool, made: list[Model]) -> Iterator[Callable[[], object]]:
     yield lambda: sequence_length(spec)
     yield lambda: _device(spec)
-    yield lambda: _model(spec)
+    yield lambda: made.append(_model(spec))
     yield lambda: parts(spec)
     yield lambda: _optimizer(spec)
+    yield lambda: trackers(spec, Path())
     yield lambda: _data(spec, base)
     if own_tokenizer:
         yield lambda: _tokenizer(spec, base)
@@ -52,11 +58,12 @@ def _device(spec: RunSpec) -> None:
         named_device(spec.hardware.device)
 
 
-def _model(spec: RunSpec) -> None:
+def _model(spec: RunSpec) -> Model:
     """The model itself, and what of it learns."""
     model = outline(spec)
     with at(spec, "optimizer"):
         spec.optimizer.part(spec.optimizer).make(model)
+    return model
 
 
 def _optimizer(spec: RunSpec) -> None:
