@@ -1,8 +1,9 @@
 """Time and memory of `kit import` against copying the files: `python -m tests.benchmarks.import_folder --gib 2`.
 
 A folder like Llama's is made, in shards, then copied and imported in turn, so that a busy disk slows both; the ratio of
-medians is what counts. Both bring what they write to disk. An import runs in a process of its own, which is timed once
-torch and the kit are loaded, as `command_s` is with them. Its memory is what it holds for itself beyond that (RssAnon,
+medians is what counts. Both bring what they write to disk, and both run in a process of their own, timed once torch and
+the kit are loaded: memory that was freed some seconds before is slow to get in a virtual machine, and equally for both.
+`command_s` is an import with the loading. Its memory is what it holds for itself beyond that (RssAnon,
 sampled): pages of mapped files are the system's, which takes them back when it needs them.
 """
 
@@ -71,23 +72,35 @@ def _write(folder: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype)
 
 
 def copied(source: Path, out: Path) -> float:
-    """Seconds to copy the files and bring them to disk."""
+    """Seconds to copy the files and bring them to disk, in a process of its own."""
+    return float(_child("--copy", source, out)[0])
+
+
+def one_copy(source: Path, out: Path) -> tuple[float, float]:
+    """Seconds of a copy in this process, and no memory of its own."""
+    import transformer_kit.convert.importing  # noqa: F401 - as an import has before it begins
+
     begin = time.perf_counter()
     out.mkdir()
     for path in source.iterdir():
         shutil.copyfile(path, out / path.name)
         with (out / path.name).open("rb+") as file:
             os.fsync(file.fileno())
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, 0.0
 
 
 def imported(source: Path, out: Path) -> tuple[float, float, float]:
     """Seconds of the import, seconds of its whole process, and MiB that it held at most."""
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "tests.benchmarks.import_folder", "--import", str(source), str(out)]
+    taken, peak = _child("--import", source, out)
+    return taken, time.perf_counter() - begin, peak
+
+
+def _child(what: str, source: Path, out: Path) -> tuple[float, float]:
+    command = [sys.executable, "-m", "tests.benchmarks.import_folder", what, str(source), str(out)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     taken, peak = json.loads(done.stdout)
-    return taken, time.perf_counter() - begin, peak
+    return taken, peak
 
 
 def one_import(source: Path, out: Path) -> tuple[float, float]:
@@ -149,10 +162,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--place", help="Folder for the files; about three times --gib is needed.")
-    parser.add_argument("--import", dest="pair", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--import", dest="imports", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--copy", dest="copies", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.pair:
-        print(json.dumps(one_import(*args.pair)))
+    if args.imports or args.copies:
+        print(json.dumps(one_import(*args.imports) if args.imports else one_copy(*args.copies)))
         return
     print(json.dumps(compared(args.gib, getattr(torch, args.dtype), args.rounds, args.place), indent=2))
 
