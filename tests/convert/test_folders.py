@@ -204,8 +204,8 @@ model:
     ("old", "new", "place", "told"),
     [
         ("{type: attention, n_heads: 4}", "{type: attention, n_heads: 4, result: {gate: head}}", "11:53", "gate"),
-        ("norm: rms_norm", "norm: layer_norm", "7:3", "layers.0.mixer_norm is 'registry.norm.layer_norm.LayerNorm'"),
-        ("position: rope", "position: {type: sinusoidal}", "6:3", "position is 'registry.position.sinusoidal"),
+        ("norm: rms_norm", "norm: layer_norm", "7:3", "layers.0.mixer_norm is 'layer_norm', not 'rms_norm'"),
+        ("position: rope", "position: {type: sinusoidal}", "6:3", "position is 'sinusoidal', not"),
         ("type: pre_norm", "type: sandwich", "12:7", "model.layers.blocks.0.type is 'sandwich', not 'pre_norm'"),
         ("vocab_size: 40", "vocab_size: 40\n  head: {type: lm, softcap: 5.0}", "4:20", "head.softcap is 5.0, not None"),
     ],

@@ -18,9 +18,16 @@ def signature(model: Model) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
         if not isinstance(module, (Model, nn.Dropout, nn.Identity)):
-            found[name] = f"{type(module).__module__}.{type(module).__qualname__}"
+            found[name] = _kind(module)
             found |= {f"{name}.{k}": v for k, v in _attributes(module).items()}
     return found | {name: tuple(t.shape) for name, t in model.state_dict().items()}
+
+
+def _kind(module: nn.Module) -> str:
+    """A part by its name in a page; a contract itself, which does nothing, as `none`; others by their class."""
+    if isinstance(module, Part) and module.name:
+        return module.name
+    return "none" if "family" in vars(type(module)) else f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def difference(ours: Model, theirs: Model) -> str | None:
