@@ -1,6 +1,7 @@
 """What the machine measures of itself."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from transformer_kit import machine
 
 def test_a_measured_peak_is_plausible_and_quick() -> None:
     begin = time.perf_counter()
-    peak = machine.matmul_peak("cpu", torch.float32, budget=0.05)
-    assert 1e6 < peak < 1e14  # a busy machine is slow
+    peak = max(machine.matmul_peak("cpu", torch.float32, budget=0.05) for _ in range(5))  # a busy machine is slow
+    assert 1e8 < peak < 1e14
     assert time.perf_counter() - begin < 5
 
 
@@ -37,3 +38,28 @@ def test_bandwidth_is_plausible(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_name_says_processor_and_threads() -> None:
     assert machine.name().endswith(("thread", "threads"))
     assert len(machine.name().split(",")[0]) > 2
+
+
+@pytest.mark.parametrize(("line", "expected"), [
+    ("vendor_id\t: GenuineIntel", True),
+    ("model name\t: Intel(R) Xeon(R) Processor", True),
+    ("vendor_id\t: AuthenticAMD", False),
+])  # fmt: skip
+def test_the_maker_is_read_where_linux_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"{line}\n")
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    assert machine.is_intel() is expected
+
+
+def test_free_memory_is_what_can_be_had_swapping_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.free_memory(cpu) is None
+    (tmp_path / "meminfo").write_text("MemTotal: 4096 kB\nMemAvailable: 1024 kB\nSwapFree: 512 kB\n")
+    assert machine.free_memory(cpu) == 1536 * 1024
+    (tmp_path / "memory.max").write_text("1048576\n")
+    assert machine.free_memory(cpu) == 2**20
+    assert machine.free_memory(torch.device("meta")) is None

@@ -16,7 +16,7 @@ from transformer_kit.spec.schema import RunSpec
 from transformer_kit.spec.tree import merge
 
 COPIED = ("registry", "transformer_kit", "configs", "docs", "pyproject.toml", "README.md", "CONTRIBUTING.md")
-"""What a session in a checkout needs of it."""
+"""What the blocks of a page need of the project, where they run in a copy of it."""
 SHOWN = ("kit", "diff")
 """Commands whose output pages show."""
 

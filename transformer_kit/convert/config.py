@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_kit.convert import derived, rope_keys
-from transformer_kit.convert.declaration import Cases, Declaration, laid
+from transformer_kit.convert.declaration import Cases, Declaration
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.page import page_of
+from transformer_kit.convert.page import bare_templates, page_of, with_case
 from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, unspelt
 
 
@@ -20,16 +20,15 @@ def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[s
     model, blocks = page["model"], page["model"]["layers"]["blocks"]
     config: dict[str, Any] = {}
     config[declaration.count] = len(blocks)
-    merged_model, merged_block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
+    found = bare_templates(declaration)
     for key, cases in declaration.when.items():
         good = {word: case for word, case in cases.items() if _stands(case, model, blocks)}
         word = max(good, key=lambda w: size(good[w]), default=None)
         if word is not None:
-            merged_model = laid(merged_model, cases[word].get("model", {}))
-            merged_block = laid(merged_block, cases[word].get("block", {}))
-            each = laid(each, cases[word].get("each", {}))
+            found = with_case(found, cases[word])
             silent = word == "null" and declaration.defaults.get(key) is None
             config |= {} if word == "else" or silent else {key: unspelt(word)}
+    merged_model, merged_block, each = found
     config |= solved(merged_model, model)
     config |= solved(merged_model, model, config)  # what takes other keys to know
     for block in (*reversed(blocks), *reversed(blocks)):  # twice, for what takes other keys to know

@@ -25,8 +25,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from registry.options import Group
-from transformer_kit.convert.schema import Rule, check
+from transformer_kit.convert.schema import Page, Rule, check
 from transformer_kit.spec import files
 from transformer_kit.spec.errors import Problem, SpecError
 from transformer_kit.spec.tree import find, merge
@@ -36,55 +35,11 @@ FOLDER = Path(__file__).parent / "families"
 Cases = dict[str, dict[str, Any]]
 
 
-class Declaration(Group):
-    """One family."""
+class Declaration(Page):
+    """One family, with what it includes."""
 
-    kit: int = 1
-    """Version of the language of declarations."""
     names: list[str]
-    """Values of `model_type`."""
-    classes: list[str] = []
-    """Values of `architectures`."""
-    rank: int = 100
-    """Order in which families are tried going out; plain ones first."""
-    attention: str = "eager"
-    """The attention of `transformers` that an export is compared with; some classes get one kind wrong."""
-    include: list[str] = []
-    """Fragments that this one starts from."""
-    prefix: str = ""
-    """What the names of tensors start with, except in files of a model saved without its head."""
-    count: str = "num_hidden_layers"
-    """The key that gives the number of layers."""
-    nested: list[str] = []
-    """Keys that hold a mapping, whose entries read `key.inner` here."""
-    overrides: str | None = None
-    """The key of a mapping from a layer's index to values that some keys have there."""
-    defaults: dict[str, Any] = {}
-    """What a key means when it is absent."""
-    derived: dict[str, dict[str, Any]] = {}
-    """Lists over the layers, computed from keys."""
-    model: dict[str, Any] = {}
-    """Template of the page's `model`, without its layers."""
-    block: dict[str, Any] = {}
-    """Template of every layer."""
-    when: dict[str, Cases] = {}
-    """Additions by the value of a key, of `model`, `block` and `tensors`."""
-    each: dict[str, Cases] = {}
-    """Additions to single layers, by the values of a list."""
-    only: dict[str, list[Any]] = {}
-    """Keys which must have one of these values."""
-    never: list[dict[str, Any]] = []
-    """Values of keys which the class cannot compute together."""
-    inert: list[str] = []
-    """Keys that do not change logits."""
-    write: dict[str, Any] = {}
-    """Keys going out where nothing else gives them a value."""
     tensors: dict[str, str | Rule] = {}
-    """Our tensors by theirs: a name for a name, or a rule under a name of its own; null takes an included one away."""
-    constants: dict[str, float] = {}
-    """Tensors of theirs that hold one number, which is ours by nature; {i} stands for the layer."""
-    ignore: list[str] = []
-    """Patterns of tensors that are not weights, such as stored masks."""
 
 
 @cache

@@ -45,7 +45,7 @@ class Match:
 
     declaration: Declaration
     config: dict[str, Any]
-    comparison: Comparison = field(default_factory=lambda: Comparison(None, "nobody asked for it"))
+    comparison: Comparison = field(default_factory=lambda: Comparison(None, "not asked for"))
     """With `transformers`."""
 
 

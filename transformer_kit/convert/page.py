@@ -23,6 +23,10 @@ ALWAYS_INERT = (
 )  # fmt: skip
 
 
+Templates = tuple[dict[str, Any], dict[str, Any], dict[str, Cases]]
+"""Of the model, of every layer, and of single layers."""
+
+
 def declaration_of(config: Mapping[str, Any]) -> Declaration:
     """The declaration of a config's family. Raises ConvertError for a family that is not declared."""
     kind = config.get("model_type")
@@ -63,16 +67,23 @@ def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[
     return {"kit": 1, "model": {**page, "layers": folded}}
 
 
-def templates(
-    declaration: Declaration, values: Mapping[str, Any], problems: list[str]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Cases]]:
+def templates(declaration: Declaration, values: Mapping[str, Any], problems: list[str]) -> Templates:
     """Those of the model, of every layer and of single layers, with the cases that `values` choose."""
-    model, block, each = dict(declaration.model), dict(declaration.block), dict(declaration.each)
+    found = bare_templates(declaration)
     for key, cases in declaration.when.items():
-        addition = _case(key, values.get(key), cases, problems)
-        model, block = laid(model, addition.get("model", {})), laid(block, addition.get("block", {}))
-        each = laid(each, addition.get("each", {}))
-    return model, block, each
+        found = with_case(found, _case(key, values.get(key), cases, problems))
+    return found
+
+
+def bare_templates(declaration: Declaration) -> Templates:
+    """Those without any case."""
+    return dict(declaration.model), dict(declaration.block), dict(declaration.each)
+
+
+def with_case(templates: Templates, case: Mapping[str, Any]) -> Templates:
+    """What a case under `when` makes of them."""
+    model, block, each = templates
+    return laid(model, case.get("model", {})), laid(block, case.get("block", {})), laid(each, case.get("each", {}))
 
 
 def chosen_case(key: str, values: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:

@@ -141,28 +141,51 @@ class Page(Group):
     """A family, or a fragment of one."""
 
     kit: Literal[1] = 1
+    """Version of the language of declarations."""
     names: Annotated[list[str], MinLen(1)] | None = None
+    """Values of `model_type`."""
     classes: list[str] = []
+    """Values of `architectures`."""
     rank: int = 100
+    """Order in which families are tried going out; plain ones first."""
     attention: str = "eager"
+    """The attention of `transformers` that an export is compared with; some classes get one kind wrong."""
     include: list[str] = []
+    """Fragments that this one starts from."""
     prefix: str = ""
-    count: str = ""
+    """What the names of tensors start with, except in files of a model saved without its head."""
+    count: str = "num_hidden_layers"
+    """The key that gives the number of layers."""
     nested: list[str] = []
+    """Keys that hold a mapping, whose entries read `key.inner` here."""
     overrides: str = ""
+    """The key of a mapping from a layer's index to values that some keys have there."""
     defaults: dict[str, Any] = {}
+    """What a key means when it is absent."""
     derived: dict[str, Template] = {}
+    """Lists over the layers, computed from keys."""
     model: Template = {}
+    """Template of the page's `model`, without its layers."""
     block: Template = {}
+    """Template of every layer."""
     when: dict[str, Cases] = {}
+    """Additions by the value of a key, of `model`, `block` and `tensors`."""
     each: dict[str, Cases] = {}
+    """Additions to single layers, by the values of a list."""
     only: dict[str, list[Any]] = {}
+    """Keys which must have one of these values."""
     never: list[Template] = []
+    """Values of keys which the class cannot compute together."""
     inert: list[str] = []
+    """Keys that do not change logits."""
     write: dict[str, Any] = {}
+    """Keys going out where nothing else gives them a value."""
     tensors: dict[Name, Any] = {}
+    """Our tensors by theirs: a name for a name, or a rule under a name of its own; null takes an included one away."""
     constants: dict[str, float] = {}
+    """Tensors of theirs that hold one number, which is ours by nature; {i} stands for the layer."""
     ignore: list[str] = []
+    """Patterns of tensors that are not weights, such as stored masks."""
 
 
 def check(page: Table, start: Mark) -> None:

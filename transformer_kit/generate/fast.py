@@ -62,7 +62,7 @@ def packer_for(weight: Tensor, rows: int) -> Packer | None:
 
     Measured on three machines with two cores. On an Intel with AVX-512, MKL's own packing: 1.7 times the plain product
     at 8 rows, 1.3 times at 32, no gain at one. Elsewhere that of oneDNN: with AVX2 1.9 times at one row, 2.7 at 8, 2.1
-    at 32; on an AMD with AVX-512, where MKL's is slower than plain, 2.2 times at one row, 2.1 at 8, 3 at 32.
+    at 32; on an AMD with AVX-512 1.9 times at one row, 2.5 at 8, 1.9 at 32, where MKL's is slower at 8 and 32.
     The choice is a rule, not a measurement of the moment, so that the same seed writes the same text.
     """
     if not _packable(weight) or rows > MOST or torch.is_autocast_enabled("cpu"):

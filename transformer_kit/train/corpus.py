@@ -32,10 +32,10 @@ class Corpus:
     """Of the validation share's text."""
     fingerprints: dict[str, str]
     """What the batches are made of: a run goes on only with the same."""
-    validation_batches: int | None = None
-    """How many there are before one repeats another; None when that is not known."""
     tokenizer: Tokenizer | None = None
     """None when tokens stand for no text; then there are no samples."""
+    validation_batches: int | None = None
+    """How many there are before one repeats another; None when that is not known."""
 
 
 def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path | None, report: Reporter) -> Tokenizer:
@@ -73,7 +73,7 @@ def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, r
     measured = training if validation is None else validation
     marks = {"tokens": fingerprint(store), "tokenizer": tokenizer.fingerprint}
     once = None if validation is None else _whole_batches(validation, spec, report)
-    return Corpus(training, validation, measured.bytes_per_token, marks, once, tokenizer)
+    return Corpus(training, validation, measured.bytes_per_token, marks, tokenizer, once)
 
 
 def _whole_batches(validation: Batches, spec: RunSpec, report: Reporter) -> int:

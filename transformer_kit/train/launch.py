@@ -73,8 +73,9 @@ def run(
         length = sequence_length(spec)
         tokenizer = choose_tokenizer(spec, base, origin, layout.folder if resume else None, report)
         corpus = open_corpus(spec, base, tokenizer, length, report)
-        able = (placement, outlined)
-        return _train(spec, corpus, layout, able, resume=resume, origin=origin, partial=allow_partial, report=report)
+        return _train(
+            spec, corpus, layout, placement, outlined, report, resume=resume, origin=origin, partial=allow_partial
+        )
 
 
 def train(
@@ -87,22 +88,21 @@ def train(
     layout = claim(Path(out), resume=resume)
     with lock(layout), _compiler(spec):
         told = Silent() if report is None else report
-        able = (placement, outlined)
-        return _train(spec, corpus, layout, able, resume=resume, origin=None, partial=False, report=told)
+        return _train(spec, corpus, layout, placement, outlined, told, resume=resume, origin=None, partial=False)
 
 
 def _train(
     spec: RunSpec,
     corpus: Corpus,
     layout: Layout,
-    able: tuple[Placement, Model],
+    placement: Placement,
+    outlined: Model,
+    report: Reporter,
     *,
     resume: bool,
     origin: Path | None,
     partial: bool,
-    report: Reporter,
 ) -> Result:
-    placement, outlined = able
     if placement.note is not None:
         report.note(placement.note)
     saved = newest(layout.checkpoints, report) if resume else None
