@@ -4,16 +4,19 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.train.runs import page
 from transformer_kit.train.allocator import keep_freed
 
 FAULTS = """
 import resource
 import torch
-from transformer_kit.train.allocator import keep_freed
+from transformer_kit.spec.schema import RunSpec
+from transformer_kit.train import run
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -22,32 +25,36 @@ def faults():
 
 faults()
 default = faults()
-done = keep_freed(torch.device("cpu"))
+run(RunSpec.of({page!r}), {out!r})
 faults()
-print(done, default, faults())
+print(default, faults())
 """
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
 
 
-def _faults(**settings: str) -> tuple[str, int, int]:
-    """Whether memory is kept, and how often a page was fetched for a large tensor before and after."""
+def _faults(corpus: Path, folder: Path, **settings: str) -> tuple[int, int]:
+    """How often a page was fetched for a large tensor, before a run and after."""
     found = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    run = [sys.executable, "-c", FAULTS]
-    done, default, kept = subprocess.check_output(run, env=found | settings, text=True).split()
-    if int(default) < 1000:
+    program = FAULTS.replace("{page!r}", repr(page(corpus))).replace("{out!r}", repr(str(folder / "out")))
+    said = subprocess.check_output([sys.executable, "-c", program], env=found | settings, text=True)
+    default, kept = map(int, said.split())
+    if default < 1000:
         pytest.skip("the system maps pages so large that fetching them costs nothing")
-    return done, int(default), int(kept)
+    return default, kept
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
-def test_what_was_freed_is_used_again() -> None:
-    done, default, kept = _faults()
-    assert done == "True"
+@glibc
+@pytest.mark.parametrize("settings", [{}, {"MALLOC_ARENA_MAX": "2"}], ids=["plain", "another setting"])
+def test_after_a_run_what_was_freed_is_used_again(corpus: Path, tmp_path: Path, settings: dict[str, str]) -> None:
+    default, kept = _faults(corpus, tmp_path, **settings)
     assert kept < default / 10
 
 
-def test_settings_of_the_user_stay() -> None:
-    done, default, kept = _faults(MALLOC_MMAP_THRESHOLD_="65536")
-    assert done == "False"
+@pytest.mark.parametrize(
+    "settings", [{"MALLOC_MMAP_THRESHOLD_": "65536"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536"}], ids=str
+)
+def test_what_the_user_chose_stays(corpus: Path, tmp_path: Path, settings: dict[str, str]) -> None:
+    default, kept = _faults(corpus, tmp_path, **settings)
     assert kept > default / 2
 
 
