@@ -14,8 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from registry.contracts import Head
+from transformer_kit.model.summed import Sums
 
 IGNORE = -100
 """A target that does not count."""
@@ -37,9 +39,9 @@ def rows_for(vocabulary: int, tokens: int) -> int:
 def summed(head: Head, x: Tensor, table: Tensor, targets: Tensor, rows: int) -> Tensor:
     """Sum of -ln p(target) over the targets that count, in float32: x (N, D), targets (N,) -> ().
 
-    Logits of at most `rows` tokens are kept at once. Where there are more, gradients of the sum can be taken once only.
+    Logits of at most `rows` tokens are kept at once. Gradients of the sum can be taken once only.
     """
-    if len(x) <= rows or torch.compiler.is_compiling():  # a compiler fuses the passes over the logits itself
+    if torch.compiler.is_compiling():  # a compiler fuses the passes over the logits itself
         return _plain(head, x, table, targets)
     weights = [w for w in (table, *head.parameters()) if w.requires_grad]
     if not torch.is_grad_enabled() or not (weights or x.requires_grad):
@@ -64,13 +66,17 @@ class _Pieces(torch.autograd.Function):
         gradients: list[Tensor | None] = [None] * len(inputs)
         if x.requires_grad:
             gradients[0] = torch.empty_like(x)
+        with torch.enable_grad():
+            seen = table.view_as(table)  # those who watch modules cannot watch a leaf in a pass that is not theirs
+        sums = Sums(seen if w is table else w for w in weights if w.dim() == 2)
         for here in _pieces(len(x), rows, alike=x.is_meta):
             part = x[here].detach().requires_grad_(x.requires_grad)
             leaves = [part if t is x else t for t in inputs]
-            loss, found = _piece(head, table, part, targets[here], leaves)
+            loss, found = _piece(head, seen, part, targets[here], leaves, sums)
             total += loss
             _gather(gradients, found, here if x.requires_grad else None)
-            del found  # the table's gradient is large, and would live until the next one is there
+            del found  # what is large would live until the next is there
+        _gather(gradients, tuple(sums.gradient(seen if t is table else t) for t in inputs), None)
         ctx.gradients, ctx.asked = gradients, [t.requires_grad for t in (x, *weights)]
         return total
 
@@ -79,7 +85,9 @@ class _Pieces(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("gradients of the loss were taken already, and are kept once; compute the loss again")
         held, ctx.gradients = ctx.gradients, None
-        torch._foreach_mul_([g for g in held if g is not None], factors[0])
+        factor = factors[0]
+        if factor.device.type != "cpu" or factor != 1:  # elsewhere, looking would stall the device
+            torch._foreach_mul_([g for g in held if g is not None], factor)
         found = iter(held)
         return (None, None, None, None, *(next(found) if asked else None for asked in ctx.asked))
 
@@ -103,25 +111,31 @@ def _pieces(length: int, rows: int, alike: bool) -> Iterator[slice]:
 
 
 def _piece(
-    head: Head, table: Tensor, x: Tensor, targets: Tensor, leaves: list[Tensor]
+    head: Head, table: Tensor, x: Tensor, targets: Tensor, leaves: list[Tensor], sums: Sums
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """The sum for some tokens x (n, D), and its gradients by `leaves`."""
-    with torch.enable_grad():
+    """The sum for some tokens x (n, D), and its gradients by `leaves`, but for those that are in `sums`."""
+    with torch.enable_grad(), sums:
         logits = head(x[None], table)[0]
-    loss, slope = _loss_and_slope(logits.detach(), targets)
-    return loss, torch.autograd.grad(logits, leaves, slope.type_as(logits), allow_unused=True)
+    end = get_gradient_edge(logits)  # found before the gradient takes the logits' place
+    loss, slope = _loss_and_slope(logits.detach(), targets, free=sums.made(logits))
+    return loss, torch.autograd.grad([end], leaves, [slope], allow_unused=True)
 
 
-def _loss_and_slope(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum for logits (n, V), and its gradient by them, softmax minus one at the target: ((), (n, V))."""
+def _loss_and_slope(logits: Tensor, targets: Tensor, free: bool) -> tuple[Tensor, Tensor]:
+    """The sum for logits (n, V), and its gradient by them, softmax minus one at the target: ((), (n, V)).
+
+    The gradient takes the place of the logits if they are `free`, and of their copy in float32.
+    """
     counts = targets != IGNORE
     index = targets.masked_fill(~counts, 0)[:, None]
-    slope = torch.log_softmax(logits.float(), dim=-1)
+    exact = logits.float()
+    here = logits.device.type in ("cpu", "meta") and (free or exact is not logits)
+    slope = torch.log_softmax(exact, dim=-1, out=exact) if here else torch.log_softmax(exact, dim=-1)
     loss = -(slope.gather(1, index)[:, 0] * counts).sum()
     slope.exp_().scatter_add_(1, index, torch.full_like(slope[:, :1], -1.0))
-    if targets.device.type != "cpu" or not bool(counts.all()):  # elsewhere, looking would stall the device
+    if targets.device.type != "cpu" or not bool(counts.all()):
         slope.mul_(counts[:, None])
-    return loss, slope
+    return loss, logits.copy_(slope) if free else slope.type_as(logits)
 
 
 def _gather(gradients: list[Tensor | None], found: tuple[Tensor | None, ...], rows: slice | None) -> None:

@@ -1,0 +1,87 @@
+"""Linear products whose weights' gradients are added up in place: of a large table there is one gradient, not two."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class Sums(TorchFunctionMode):
+    """Inside, `linear` with one of `weights` leaves that weight's gradient here, and gives autograd none.
+
+    Backward passes may run outside of it. Whatever else is done with a weight goes through autograd as ever.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._weights = {id(weight): weight for weight in weights}
+        self._low: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._found: dict[int, Tensor] = {}
+        self._newest = 0  # address of the storage of the newest product
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.linear or kwargs or id(args[1]) not in self._weights:
+            return func(*args, **(kwargs or {}))
+        x, weight = args[:2]
+        out: Tensor = _Product.apply(self, x, weight, args[2] if len(args) > 2 else None)
+        self._newest = out.untyped_storage()._cdata
+        return out
+
+    def gradient(self, weight: Tensor) -> Tensor | None:
+        """The sum for `weight` so far; None when no product was made with it."""
+        return self._found.get(id(weight))
+
+    def made(self, tensor: Tensor) -> bool:
+        """Whether `tensor` lies where the newest product was written, which nothing needs later."""
+        return tensor.untyped_storage()._cdata == self._newest
+
+    def low(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """`weight` in `dtype`, made once."""
+        if weight.dtype == dtype:
+            return weight.detach()
+        key = (id(weight), dtype)
+        if key not in self._low:
+            self._low[key] = weight.detach().to(dtype)
+        return self._low[key]
+
+    def add(self, weight: Tensor, slope: Tensor, x: Tensor) -> None:
+        """Add what a product x (n, in) W^T contributes, whose own gradient is `slope` (n, out)."""
+        total = self._found.get(id(weight))
+        if total is None:
+            self._found[id(weight)] = torch.mm(slope.t(), x).type_as(weight)
+        elif total.dtype == x.dtype:
+            torch.addmm(total, slope.t(), x, out=total)
+        else:
+            total += torch.mm(slope.t(), x)
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b in the type that autocast would choose."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: Sums, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        dtype = _product_type(x, weight)
+        ctx.sums, ctx.weight, ctx.types = sums, weight, (x.dtype, None if bias is None else bias.dtype)
+        x, low = x.to(dtype), sums.low(weight, dtype)
+        ctx.save_for_backward(x, low)
+        return F.linear(x, low, None if bias is None else bias.to(dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        x, low = ctx.saved_tensors
+        slope, (x_type, bias_type) = slopes[0], ctx.types
+        flat = slope.flatten(0, -2)
+        ctx.sums.add(ctx.weight, flat, x.flatten(0, -2))
+        to_x = (slope @ low).to(x_type) if ctx.needs_input_grad[1] else None
+        to_bias = flat.sum(0).to(bias_type) if ctx.needs_input_grad[3] else None
+        return None, to_x, None, to_bias
+
+
+def _product_type(x: Tensor, weight: Tensor) -> torch.dtype:
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return torch.result_type(x, weight)
