@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from transformer_kit.cost.accumulated import Accumulation
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.shapes import Shapes, listed
 from transformer_kit.cost.timeline import Stretch, Timeline
@@ -190,6 +191,7 @@ class _Meter(TorchDispatchMode):
         self._alive: set[int] = set()  # addresses of storages
         self._given = given
         self._shapes = Shapes(_flops)
+        self._accumulation = Accumulation()
         self._alive.update(tensor.untyped_storage()._cdata for tensor in given)
 
     def now(self) -> _Mark:
@@ -197,6 +199,8 @@ class _Meter(TorchDispatchMode):
         return _Mark(len(self.changes), self.flops)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._accumulation.is_in_place(func, args):
+            return args[0]
         out, flops = self._shapes.run(func, args, kwargs or {})
         self.flops += flops * STANDS_FOR.get()
         for tensor in listed(out):
