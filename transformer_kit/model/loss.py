@@ -52,7 +52,7 @@ def summed(head: Head, x: Tensor, table: Tensor, targets: Tensor, rows: int) -> 
 
 
 def _plain(head: Head, x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    logits = head(x[None], table)[0].float()
+    logits = head(x[None], table).squeeze(0).float()  # an index would make zeros in the backward pass
     return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
 
 
@@ -115,10 +115,10 @@ def _piece(
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """The sum for some tokens x (n, D), and its gradients by `leaves`, but for those that are in `sums`."""
     with torch.enable_grad(), sums:
-        logits = head(x[None], table)[0]
+        logits = head(x[None], table)
     end = get_gradient_edge(logits)  # found before the gradient takes the logits' place
-    loss, slope = _loss_and_slope(logits.detach(), targets, free=sums.made(logits))
-    return loss, torch.autograd.grad([end], leaves, [slope], allow_unused=True)
+    loss, slope = _loss_and_slope(logits.detach()[0], targets, free=sums.made(logits))
+    return loss, torch.autograd.grad([end], leaves, [slope[None]], allow_unused=True)
 
 
 def _loss_and_slope(logits: Tensor, targets: Tensor, free: bool) -> tuple[Tensor, Tensor]:
