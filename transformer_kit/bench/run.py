@@ -1,21 +1,25 @@
 """One comparison from beginning to end: candidates, machine, rounds, ratios."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from transformer_kit import machine
-from transformer_kit.bench import memory
 from transformer_kit.bench.limit import Demand, demand
-from transformer_kit.bench.peers import KIT, PEERS, candidate, parameters, undropped
+from transformer_kit.bench.peers import KIT, PEERS, undropped
 from transformer_kit.bench.shape import NoPeer
 from transformer_kit.bench.timing import interleaved, middle
 from transformer_kit.bench.work import WORK, Setting
+from transformer_kit.bench.worker import Task, Worker
 from transformer_kit.spec.read import read
 
-KINDS = (*WORK, "memory")
+PROMPT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
+"""Settings of the C library by which memory that is freed is given back at once: what is held is what is in use."""
+STEPS = 2
+"""Steps whose memory is measured: the second holds what the optimizer made in the first."""
 
 
 @dataclass
@@ -85,37 +89,61 @@ def compare(
 
 
 def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:
-    page = undropped(read(spec, sets))
-    found, absent = {}, {}
-    for name in (KIT, *against):
-        try:
-            with setting.device:  # weights are made where they are measured
-                found[name] = candidate(name, page)
-        except NoPeer as error:
-            absent[name] = str(error)
-    needed = demand(work, page, setting)
+    needed = demand(work, undropped(read(spec, sets)), setting)
     peak, bandwidth = _capacity(setting)
-    seconds = interleaved({n: WORK[work](c, setting) for n, c in found.items()}, setting.rounds)
+    tasks = [Task(name, work, spec, sets, setting, threads) for name in (KIT, *against)]
+    measure = _in_turns if setting.device.type == "cpu" else _one_by_one
+    seconds, counts, absent = measure(tasks, setting.rounds)
     again = _capacity(setting)
     peak, bandwidth = max(peak, again[0]), max(bandwidth, again[1])
-    counts = {name: parameters(c.module) for name, c in found.items()}
     limit = needed.seconds(peak, bandwidth)
-    rows = [_row(name, counts[name], seconds, needed, limit) for name in found]
+    rows = [_row(name, counts[name], seconds, needed, limit) for name in counts]
     return _result(work, spec, setting, threads, rows, absent, (peak, bandwidth, limit))
 
 
+class _Measured(NamedTuple):
+    """Of each candidate, by its name."""
+
+    values: dict[str, list[float]]
+    """Seconds of the rounds, or bytes."""
+    parameters: dict[str, int]
+    absent: dict[str, str]
+
+
+def _in_turns(tasks: Sequence[Task], rounds: int) -> _Measured:
+    """All processes at once, of which one works at a time."""
+    counts, absent, ready = {}, {}, {}
+    with ExitStack() as stack:
+        for worker in [stack.enter_context(Worker(task)) for task in tasks]:
+            try:
+                counts[worker.name] = worker.parameters()
+                ready[worker.name] = worker.turn
+            except NoPeer as error:
+                absent[worker.name] = str(error)
+        return _Measured(interleaved(ready, rounds), counts, absent)
+
+
+def _one_by_one(tasks: Sequence[Task], rounds: int) -> _Measured:
+    """Each process when the one before has ended: a device is quiet, and has no memory for all of them."""
+    found = [_in_turns([task], rounds) for task in tasks]
+    values, counts, absent = ({k: v for one in found for k, v in one[i].items()} for i in range(3))
+    return _Measured(values, counts, absent)
+
+
 def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:
-    peaks: dict[str, list[float]] = {}
-    counts, absent = {}, {}
+    found = _Measured({}, {}, {})
     for name in (KIT, *against):
-        try:
-            found = memory.measured(name, spec, sets, setting, threads)
-        except NoPeer as error:
-            absent[name] = str(error)
-            continue
-        peaks[name], counts[name] = [float(found["peak"])], found["parameters"]
-    rows = [_row(name, counts[name], peaks, None, None) for name in peaks]
-    return _result("memory", spec, setting, threads, rows, absent, (None, None, None))
+        with Worker(Task(name, "train", spec, sets, setting, threads), PROMPT) as worker:
+            try:
+                found.parameters[name] = worker.parameters()
+            except NoPeer as error:
+                found.absent[name] = str(error)
+                continue
+            for turn in range(STEPS):
+                worker.turn(turn)
+            found.values[name] = [float(worker.peak)]
+    rows = [_row(name, size, found.values, None, None) for name, size in found.parameters.items()]
+    return _result("memory", spec, setting, threads, rows, found.absent, (None, None, None))
 
 
 def _row(name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limit: float | None) -> Row:

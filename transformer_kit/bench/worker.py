@@ -1,0 +1,157 @@
+"""A candidate in a process of its own, which does a round of work when told to: none pays for another's memory.
+
+    python -m transformer_kit.bench.worker '{"candidate": ..., "spec": ..., "setting": {...}, ...}'
+
+says how many parameters there are, then reads a number from each line, does that round, and answers with the seconds
+that count and the bytes that it held at most so far. Answers are lines of JSON.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple, Self
+
+import torch
+
+from transformer_kit.bench.candidate import Candidate
+from transformer_kit.bench.peers import KIT, candidate, parameters
+from transformer_kit.bench.shape import NoPeer
+from transformer_kit.bench.work import WORK, Setting
+from transformer_kit.spec.read import read
+from transformer_kit.train.allocator import keep_freed
+
+LAST = 2000
+"""Characters of a dead process's last words."""
+
+
+class Task(NamedTuple):
+    """What a process is to do."""
+
+    candidate: str
+    work: str
+    spec: str
+    sets: Sequence[str]
+    setting: Setting
+    threads: int
+
+    def line(self) -> str:
+        """As JSON."""
+        kinds = {"device": str(self.setting.device), "dtype": str(self.setting.dtype).removeprefix("torch.")}
+        return json.dumps(self._asdict() | {"setting": asdict(replace(self.setting, device=None, dtype=None)) | kinds})
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """From `line`."""
+        found = json.loads(line)
+        kinds = {
+            "device": torch.device(found["setting"]["device"]),
+            "dtype": getattr(torch, found["setting"]["dtype"]),
+        }
+        return cls(**found | {"setting": Setting(**found["setting"] | kinds)})
+
+
+class Worker:
+    """A candidate's process, from outside. It starts at once; `parameters` waits until it is ready."""
+
+    def __init__(self, task: Task, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` holds variables beside those of this process."""
+        self.name = task.candidate
+        self.peak = 0
+        """Bytes that the process held at most so far, beyond what libraries take."""
+        self._words = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        command = [sys.executable, "-m", __name__, task.line()]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            text=True,
+            env=os.environ | (environment or {}),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._words.close()
+
+    def parameters(self) -> int:
+        """Distinct parameters, once the candidate is ready; the first that is asked. Raises NoPeer or RuntimeError."""
+        answer = self._answer()
+        if "absent" in answer:
+            raise NoPeer(answer["absent"])
+        return int(answer["parameters"])
+
+    def turn(self, turn: int) -> float:
+        """Do a round; the seconds that count. RuntimeError when the process dies of it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{turn}\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        self.peak = answer["peak"]
+        return float(answer["seconds"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            self._words.seek(0)
+            last = (self._words.read()[-LAST:].strip().splitlines() or [f"exit code {code}"])[-1]
+            raise RuntimeError(f"{self.name}: its process died: {last}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _serve(task: Task) -> None:
+    """Answer in place of standard output, which anyone may print to."""
+    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
+        os.dup2(2, 1)
+        torch.set_num_threads(task.threads)
+        try:
+            chosen = _made(task)
+        except NoPeer as error:
+            answers.write(json.dumps({"absent": str(error)}) + "\n")
+            return
+        answers.write(json.dumps({"parameters": parameters(chosen.module)}) + "\n")
+        _load_optimizer()
+        device = task.setting.device
+        before = _held(device, peak=False) - sum(p.nbytes for p in chosen.module.parameters())
+        timed = WORK[task.work](chosen, task.setting)
+        for turn in sys.stdin:
+            seconds = timed(int(turn))
+            answers.write(json.dumps({"seconds": seconds, "peak": _held(device, peak=True) - before}) + "\n")
+
+
+def _made(task: Task) -> Candidate:
+    """The candidate where it is measured. The kit's trains as `kit train` does, which keeps what is freed."""
+    if task.candidate == KIT and task.work == "train":
+        keep_freed(task.setting.device)
+    with task.setting.device:
+        return candidate(task.candidate, read(task.spec, list(task.sets)))
+
+
+def _load_optimizer() -> None:
+    """What torch imports with its first optimizer is large, and nobody's."""
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True).step()
+
+
+def _held(device: torch.device, *, peak: bool) -> int:
+    """Bytes of memory in use, now or at most so far; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+    status = Path("/proc/self/status")
+    field = "VmHWM:" if peak else "VmRSS:"
+    lines = status.read_text("ascii").splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
+
+
+if __name__ == "__main__":
+    _serve(Task.parse(sys.argv[1]))
