@@ -128,4 +128,5 @@ def test_every_further_layer_costs_the_same_and_shared_tables_once(page: Page) -
 def test_logits_grow_with_the_vocabulary_and_activations_do_not(page: Page) -> None:
     small, large = (card(page(vocab_size=v), seq=64).memory for v in (512, 5120))
     assert small.activations == large.activations
-    assert large.logits - small.logits == 4 * 64 * (5120 - 512) * 4  # they are there once, and become their gradient
+    tokens, width, words = 64, 128, 5120 - 512
+    assert large.logits - small.logits == 4 * words * (tokens + width)  # logits once, and the table's gradient

@@ -12,7 +12,7 @@ from transformer_kit.bench.limit import Demand, demand
 from transformer_kit.bench.peers import KIT, PEERS, undropped
 from transformer_kit.bench.shape import NoPeer
 from transformer_kit.bench.timing import interleaved, middle
-from transformer_kit.bench.work import WORK, Setting
+from transformer_kit.bench.work import Setting
 from transformer_kit.bench.worker import Task, Worker
 from transformer_kit.spec.read import read
 
@@ -120,14 +120,18 @@ def _in_turns(tasks: Sequence[Task], rounds: int) -> _Measured:
                 ready[worker.name] = worker.turn
             except NoPeer as error:
                 absent[worker.name] = str(error)
-        return _Measured(interleaved(ready, rounds), counts, absent)
+        return _Measured(interleaved(ready, rounds) if ready else {}, counts, absent)
 
 
 def _one_by_one(tasks: Sequence[Task], rounds: int) -> _Measured:
     """Each process when the one before has ended: a device is quiet, and has no memory for all of them."""
-    found = [_in_turns([task], rounds) for task in tasks]
-    values, counts, absent = ({k: v for one in found for k, v in one[i].items()} for i in range(3))
-    return _Measured(values, counts, absent)
+    found = _Measured({}, {}, {})
+    for task in tasks:
+        one = _in_turns([task], rounds)
+        found.values.update(one.values)
+        found.parameters.update(one.parameters)
+        found.absent.update(one.absent)
+    return found
 
 
 def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:

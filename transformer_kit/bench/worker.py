@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
@@ -41,18 +40,16 @@ class Task(NamedTuple):
 
     def line(self) -> str:
         """As JSON."""
-        kinds = {"device": str(self.setting.device), "dtype": str(self.setting.dtype).removeprefix("torch.")}
-        return json.dumps(self._asdict() | {"setting": asdict(replace(self.setting, device=None, dtype=None)) | kinds})
+        setting = {**vars(self.setting), "device": str(self.setting.device), "dtype": str(self.setting.dtype)}
+        return json.dumps({**self._asdict(), "setting": setting})
 
     @classmethod
     def parse(cls, line: str) -> Self:
         """From `line`."""
         found = json.loads(line)
-        kinds = {
-            "device": torch.device(found["setting"]["device"]),
-            "dtype": getattr(torch, found["setting"]["dtype"]),
-        }
-        return cls(**found | {"setting": Setting(**found["setting"] | kinds)})
+        setting = found["setting"]
+        device, dtype = torch.device(setting["device"]), getattr(torch, setting["dtype"].removeprefix("torch."))
+        return cls(**{**found, "setting": Setting(**{**setting, "device": device, "dtype": dtype})})
 
 
 class Worker:
@@ -83,14 +80,14 @@ class Worker:
         self._words.close()
 
     def parameters(self) -> int:
-        """Distinct parameters, once the candidate is ready; the first that is asked. Raises NoPeer or RuntimeError."""
+        """Distinct parameters, once it is ready; to be asked first. Raises NoPeer, or ChildProcessError when it died."""
         answer = self._answer()
         if "absent" in answer:
             raise NoPeer(answer["absent"])
         return int(answer["parameters"])
 
     def turn(self, turn: int) -> float:
-        """Do a round; the seconds that count. RuntimeError when the process dies of it."""
+        """Do a round; the seconds that count. ChildProcessError when the process dies of it."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{turn}\n")
         self._process.stdin.flush()
@@ -105,7 +102,7 @@ class Worker:
             code = self._process.wait()
             self._words.seek(0)
             last = (self._words.read()[-LAST:].strip().splitlines() or [f"exit code {code}"])[-1]
-            raise RuntimeError(f"{self.name}: its process died: {last}")
+            raise ChildProcessError(f"{self.name}: its process died: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -32,7 +32,8 @@ class Accumulation:
 
 def _owners(tensor: Tensor) -> tuple[int, int]:
     """How many have a tensor and its storage, those included that brought it here."""
-    return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    count = getattr(tensor, "_use_count", int)  # older versions of torch do not tell
+    return count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
 
 
 @cache
