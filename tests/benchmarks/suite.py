@@ -110,15 +110,21 @@ def _page(results: list[Result]) -> Iterator[str]:
     yield "# Performance\n" if first.device == "cpu" else "# Performance on a GPU\n"
     yield (
         f"Measured on {datetime.date.today():%d %B %Y} on {first.machine}, {first.dtype}, "
-        f"torch {torch.__version__.partition('+')[0]}. Candidates take turns in one process; `kit / this` is the kit's "
+        f"torch {torch.__version__.partition('+')[0]}. {_order(first)} The kit's trains as `kit train` "
+        "does, which [keeps what is freed](../explanation/speed.md#training). `kit / this` is the kit's "
         "median divided by that of the line, so below 1 the kit is faster or smaller. `of the limit` is the least time "
         "that the arithmetic, or reading the weights once, can take on this machine, divided by the median. Memory is "
-        "the peak of a process of its own beyond what it held before the model. `plain` and `tutorial` are modules "
+        "the peak of the process beyond what it held before the model, where all is given back that is freed. `plain` and `tutorial` are modules "
         "written by hand for this purpose, in `transformer_kit/bench/`. "
         "Measure your own: `kit bench --help`.\n"
     )
     for result in results:
         yield markdown(result) + "\n"
+
+
+def _order(result: Result) -> str:
+    turns = "they take turns" if result.device == "cpu" else "one begins when another has ended"
+    return f"Each candidate has a process of its own; {turns}."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fair timing on a machine that is never quiet: candidates take turns, round by round, in one process.
+"""Fair timing on a machine that is never quiet: candidates take turns, round by round.
 
 What slows a round slows everyone in it, so the ratio of medians is fair where absolute times are not.
 """

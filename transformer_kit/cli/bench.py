@@ -39,7 +39,7 @@ def bench(
     compile: Annotated[bool, typer.Option("--compile", help="Compile the models' layers.")] = False,
     json: Json = False,
 ) -> None:
-    """Measure a model against its peers, in turns, in one process: time, share of the machine's limit, memory.
+    """Measure a model against its peers, in turns, a process each: time, share of the machine's limit, memory.
 
     Peers have the same shape, sizes, optimizer and threads; fresh weights, random tokens, no dropout.
 
