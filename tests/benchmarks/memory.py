@@ -34,6 +34,8 @@ class Case(NamedTuple):
     seq: int
     sets: tuple[str, ...] = ()
     recompute: bool = False
+    early: bool = False
+    """Whether the optimizer steps in the backward pass."""
     dtype: str = "float32"
     """What is multiplied in; weights stay in float32, and so do the predictions."""
 
@@ -48,6 +50,7 @@ CASES = (
     Case("transformer-2017-decoder", 4, 256),
     Case("gpt2-124m", 2, 512),
     Case("gpt2-124m", 4, 512, recompute=True),
+    Case("gpt2-124m", 2, 512, recompute=True, early=True),
     Case("gpt2-124m", 1, 16),
     Case("pythia-160m", 2, 512),
     Case("qwen2.5-0.5b", 1, 256),
@@ -61,7 +64,8 @@ CASES = (
 def compare(case: Case) -> tuple[int, int]:
     """Bytes that the card says, and bytes that a process takes."""
     page = read(case.spec, list(case.sets))
-    predicted = card(page, batch=case.batch, seq=case.seq, optimizer="adamw", recompute=case.recompute).memory.peak
+    ways = {"recompute": case.recompute, "step_in_backward": case.early}
+    predicted = card(page, batch=case.batch, seq=case.seq, optimizer="adamw", **ways).memory.peak
     command = [sys.executable, "-m", "tests.benchmarks.memory", "--child", json.dumps(case)]
     done = subprocess.run(command, env=os.environ | PROMPT_FREE, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -86,7 +90,7 @@ def train(case: Case) -> None:
         recompute(model)
     optimizer = part("optimizer", "adamw", lr=1e-4).make(model)
     placement = Placement(torch.device("cpu"), getattr(torch, case.dtype))
-    step = Step(model, part("objective", "causal_lm"), optimizer, placement, 1.0)
+    step = Step(model, part("objective", "causal_lm"), optimizer, placement, None if case.early else 1.0, case.early)
     for _ in range(2):
         step([Batch(torch.randint(page.model.vocab_size, (case.batch, case.seq + 1)), None)], 1.0)
 
@@ -117,6 +121,7 @@ def main() -> None:
         if args.only in case.spec:
             predicted, found = compare(case._replace(dtype="bfloat16") if args.bfloat16 else case)
             name = f"{case.spec}{', narrow' if case.sets else ''}{', recompute' if case.recompute else ''}"
+            name += ", early" if case.early else ""
             ratio = predicted / found - 1
             shape = f"{case.batch} x {case.seq}"
             print(f"{name:<36} {shape:>14} {size(predicted):>12} {size(found):>12} {ratio:>+8.1%}", flush=True)

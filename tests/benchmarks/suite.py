@@ -114,8 +114,8 @@ def _page(results: list[Result]) -> Iterator[str]:
         "does, which [keeps what is freed](../explanation/speed.md#training). `kit / this` is the kit's "
         "median divided by that of the line, so below 1 the kit is faster or smaller. `of the limit` is the least time "
         "that the arithmetic, or reading the weights once, can take on this machine, divided by the median. Memory is "
-        "the peak of the process beyond what it held before the model, where all is given back that is freed. `plain` and `tutorial` are modules "
-        "written by hand for this purpose, in `transformer_kit/bench/`. "
+        "the peak of the process beyond what it held before the model, where all that is freed is given back. `plain` "
+        "and `tutorial` are modules written by hand for this purpose, in `transformer_kit/bench/`. "
         "Measure your own: `kit bench --help`.\n"
     )
     for result in results:

@@ -75,6 +75,10 @@ RUNS = {
     "no such device": (RUN.replace("{peak", "{device: abacus, peak"), "cannot use 'abacus'"),
     "not UTF-8": (RUN.replace("corpus.txt", "latin.txt"), "must be UTF-8"),
     "no tokenizer's file": (RUN + "tokenizer: {type: bpe, file: broken.jsonl}\n", "not a tokenizer's file"),
+    "steps before all gradients are there": (
+        RUN.replace("{peak", "{step_in_backward: true, peak"),
+        "choose train.clip: null and train.accumulate: 1, got 1.0 and 1",
+    ),
     "tracker twice": (RUN + "trackers: [jsonl, {type: jsonl}]\n", "'jsonl' is listed twice"),
     "no optimizer": (RUN.replace("optimizer: {type: adamw, lr: 1e-3}\n", ""), "optimizer"),
     "absurd learning rate": (RUN.replace("1e-3", "-1"), "must be more than 0"),

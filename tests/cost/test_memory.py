@@ -47,13 +47,16 @@ def kept(spec: Spec, batch: int, seq: int) -> int:
     return sum(t.untyped_storage().nbytes() for address, t in found.items() if address not in weights)
 
 
-def allocated(spec: Spec, batch: int, seq: int, *, accumulate: int = 1, again: bool = False) -> int:
+def allocated(
+    spec: Spec, batch: int, seq: int, *, accumulate: int = 1, again: bool = False, early: bool = False
+) -> int:
     """The most bytes that a step of `kit train` holds at once: weights, Adam's averages, and what torch allocates."""
     model = build(spec)
     if again:
         recompute(model)
     optimizer = part("optimizer", "adamw", lr=1e-4).make(model)
-    step = Step(model, part("objective", "causal_lm"), optimizer, Placement(torch.device("cpu"), torch.float32), 1.0)
+    placement, clip = Placement(torch.device("cpu"), torch.float32), None if early else 1.0
+    step = Step(model, part("objective", "causal_lm"), optimizer, placement, clip, early)
     batches = [Batch(torch.randint(spec.model.vocab_size, (batch, seq + 1)), None)] * accumulate
     step(batches, 1.0)
     optimizer.zero_grad(set_to_none=True)
@@ -104,6 +107,20 @@ def test_accumulation_keeps_gradients(page: Page) -> None:
     assert twice.peak > card(spec, batch=4, seq=32).memory.peak
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(
+    "head", [{"type": "lm", "tied": True}, {"type": "lm", "tied": False}], ids=["tied", "own head"]
+)
+def test_steps_in_the_backward_pass_keep_no_gradients(page: Page, head: dict[str, Any], again: bool) -> None:
+    spec = page(layers={"count": 8}, head=head)
+    early = card(spec, batch=4, seq=32, recompute=again, step_in_backward=True).memory
+    late = card(spec, batch=4, seq=32, recompute=again).memory
+    assert early.peak == pytest.approx(allocated(spec, 4, 32, again=again, early=True), rel=0.02)
+    assert early.gradients < late.gradients / 8
+    if again:
+        assert early.peak < late.peak - late.gradients / 2
+
+
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.1, "layers": LOCAL}], ids=["plain", "kinds and dropout"])
 def test_recomputing_layers_keep_their_input_alone(page: Page, options: dict[str, Any]) -> None:
     spec = page(**options)
@@ -112,6 +129,17 @@ def test_recomputing_layers_keep_their_input_alone(page: Page, options: dict[str
     assert again.memory.peak == pytest.approx(allocated(spec, 4, 128, again=True), rel=0.02)
     assert again.flops.forward_per_token == kept.flops.forward_per_token
     assert 1.2 < again.flops.train_per_token / kept.flops.train_per_token < 4 / 3  # the head is not computed again
+
+
+def test_a_run_says_when_its_optimizer_steps(page: Page) -> None:
+    train = {"steps": 1, "batch_size": 4, "clip": None}
+    run = {"optimizer": {"type": "adamw", "lr": 0.1}, "train": train, "hardware": {"step_in_backward": True}}
+    model = page().resolved()["model"]
+    found = card(RunSpec.of({"model": model, **run}))
+    assert found.memory == card(page(), batch=4, optimizer="adamw", step_in_backward=True).memory
+    added = RunSpec.of({"model": model, **run, "train": {**train, "accumulate": 2}, "hardware": {}})
+    with pytest.raises(ValueError, match="cannot be added up"):
+        card(added, step_in_backward=True)
 
 
 def test_activations_are_what_autograd_keeps(page: Page) -> None:

@@ -98,6 +98,16 @@ def test_a_run_that_recomputes_is_the_same_run(spec: Callable[..., RunSpec], tmp
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_run_that_steps_in_the_backward_pass_learns_the_same(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    train = {"steps": 4, "clip": None, "accumulate": 1}
+    plain = run(spec(train=train), tmp_path / "plain")
+    early = run(spec(train=train, hardware={"step_in_backward": True}), tmp_path / "early")
+    assert early.loss == pytest.approx(plain.loss, rel=1e-5)
+    ours, theirs = (load_file(result.layout.model / "model.safetensors") for result in (plain, early))
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at it
 def test_a_compiled_run_is_the_same_run(
     spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

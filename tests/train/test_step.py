@@ -9,6 +9,7 @@ from torch import Tensor
 from registry import core
 from registry.contracts import Objective
 from transformer_kit.model.build import build
+from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train.assemble import architecture
 from transformer_kit.train.precision import Placement
@@ -102,3 +103,34 @@ def test_scale_applies_to_each_group_and_to_a_resumed_optimizer() -> None:
         step([Batch(torch.zeros(1, 2), None)], 0.25)
         assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.03125]
         assert step.lr(0.25) == 0.125
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "own head"])
+def test_steps_in_the_backward_pass_are_the_same_steps(spec: Callable[..., RunSpec], tied: bool, again: bool) -> None:
+    page, batch = spec(model={"head": {"type": "lm", "tied": tied}}), _ragged(4)
+    ends = []
+    for early in (False, True):
+        model = build(architecture(page), seed=3)
+        torch.manual_seed(0)  # of dropout
+        if again:
+            recompute(model)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        step = Step(model, _causal_lm(), optimizer, CPU, None, early)
+        outcomes = [step([batch], scale) for scale in (1.0, 0.5, 0.25)]
+        ends.append((outcomes, dict(model.named_parameters())))
+    (late, expected), (early_ones, found) = ends
+    for a, b in zip(late, early_ones, strict=True):
+        torch.testing.assert_close(b.loss, a.loss)
+        torch.testing.assert_close(b.grad_norm, a.grad_norm)
+    for name, weight in found.items():
+        assert weight.grad is None
+        torch.testing.assert_close(weight, expected[name])
+
+
+def test_a_backward_pass_after_early_steps_is_a_plain_one(spec: Callable[..., RunSpec]) -> None:
+    model = build(architecture(spec()), seed=3)
+    Step(model, _causal_lm(), torch.optim.SGD(model.parameters(), lr=0.1), CPU, None, early=True)([_ragged(2)], 1.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model(_ragged(2).tokens).logits.sum().backward()
+    assert all(p.grad is not None and torch.equal(p.detach(), before[name]) for name, p in model.named_parameters())

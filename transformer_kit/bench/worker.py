@@ -80,7 +80,7 @@ class Worker:
         self._words.close()
 
     def parameters(self) -> int:
-        """Distinct parameters, once it is ready; to be asked first. Raises NoPeer, or ChildProcessError when it died."""
+        """Distinct parameters, once it is ready; to be asked first. Raises NoPeer; ChildProcessError when it died."""
         answer = self._answer()
         if "absent" in answer:
             raise NoPeer(answer["absent"])

@@ -23,6 +23,9 @@ Batch = Annotated[int | None, typer.Option(help="Sequences in one forward pass; 
 Seq = Annotated[int | None, typer.Option(help="Tokens of a sequence; a run's own, or max_seq_len, else.")]
 Optimizer = Annotated[str | None, typer.Option(help="The optimizer whose state is counted; a run's own else.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Layers compute activations again, not keep them.")]
+Early = Annotated[
+    bool, typer.Option("--step-in-backward", help="Each weight learns in the backward pass, and its gradient goes.")
+]
 Fits = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Find the largest batch that fits, as into 24GiB; with --batch, the context."),
@@ -40,6 +43,7 @@ def build(
     dtype: Annotated[str, typer.Option(help="Type of weights and activations.")] = "float32",
     optimizer: Optimizer = None,
     recompute: Recompute = False,
+    step_in_backward: Early = False,
     fits: Fits = None,
     purpose: Purpose = None,
     json: Json = False,
@@ -57,6 +61,7 @@ def build(
 
     page = read(spec, sets or [])
     chosen: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "recompute": recompute or None}
+    chosen["step_in_backward"] = step_in_backward or None
     fit = None
     if fits is not None:
         fit = _fit(page, _size(fits), _purpose(purpose), batch, seq, chosen)

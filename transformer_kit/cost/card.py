@@ -110,14 +110,16 @@ def card(
     dtype: str = "float32",
     optimizer: str | Options | None = None,
     recompute: bool | None = None,
+    step_in_backward: bool | None = None,
 ) -> Card:
     """Count what the model of `spec` costs with `batch` rows of `seq` tokens, all tensors in `dtype`.
 
     What is not given is the run's. Without a run, `batch` is 1, `seq` the longest there can be, two values are assumed
-    to be kept for each parameter by the optimizer, and no layer recomputes its activations. Raises SpecError for a
-    spec that cannot be built, ValueError for sizes that it does not allow.
+    to be kept for each parameter by the optimizer, no layer recomputes its activations, and the optimizer steps after
+    the backward pass. Raises SpecError for a spec that cannot be built, ValueError for sizes that it does not allow.
     """
-    with planned(spec_of(spec), dtype=dtype, optimizer=optimizer, recompute=recompute) as plan:
+    chosen = {"recompute": recompute, "step_in_backward": step_in_backward}
+    with planned(spec_of(spec), dtype=dtype, optimizer=optimizer, **chosen) as plan:
         return _count(plan, plan.batch(batch), plan.length(seq))
 
 
@@ -151,6 +153,8 @@ def _notes(plan: Plan) -> list[str]:
         notes.append("activations: with dropout a CPU keeps all attention weights; a GPU's fused kernel keeps none")
     if plan.recomputes:
         notes.append("layers compute their activations again in the backward pass: training FLOPs include that")
+    if plan.early:
+        notes.append("the optimizer steps in the backward pass, and the gradient of one tensor is there at a time")
     return notes
 
 

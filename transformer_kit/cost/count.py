@@ -90,10 +90,13 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
     forward, backward = [Stretch()] * depth, [Stretch()] * depth
     for first, kind in enumerate(stack):
         two = measure(model, [kind.layer] * 2, work._replace(objective=_Last(None))) if kind.count > 1 else whole
+        further = two.backward[-1]
+        if work.early:  # of a layer that stands twice, gradients are whole, and go, in its first place alone
+            further = further._replace(net=further.net - gradient_bytes(kind.layer))
         for i in kind.indices:
             is_first = i == kind.indices[0]
             forward[i] = whole.forward[first] if is_first else two.forward[1]
-            backward[i] = whole.backward[first] if is_first else two.backward[1]
+            backward[i] = whole.backward[first] if is_first else further
     added = sum(stretch.flops for stretch in forward) - sum(stretch.flops for stretch in whole.forward)
     return whole._replace(forward=tuple(forward), backward=tuple(backward), forward_flops=whole.forward_flops + added)
 
@@ -113,9 +116,10 @@ def weight_bytes(model: Model, places: Places | None = None) -> int:
     return sum(n * t.nbytes for t, n in times.items())
 
 
-def gradient_bytes(model: Model, places: Places | None = None) -> int:
-    """Bytes of the gradients of what learns."""
-    times = {p: n for piece, n in _pieces(model, places) for p in piece.parameters()}
+def gradient_bytes(model: nn.Module, places: Places | None = None) -> int:
+    """Bytes of the gradients of what learns in a model, or in a part of one."""
+    pieces = _pieces(model, places) if isinstance(model, Model) else [(model, 1)]
+    times = {p: n for piece, n in pieces for p in piece.parameters()}
     return sum(n * p.nbytes for p, n in times.items() if p.requires_grad)
 
 

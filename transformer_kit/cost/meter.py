@@ -5,7 +5,8 @@ keeps are those of the real step.
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -47,6 +48,8 @@ class Work(NamedTuple):
     """Whether rows are divided into documents that do not see each other."""
     accumulates: bool = False
     """Whether gradients are there from an earlier pass, to be added to."""
+    early: bool = False
+    """Whether a parameter's gradient is dropped once it is whole."""
 
 
 def measure(model: Model, layers: Sequence[nn.Module], work: Work) -> Timeline:
@@ -69,9 +72,25 @@ def _step(model: Model, work: Work) -> Timeline:
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
     held = [tokens, *model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
     meter = _Meter(held if segments is None else [*held, segments])
-    with uncompiled(), Fused(), meter, _Marks(model, meter) as marks:
+    dropping = _dropped_gradients(model) if work.early else nullcontext()
+    with uncompiled(), Fused(), dropping, meter, _Marks(model, meter) as marks:
         work.objective.loss(model, tokens, segments)[0].backward()
     return marks.timeline()
+
+
+@contextmanager
+def _dropped_gradients(model: Model) -> Iterator[None]:
+    """Inside, a gradient goes once it is whole."""
+
+    def drop(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    handles = [p.register_post_accumulate_grad_hook(drop) for p in model.parameters() if p.requires_grad]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Marks:

@@ -27,6 +27,7 @@ class Memory(NamedTuple):
 
     weights: int
     gradients: int
+    """Those that are there when the optimizer steps."""
     optimizer: int
     activations: int
     """Alive when the last norm's output reaches the head."""
@@ -50,6 +51,8 @@ class Plan:
     """None when two values are assumed for each parameter."""
     recomputes: bool
     """Whether layers compute their activations again in the backward pass."""
+    early: bool
+    """Whether the optimizer steps in the backward pass, and gradients go at once."""
     objective: Objective
     stack: list[Kind]
 
@@ -74,7 +77,7 @@ class Plan:
     def timeline(self, batch: int, seq: int) -> Timeline:
         """A forward and backward pass of `batch` rows of `seq` tokens. ValueError when tensors are too large."""
         apart = isinstance(self.page, RunSpec) and self.page.train.documents == "apart"
-        work = Work(self.objective, batch, seq, apart, self._accumulates)
+        work = Work(self.objective, batch, seq, apart, self._accumulates, self.early)
         try:
             return count.usage(self.model, self.stack, work)
         except RuntimeError as error:
@@ -87,7 +90,8 @@ class Plan:
 
     def memory(self, timeline: Timeline) -> Memory:
         """Bytes of a training step whose passes are like `timeline`."""
-        weights, gradients = count.weight_bytes(self.model, self.places), count.gradient_bytes(self.model, self.places)
+        weights = count.weight_bytes(self.model, self.places)
+        gradients = self._gradient_bytes()
         optimizer = self.optimizer_bytes()
         passes = timeline.whole().peak
         # With accumulation, gradients outlive a pass. Without, they are all there when the optimizer steps.
@@ -107,18 +111,34 @@ class Plan:
             return 2 * count.gradient_bytes(self.model, self.places)
         return count.optimizer_bytes(self.model, self.optimizer, self.places)
 
+    def _gradient_bytes(self) -> int:
+        """Bytes of the gradients that are there when the optimizer steps: of the largest alone, or all."""
+        if self.early:
+            return max((p.nbytes for p in self.model.parameters() if p.requires_grad), default=0)
+        return count.gradient_bytes(self.model, self.places)
+
     @property
     def _accumulates(self) -> bool:
         return isinstance(self.page, RunSpec) and self.page.train.accumulate > 1
 
 
 @contextmanager
-def planned(page: Spec, *, dtype: str, optimizer: str | Options | None, recompute: bool | None) -> Iterator[Plan]:
+def planned(
+    page: Spec,
+    *,
+    dtype: str,
+    optimizer: str | Options | None,
+    recompute: bool | None,
+    step_in_backward: bool | None = None,
+) -> Iterator[Plan]:
     """The plan of `page`, with the plugins it names, as long as it is needed. What is None is the run's."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got '{dtype}'")
     run = page if isinstance(page, RunSpec) else None
     recomputes = recompute if recompute is not None else run is not None and run.hardware.recompute
+    early = step_in_backward if step_in_backward is not None else run is not None and run.hardware.step_in_backward
+    if early and run is not None and run.train.accumulate > 1:
+        raise ValueError(f"gradients that are dropped cannot be added up: train.accumulate is {run.train.accumulate}")
     with core.activate(frozenset(page.plugins)), uncompiled():
         chosen = _optimizer(run, optimizer)
         objective = _objective(run)
@@ -128,7 +148,7 @@ def planned(page: Spec, *, dtype: str, optimizer: str | Options | None, recomput
             from transformer_kit.model.recompute import recompute as apply
 
             apply(model, Fused)
-        yield Plan(page, model, places, dtype, chosen, recomputes, objective, count.kinds(model, places))
+        yield Plan(page, model, places, dtype, chosen, recomputes, early, objective, count.kinds(model, places))
 
 
 def _assembled(page: Spec) -> tuple[Model, Places | None]:

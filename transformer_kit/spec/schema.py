@@ -9,7 +9,7 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from registry import core
 from registry.contracts import (
@@ -193,6 +193,8 @@ class Hardware(Group):
     """Whether torch.compile builds each layer; equal layers are built once."""
     recompute: bool = False
     """Whether layers compute their activations again in the backward pass instead of keeping them: less memory."""
+    step_in_backward: bool = False
+    """Whether a weight learns as soon as its gradient is there, which is then dropped: less memory. No clipping."""
     peak_tflops: NonNegative | None = None
     """Arithmetic peak that MFU is measured against; measured at the start when not given."""
 
@@ -222,6 +224,17 @@ class RunSpec(Spec):
     """When the model writes a sample; never when not given."""
     hardware: Hardware = Hardware()
     """Where and in what precision."""
+
+    @field_validator("hardware")
+    @classmethod
+    def _no_later_step(cls, hardware: Hardware, info: ValidationInfo) -> Hardware:
+        train = info.data.get("train")
+        if hardware.step_in_backward and train is not None and (train.clip is not None or train.accumulate > 1):
+            raise ValueError(
+                "step_in_backward drops gradients before all are there, so they can be neither clipped nor added up; "
+                f"choose train.clip: null and train.accumulate: 1, got {train.clip} and {train.accumulate}"
+            )
+        return hardware
 
     @field_validator("trackers")
     @classmethod

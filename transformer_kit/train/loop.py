@@ -56,7 +56,8 @@ class Loop:
         """The last one measured, in nats per token."""
         newest = checkpoint.found(run.layout.checkpoints)
         self._saved = next((step for step, _ in newest if step == self.step), None)
-        self._advance = Step(run.model, run.objective, run.optimizer, run.placement, run.spec.train.clip)
+        clip, early = run.spec.train.clip, run.spec.hardware.step_in_backward
+        self._advance = Step(run.model, run.objective, run.optimizer, run.placement, clip, early)
 
     def go(self) -> str | None:
         """Run to the end; the name of the signal if one ended it earlier. Saves either way.

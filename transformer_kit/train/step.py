@@ -9,6 +9,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from registry.contracts import ModelPart, Objective
+from transformer_kit.train.early import EarlySteps
 from transformer_kit.train.precision import Placement
 
 
@@ -41,14 +42,22 @@ class Step:
     """w <- optimizer(w, clip(grad sum(losses) / count)): sums over all micro-batches, so ragged masks weigh right."""
 
     def __init__(
-        self, model: nn.Module, objective: Objective, optimizer: Optimizer, placement: Placement, clip: float | None
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Optimizer,
+        placement: Placement,
+        clip: float | None,
+        early: bool = False,
     ) -> None:
-        """`model` is what the objective calls."""
+        """`model` is what the objective calls. `early` steps in the backward pass: not to be clipped or accumulated."""
+        assert not early or clip is None
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
         self.placement = placement
         self.clip = clip
+        self.early = EarlySteps(optimizer) if early else None
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # a resumed optimizer has it: its lr is the last step's
         self._telling = [(n, m) for n, m in model.named_modules() if isinstance(m, ModelPart) and _tells(m)]
@@ -61,28 +70,41 @@ class Step:
     def __call__(self, batches: Iterable[Batch], scale: float) -> Outcome:
         """Learn from the micro-batches, at `scale` times the peak learning rate."""
         self.optimizer.zero_grad(set_to_none=True)
-        total, count = self._backward(batches)
-        norm = self._scale_gradients(count)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * scale
-        self.optimizer.step()
+        total, count, norm = self._late(batches) if self.early is None else self._early(batches, self.early)
         measured = {f"{n}.{what}": value for n, part in self._telling for what, value in part.after_step().items()}
         return Outcome(total / count, norm, measured)
 
-    def _backward(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-        """Gradients of the sum of the losses; the sum, and the number of valid targets, at least 1."""
-        device = self.placement.device
-        total = torch.zeros((), device=device)
-        count = torch.zeros((), device=device)
+    def _late(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tensor]:
+        """Step with the gradients of all micro-batches; sum of the losses, number of targets, norm of the gradient."""
+        total = torch.zeros((), device=self.placement.device)
+        count = torch.zeros((), device=self.placement.device)
         for batch in batches:
-            tokens, segments = batch
-            segments = None if segments is None else self.placement.move(segments)
-            with self.placement.autocast():
-                loss, valid = self.objective.loss(self.model, self.placement.move(tokens), segments)
+            loss, valid = self._loss(batch)
             loss.backward()
             total += loss.detach()
             count += valid
-        return total, count.clamp(min=1)
+        count = count.clamp(min=1)
+        norm = self._scale_gradients(count)
+        self.optimizer.step()
+        return total, count, norm
+
+    def _early(self, batches: Iterable[Batch], early: EarlySteps) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_late` with the one batch, in its backward pass."""
+        (batch,) = batches
+        loss, valid = self._loss(batch)
+        count = valid.clamp(min=1)
+        with early.on():
+            (loss / count).backward()
+        return loss.detach(), count, early.norm()
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of a micro-batch, and the number of valid targets."""
+        tokens, segments = batch
+        segments = None if segments is None else self.placement.move(segments)
+        with self.placement.autocast():
+            return self.objective.loss(self.model, self.placement.move(tokens), segments)
 
     def _scale_gradients(self, count: Tensor) -> Tensor:
         """Divide the gradients by `count` and clip them, in one pass; the norm before clipping."""
