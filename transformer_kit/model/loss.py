@@ -64,7 +64,8 @@ class _Pieces(torch.autograd.Function):
         inputs = [t for t in (x, *weights) if t.requires_grad]
         total = torch.zeros((), device=x.device)
         gradients: list[Tensor | None] = [None] * len(inputs)
-        if x.requires_grad:
+        by_rows = x.requires_grad and len(x) > rows
+        if by_rows:
             gradients[0] = torch.empty_like(x)
         with torch.enable_grad():
             seen = table.view_as(table)  # those who watch modules cannot watch a leaf in a pass that is not theirs
@@ -74,7 +75,7 @@ class _Pieces(torch.autograd.Function):
             leaves = [part if t is x else t for t in inputs]
             loss, found = _piece(head, seen, part, targets[here], leaves, sums)
             total += loss
-            _gather(gradients, found, here if x.requires_grad else None)
+            _gather(gradients, found, here if by_rows else None)
             del found  # what is large would live until the next is there
         _gather(gradients, tuple(sums.gradient(seen if t is table else t) for t in inputs), None)
         ctx.gradients, ctx.asked = gradients, [t.requires_grad for t in (x, *weights)]
