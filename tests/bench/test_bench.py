@@ -16,6 +16,7 @@ from transformer_kit.bench.plain import Plain
 from transformer_kit.bench.run import compare
 from transformer_kit.bench.shape import NoPeer, config_of, shape_of
 from transformer_kit.bench.work import Setting
+from transformer_kit.bench.worker import Task, Worker
 from transformer_kit.cost.card import card
 
 CPU = torch.device("cpu")
@@ -101,6 +102,21 @@ def test_a_comparison_measures_everyone_in_turns(work: str, tmp_path: Any) -> No
         assert row.share is not None
         assert 0 < row.share < 1
     assert torch.get_num_threads() == found.threads
+
+
+@pytest.mark.parametrize("when", ["idle", "starting"])
+def test_a_candidate_that_dies_is_named(when: str, tmp_path: Any) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(_yaml(_spec("gpt2")))
+    setting = Setting(batch=2, seq=8, new=3, device=CPU, dtype=torch.float32, rounds=1)
+    with Worker(Task("plain", "train", str(page), [], setting, 1)) as worker:
+        if when == "idle":
+            assert worker.parameters() > 0
+            assert worker.turn(0) > 0
+        worker._process.kill()
+        worker._process.wait()
+        with pytest.raises(ChildProcessError, match="plain: its process died: exit code -9"):
+            worker.turn(1)
 
 
 def test_turns_begin_with_another_each_round() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from transformer_kit import Spec, build
 from transformer_kit.model.loss import IGNORE, rows_for, summed
@@ -32,6 +33,16 @@ def _batch() -> tuple[Tensor, Tensor]:
     return tokens, targets
 
 
+def _loss(model: Model, rows: int | None) -> Tensor:
+    """`summed`, `rows` at a time; of all logits by torch's own function when None."""
+    tokens, targets = _batch()
+    x, _ = model._features(tokens, None, None)
+    if rows is not None:
+        return summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows)
+    logits = model.head(x, model.embedding.weight).flatten(0, 1).float()
+    return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+
+
 def _gradients(model: Model, loss: Tensor) -> list[Tensor | None]:
     model.zero_grad()
     loss.backward()
@@ -39,35 +50,40 @@ def _gradients(model: Model, loss: Tensor) -> list[Tensor | None]:
 
 
 @pytest.mark.parametrize("head", HEADS, ids=str)
-@pytest.mark.parametrize("rows", [1, 4, 20])
+@pytest.mark.parametrize("rows", [1, 4, 20, 1000])
 def test_pieces_equal_the_whole(head: Any, rows: int) -> None:
     model = _model(head)
-    tokens, targets = _batch()
-
-    def loss(rows: int) -> Tensor:
-        x, _ = model._features(tokens, None, None)
-        return 1.7 * summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows)
-
-    whole, pieces = loss(1000), loss(rows)
-    torch.testing.assert_close(pieces, whole)
-    pairs = zip(_gradients(model, loss(rows)), _gradients(model, loss(1000)), strict=True)
+    torch.testing.assert_close(_loss(model, rows), _loss(model, None))
+    pairs = zip(_gradients(model, 1.7 * _loss(model, rows)), _gradients(model, 1.7 * _loss(model, None)), strict=True)
     for found, expected in pairs:
         torch.testing.assert_close(found, expected)
     with torch.no_grad():
-        torch.testing.assert_close(loss(rows), whole)
+        torch.testing.assert_close(_loss(model, rows), _loss(model, None))
 
 
-def test_frozen_weights_get_no_gradient_and_change_none() -> None:
+class _Written(nn.Module):
+    """A head whose logits are written to after the product, by what keeps them for the backward pass."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return F.linear(x, table).tanh_()
+
+
+@pytest.mark.parametrize("rows", [4, 1000])
+def test_logits_that_are_needed_later_stay(rows: int) -> None:
+    model = _model({"type": "lm", "tied": True})
+    model.head = _Written()
+    pairs = zip(_gradients(model, _loss(model, rows)), _gradients(model, _loss(model, None)), strict=True)
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("rows", [5, 1000])
+def test_frozen_weights_get_no_gradient_and_change_none(rows: int) -> None:
     model = _model({"type": "lm", "bias": True})
-    tokens, targets = _batch()
     model.head.requires_grad_(False)
     model.layers[0].requires_grad_(False)
-
-    def loss(rows: int) -> Tensor:
-        x, _ = model._features(tokens, None, None)
-        return summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows)
-
-    for found, expected in zip(_gradients(model, loss(5)), _gradients(model, loss(1000)), strict=True):
+    pairs = zip(_gradients(model, _loss(model, rows)), _gradients(model, _loss(model, None)), strict=True)
+    for found, expected in pairs:
         assert (found is None) == (expected is None)
         if expected is not None:
             torch.testing.assert_close(found, expected)
@@ -75,25 +91,22 @@ def test_frozen_weights_get_no_gradient_and_change_none() -> None:
 
 def test_where_nothing_learns_there_is_just_the_loss() -> None:
     model = _model().requires_grad_(False)
-    tokens, targets = _batch()
-    x, _ = model._features(tokens, None, None)
-    whole, pieces = (
-        summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows) for rows in (1000, 4)
-    )
+    pieces = _loss(model, 4)
     assert not pieces.requires_grad
-    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(pieces, _loss(model, None))
 
 
-def test_in_bfloat16_as_the_whole() -> None:
-    model = _model()
-    tokens, targets = _batch()
+@pytest.mark.parametrize("rows", [4, 1000])
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_in_bfloat16_as_the_whole(head: Any, rows: int) -> None:
+    model = _model(head)
     found = []
-    for rows in (4, 1000):
+    for how in (rows, None):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            x, _ = model._features(tokens, None, None)
-            loss = summed(model.head, x.flatten(0, 1), model.embedding.weight, targets.flatten(), rows)
+            loss = _loss(model, how)
         found.append([loss, *(g for g in _gradients(model, loss) if g is not None)])
     for pieces, whole in zip(*found, strict=True):
+        assert pieces.dtype == whole.dtype
         torch.testing.assert_close(pieces, whole, rtol=2e-2, atol=2e-2)
 
 

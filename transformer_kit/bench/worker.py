@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
@@ -89,8 +90,9 @@ class Worker:
     def turn(self, turn: int) -> float:
         """Do a round; the seconds that count. ChildProcessError when the process dies of it."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{turn}\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # who is dead does not answer either, and that says why
+            self._process.stdin.write(f"{turn}\n")
+            self._process.stdin.flush()
         answer = self._answer()
         self.peak = answer["peak"]
         return float(answer["seconds"])

@@ -20,14 +20,14 @@ class Sums(TorchFunctionMode):
         self._weights = {id(weight): weight for weight in weights}
         self._low: dict[tuple[int, torch.dtype], Tensor] = {}
         self._found: dict[int, Tensor] = {}
-        self._newest = 0  # address of the storage of the newest product
+        self._newest = (0, 0)  # the newest product: address of its storage, and how often that was written
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not F.linear or kwargs or id(args[1]) not in self._weights:
             return func(*args, **(kwargs or {}))
         x, weight = args[:2]
         out: Tensor = _Product.apply(self, x, weight, args[2] if len(args) > 2 else None)
-        self._newest = out.untyped_storage()._cdata
+        self._newest = _place(out)
         return out
 
     def gradient(self, weight: Tensor) -> Tensor | None:
@@ -35,8 +35,8 @@ class Sums(TorchFunctionMode):
         return self._found.get(id(weight))
 
     def made(self, tensor: Tensor) -> bool:
-        """Whether `tensor` lies where the newest product was written, which nothing needs later."""
-        return tensor.untyped_storage()._cdata == self._newest
+        """Whether `tensor` is the newest product, which nothing needs later, and was not written to since."""
+        return _place(tensor) == self._newest
 
     def low(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """`weight` in `dtype`, made once."""
@@ -56,6 +56,10 @@ class Sums(TorchFunctionMode):
             torch.addmm(total, slope.t(), x, out=total)
         else:
             total += torch.mm(slope.t(), x)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    return tensor.untyped_storage()._cdata, tensor._version
 
 
 class _Product(torch.autograd.Function):
