@@ -26,8 +26,7 @@ def faults():
 faults()
 default = faults()
 run(RunSpec.of({page!r}), {out!r})
-faults()
-print(default, faults())
+print(default, min(faults() for _ in range(5)))  # a small tensor may have taken a part of the block
 """
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
 
