@@ -35,6 +35,13 @@ def test_bandwidth_is_plausible(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1e8 < machine.read_bandwidth("cpu") < 1e14
 
 
+@pytest.mark.parametrize("fast", ["mv", "sum"])
+def test_bandwidth_is_that_of_the_faster_way_to_read(monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
+    monkeypatch.setattr(machine, "READ", 2**24)
+    monkeypatch.setattr(machine, "_fastest", lambda read, *_: 0.5 if fast in repr(read) else 2.0)
+    assert machine.read_bandwidth("cpu") == 2**24 / 0.5
+
+
 def test_the_name_says_processor_and_threads() -> None:
     assert machine.name().endswith(("thread", "threads"))
     assert len(machine.name().split(",")[0]) > 2

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.cli.conftest import kit as kit
 from tests.cli.runner import Kit
 from transformer_kit import Spec, build
-from transformer_kit.bench import limit, timing
+from transformer_kit.bench import limit, run, timing, worker
 from transformer_kit.bench.peers import KIT, candidate, parameters
 from transformer_kit.bench.plain import Plain
 from transformer_kit.bench.run import compare
@@ -109,14 +109,37 @@ def test_a_candidate_that_dies_is_named(when: str, tmp_path: Any) -> None:
     page = tmp_path / "page.yaml"
     page.write_text(_yaml(_spec("gpt2")))
     setting = Setting(batch=2, seq=8, new=3, device=CPU, dtype=torch.float32, rounds=1)
-    with Worker(Task("plain", "train", str(page), [], setting, 1)) as worker:
+    with Worker(Task("plain", "train", str(page), [], setting, 1)) as one:
         if when == "idle":
-            assert worker.parameters() > 0
-            assert worker.turn(0) > 0
-        worker._process.kill()
-        worker._process.wait()
+            assert one.parameters() > 0
+            assert one.turn(0) > 0
+        one._process.kill()
+        one._process.wait()
         with pytest.raises(ChildProcessError, match="plain: its process died: exit code -9"):
-            worker.turn(1)
+            one.turn(1)
+
+
+def test_the_kit_trains_as_its_command_does_and_nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(_yaml(_spec("gpt2")))
+    setting = Setting(batch=2, seq=8, new=3, device=CPU, dtype=torch.float32, rounds=1)
+    kept = []
+    monkeypatch.setattr(worker, "keep_freed", kept.append)
+    for name, work in (("plain", "train"), (KIT, "prefill"), (KIT, "train")):
+        assert kept == []
+        assert worker._made(Task(name, work, str(page), [], setting, 1)).name == name
+    assert kept == [CPU]
+
+
+def test_memory_that_the_system_does_not_tell_is_not_measured(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(_yaml(_spec("gpt2")))
+    monkeypatch.setattr(run, "STATUS", tmp_path / "status")
+    done = kit("bench", "memory", page, "--seq", "8", "--against", "plain")
+    assert done.code == 3
+    assert "which this system does not have" in done.err
 
 
 def test_turns_begin_with_another_each_round() -> None:

@@ -16,14 +16,13 @@ import torch
 
 from registry import core
 from transformer_kit import build
+from transformer_kit.bench.run import PROMPT
 from transformer_kit.cost.card import card
 from transformer_kit.cost.show import size
 from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.read import read
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
-
-PROMPT_FREE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
 
 
 class Case(NamedTuple):
@@ -67,7 +66,7 @@ def compare(case: Case) -> tuple[int, int]:
     ways = {"recompute": case.recompute, "step_in_backward": case.early}
     predicted = card(page, batch=case.batch, seq=case.seq, optimizer="adamw", **ways).memory.peak
     command = [sys.executable, "-m", "tests.benchmarks.memory", "--child", json.dumps(case)]
-    done = subprocess.run(command, env=os.environ | PROMPT_FREE, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=os.environ | PROMPT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{case.spec}: the process died with {done.returncode}: {done.stderr[-2000:]}")
     return predicted, int(done.stdout)

@@ -220,3 +220,15 @@ def test_weights_that_memory_cannot_hold_are_never_allocated(
     with pytest.raises(RoomError, match=r"weights and gradients take .* KiB, cpu has 64 KiB free"):
         run(spec(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_room_for_one_gradient_is_enough_where_each_goes_at_once(
+    spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = spec(train={"clip": None, "accumulate": 1})
+    early = spec(train={"clip": None, "accumulate": 1}, hardware={"step_in_backward": True})
+    weights = sum(p.nbytes for p in assemble.outline(page).parameters())
+    monkeypatch.setattr(assemble, "free_memory", lambda device: int(1.9 * weights))
+    with pytest.raises(RoomError):
+        assemble.placed(page, assemble.outline(page))
+    assert assemble.placed(early, assemble.outline(early)).device.type == "cpu"

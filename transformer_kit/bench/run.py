@@ -13,7 +13,7 @@ from transformer_kit.bench.peers import KIT, PEERS, undropped
 from transformer_kit.bench.shape import NoPeer
 from transformer_kit.bench.timing import interleaved, middle
 from transformer_kit.bench.work import Setting
-from transformer_kit.bench.worker import Task, Worker
+from transformer_kit.bench.worker import STATUS, Task, Worker
 from transformer_kit.spec.read import read
 
 PROMPT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
@@ -135,6 +135,8 @@ def _one_by_one(tasks: Sequence[Task], rounds: int) -> _Measured:
 
 
 def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:
+    if setting.device.type == "cpu" and not STATUS.exists():
+        raise OSError(f"how much memory a process takes is read from {STATUS}, which this system does not have")
     found = _Measured({}, {}, {})
     for name in (KIT, *against):
         with Worker(Task(name, "train", spec, sets, setting, threads), PROMPT) as worker:

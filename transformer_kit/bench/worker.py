@@ -25,6 +25,8 @@ from transformer_kit.bench.work import WORK, Setting
 from transformer_kit.spec.read import read
 from transformer_kit.train.allocator import keep_freed
 
+STATUS = Path("/proc/self/status")
+"""Where Linux says how much memory a process takes."""
 LAST = 2000
 """Characters of a dead process's last words."""
 
@@ -146,9 +148,8 @@ def _held(device: torch.device, *, peak: bool) -> int:
     """Bytes of memory in use, now or at most so far; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-    status = Path("/proc/self/status")
     field = "VmHWM:" if peak else "VmRSS:"
-    lines = status.read_text("ascii").splitlines() if status.exists() else []
+    lines = STATUS.read_text("ascii").splitlines() if STATUS.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
 
 

@@ -67,11 +67,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sums: Sums, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        dtype = _product_type(x, weight)
         ctx.sums, ctx.weight, ctx.types = sums, weight, (x.dtype, None if bias is None else bias.dtype)
-        x, low = x.to(dtype), sums.low(weight, dtype)
+        dtype, low = _autocast_type(x.device.type), weight.detach()
+        if dtype is not None:
+            x, low, bias = x.to(dtype), sums.low(weight, dtype), None if bias is None else bias.to(dtype)
         ctx.save_for_backward(x, low)
-        return F.linear(x, low, None if bias is None else bias.to(dtype))
+        return F.linear(x, low, bias)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> Any:
@@ -84,8 +85,8 @@ class _Product(torch.autograd.Function):
         return None, to_x, None, to_bias
 
 
-def _product_type(x: Tensor, weight: Tensor) -> torch.dtype:
-    kind = x.device.type
+def _autocast_type(kind: str) -> torch.dtype | None:
+    """What products are made in on this kind of device; None for what they are given in."""
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
-    return torch.result_type(x, weight)
+    return None

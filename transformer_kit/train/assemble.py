@@ -60,7 +60,9 @@ def placed(spec: RunSpec, outlined: Model) -> Placement:
     """Where the run computes. RoomError when there is not even room for weights and gradients."""
     with at(spec, "hardware", "device"):
         placement = place(spec.hardware)
-    needed = sum(p.nbytes * (2 if p.requires_grad else 1) for p in outlined.parameters())
+    gradients = [p.nbytes for p in outlined.parameters() if p.requires_grad]
+    there = max(gradients, default=0) if spec.hardware.step_in_backward else sum(gradients)
+    needed = sum(p.nbytes for p in outlined.parameters()) + there
     free = free_memory(placement.device)
     if free is not None and needed > free:
         raise RoomError(
