@@ -71,9 +71,9 @@ class RoPE(Position):
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.width == x.shape[-1]:
-            return x * cos + self._partner(x) * sin
+            return torch.addcmul(x * cos, self._partner(x), sin)
         turned, passed = x[..., : self.width], x[..., self.width :]
-        return torch.cat([turned * cos + self._partner(turned) * sin, passed], dim=-1)
+        return torch.cat([torch.addcmul(turned * cos, self._partner(turned), sin), passed], dim=-1)
 
     def _partner(self, x: Tensor) -> Tensor:
         """Each channel's partner in its place: i + R/2 and i, or 2i + 1 and 2i, the other way around."""

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from registry.contracts import ModelPart, Site
 from transformer_kit import Spec, build
-from transformer_kit.generate import decode, fast
-from transformer_kit.generate.fast import Packed, Packer, laid_out
+from transformer_kit.generate import decode, stream
+from transformer_kit.generate.fast import laid_out
+from transformer_kit.generate.layouts import Packed, Packer, columns, eight_bits, layout_for, mkl, onednn
 from transformer_kit.model.model import Model
 
 PACKERS = [
-    pytest.param(fast._mkl, marks=pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL")),
-    pytest.param(
-        fast._onednn, marks=pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
-    ),
+    pytest.param(mkl, marks=pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL")),
+    pytest.param(onednn, marks=pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")),
 ]
+
+IDS = torch.tensor([[3]])
 
 
 def _model() -> Model:
@@ -32,11 +33,19 @@ def _model() -> Model:
     return build(Spec.of({"model": {**sizes, "layers": {"count": 2, "block": block}, "head": head}})).eval()
 
 
-@pytest.fixture(params=PACKERS)
+@pytest.fixture(params=[*PACKERS, columns])
 def packed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Packer]:
-    """This packer for any number of rows, whatever the machine would choose."""
-    monkeypatch.setattr(decode, "packer_for", lambda weight, rows: request.param(rows))
-    return request.param
+    """This packer for any number of rows that it is for, whatever the machine would choose."""
+
+    def pack(rows: int) -> Packer:
+        if request.param is not columns:
+            return request.param(rows)
+        if rows > 1:
+            pytest.skip("for one row")
+        return columns
+
+    monkeypatch.setattr(decode, "layout_for", lambda weight, rows: pack(rows))
+    return pack
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -73,6 +82,33 @@ def test_a_weight_that_changes_is_never_read_from_its_copy(packed: Callable[[int
     assert linear[0].weight.grad is not None
 
 
+def test_a_weight_that_changes_between_steps_is_read_anew(packed: Callable[[int], Packer]) -> None:
+    model, other = _model(), _model()
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.normal_()
+    with torch.inference_mode(), laid_out(model, packed(1), 1):
+        model(IDS)
+        for mine, new in zip(model.modules(), other.modules(), strict=True):
+            for name, weight in new._parameters.items():
+                setattr(mine, name, weight)
+        torch.testing.assert_close(model(IDS).logits, other(IDS).logits)
+
+
+def test_a_layer_called_by_itself_uses_its_weights() -> None:
+    model, calls = _model(), []
+
+    def counting(weight: Tensor, bias: Tensor | None) -> Packed:
+        return lambda x: calls.append(x) or F.linear(x, weight, bias)
+
+    with torch.inference_mode(), laid_out(model, counting, 1):
+        model(IDS)
+        used = len(calls)
+        model.layers[0].mixer.q(torch.ones(1, 1, 32))
+    assert used > 0
+    assert len(calls) == used
+
+
 def test_layers_that_read_the_same_are_one_product(packed: Callable[[int], Packer]) -> None:
     model, products = _model(), []
 
@@ -106,25 +142,26 @@ def test_what_is_asked_twice_is_computed_twice(packed: Callable[[int], Packer]) 
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_generation_in_bfloat16_uses_the_weights_themselves(rows: int) -> None:
+def test_under_autocast_generation_uses_the_weights_themselves(rows: int) -> None:
     model, prompts = _model(), [[1, 2, 3]] * rows
-    assert fast.packer_for(model.embedding.weight, 2) is not None
+    assert layout_for(model.embedding.weight, 2) is not None
     with torch.autocast("cpu", torch.bfloat16):
-        assert fast.packer_for(model.embedding.weight, 2) is None
+        assert layout_for(model.embedding.weight, 2) is None
         assert len(model.generate(prompts, max_new_tokens=3)[0]) == 3
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_model_in_bfloat16_writes_what_its_own_weights_do(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = _model().bfloat16(), [[1, 2, 3]] * rows
+    found = model.generate(prompts, max_new_tokens=3)
+    monkeypatch.setattr(decode, "layout_for", lambda weight, rows: None)
+    assert model.generate(prompts, max_new_tokens=3) == found
 
 
 def test_another_type_than_the_copy_has_is_multiplied_plainly(packed: Callable[[int], Packer]) -> None:
     model = _model()
     with torch.inference_mode(), laid_out(model, packed(1), 1), torch.autocast("cpu", torch.bfloat16):
         assert model(torch.tensor([[3]]), state=model.state(1)).logits.isfinite().all()
-
-
-def test_only_where_it_is_known_to_be_faster() -> None:
-    weight = torch.randn(8, 8)
-    assert fast.packer_for(weight, fast.MOST + 1) is None
-    assert fast.packer_for(weight.bfloat16(), 4) is None
-    assert fast.packer_for(weight.to("meta"), 4) is None
 
 
 def test_two_generations_at_once_end_in_any_order(packed: Callable[[int], Packer]) -> None:
@@ -143,3 +180,31 @@ def test_generation_uses_it(packed: Callable[[int], Packer]) -> None:
         during.append("forward" in model.layers[0].mixer.q.__dict__)
     assert during == [True] * 6
     assert len(plain[0]) == 6
+
+
+def test_eight_bits_write_the_tokens_and_do_not_read_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = _model(), []
+
+    def counting(weight: Tensor, bias: Tensor | None) -> Packed:
+        multiply = eight_bits(weight, bias)
+        return lambda x: calls.append(x) or multiply(x)
+
+    monkeypatch.setattr(decode, "eight_bits", counting)
+    steps, seen = stream(model, [[1, 2, 3]], max_new_tokens=3, int8=True), []
+    for _ in steps:
+        seen.append(len(calls))
+    assert seen[0] == 1  # the head, which reads the last token alone
+    assert seen[0] < seen[1] < seen[2]
+
+
+@pytest.mark.parametrize("why", ["two texts", "autocast", "another type", "no processor"])
+def test_eight_bits_are_refused_where_they_do_nothing(why: str) -> None:
+    model = _model().double() if why == "another type" else _model()
+    if why == "no processor":
+        model = model.to("meta")
+    prompts = [[1, 2]] * (2 if why == "two texts" else 1)
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"),
+        pytest.raises(ValueError, match="meta" if why == "no processor" else "int8: only one text"),
+    ):
+        stream(model, prompts, max_new_tokens=2, int8=True)

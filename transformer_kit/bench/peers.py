@@ -16,11 +16,11 @@ from transformer_kit.generate.decode import stream
 from transformer_kit.model.build import build
 from transformer_kit.spec.schema import Spec
 
-KIT = "transformer_kit"
+KIT, INT8 = "transformer_kit", "int8"
 
 
-def kit(spec: Spec, config: dict[str, Any]) -> Candidate:
-    """The kit's own model."""
+def kit(spec: Spec, config: dict[str, Any], int8: bool = False) -> Candidate:
+    """The kit's own model; writing with weights of 8 bits where asked."""
     model = build(spec, device=torch.get_default_device())
 
     def loss(tokens: Tensor, targets: Tensor) -> Tensor:
@@ -28,10 +28,10 @@ def kit(spec: Spec, config: dict[str, Any]) -> Candidate:
         return total / count
 
     def written(compile: bool, tokens: Tensor, count: int) -> Iterator[Any]:
-        return stream(model, tokens.tolist(), max_new_tokens=count, compile=compile)
+        return stream(model, tokens.tolist(), max_new_tokens=count, compile=compile, int8=int8)
 
     return Candidate(
-        KIT,
+        INT8 if int8 else KIT,
         model,
         spec.model.vocab_size,
         loss,
@@ -61,6 +61,7 @@ PEERS: dict[str, Callable[[Spec, dict[str, Any]], Candidate]] = {
     "transformers": transformers,
     "litgpt": litgpt,
     "x-transformers": x_transformers,
+    INT8: partial(kit, int8=True),
 }
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from transformer_kit.bench.candidate import Candidate
-from transformer_kit.bench.peers import KIT, candidate, parameters
+from transformer_kit.bench.peers import INT8, KIT, candidate, parameters
 from transformer_kit.bench.shape import NoPeer
 from transformer_kit.bench.work import WORK, Setting
 from transformer_kit.spec.read import read
@@ -133,6 +133,8 @@ def _serve(task: Task) -> None:
 
 def _made(task: Task) -> Candidate:
     """The candidate where it is measured. The kit's trains as `kit train` does, which keeps what is freed."""
+    if task.candidate == INT8 and (task.work, task.setting.batch, task.setting.device.type) != ("decode", 1, "cpu"):
+        raise NoPeer("writes one text, on a processor, and does nothing else")
     if task.candidate == KIT and task.work == "train":
         keep_freed(task.setting.device)
     with task.setting.device:

@@ -49,6 +49,9 @@ def generate(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the steps: a GPU writes long texts faster.")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write with weights rounded to 8 bits: a processor is twice as fast.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Continue a prompt with a trained model.
@@ -58,7 +61,8 @@ def generate(
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     samplers = _samplers({key: value for key, value in flags.items() if value is not None}, greedy)
     text = _text(prompt)
-    pieces = _complete(folder, text, max_new_tokens, (device, dtype), samplers=samplers, seed=seed, compile=compile)
+    settings = {"samplers": samplers, "seed": seed, "compile": compile, "int8": int8}
+    pieces = _complete(folder, text, max_new_tokens, (device, dtype), **settings)
     if json:
         emit({"prompt": text, "text": "".join(pieces), "seed": seed})
         return

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from registry.context import State
 from transformer_kit.generate.choose import Pick, built, picker, sound, uniforms
-from transformer_kit.generate.fast import laid_out, packer_for
+from transformer_kit.generate.fast import laid_out
+from transformer_kit.generate.layouts import Packer, eight_bits, layout_for, packable
 from transformer_kit.generate.prompts import check, check_ids, padded
 from transformer_kit.generate.recorded import recorded
 
@@ -31,6 +32,7 @@ def generate(
     vocab: int | None = None,
     chunk: int | None = None,
     compile: bool = False,
+    int8: bool = False,
 ) -> list[list[int]]:
     """The ids that continue each prompt, without the prompt. As `stream`, which says what the settings mean."""
     rows: list[list[int]] = [[] for _ in prompts]
@@ -44,6 +46,7 @@ def generate(
         vocab=vocab,
         chunk=chunk,
         compile=compile,
+        int8=int8,
     ):
         for row, token in zip(rows, step, strict=True):
             if token is not None:
@@ -62,6 +65,7 @@ def stream(
     vocab: int | None = None,
     chunk: int | None = None,
     compile: bool = False,
+    int8: bool = False,
 ) -> Iterator[list[int | None]]:
     """The next id of each prompt, step by step; None for rows that have ended. Ends when all rows have.
 
@@ -72,6 +76,8 @@ def stream(
     vocab     only ids below it are chosen, for a tokenizer smaller than the model's table
     chunk     tokens of a prompt that are read at once, to bound memory; all when not given
     compile   on a GPU, compile the steps: tens of seconds the first time, faster ever after
+    int8      for one text on a processor: weights are rounded to 8 bits where one token is multiplied alone, which is
+              all but reading the prompt
 
     The model is in eval mode until the last step, then as it was. Raises ValueError, before anything is computed,
     for prompts that are empty, too long or hold unknown ids, and for settings that cannot work.
@@ -81,20 +87,18 @@ def stream(
     limit = _limit(vocab, model.spec.model.vocab_size)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
-    device = model.embedding.weight.device
-    if device.type == "meta":
-        raise ValueError("a model on the meta device has no weights to generate with; load or materialise it first")
+    device = _device(model)
+    packer = _eight_bits(model, len(prompts)) if int8 else layout_for(model.embedding.weight, len(prompts))
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
     steps = _steps(model, tokens, segments, picker(built(samplers), limit), draws, chunk, compile)
-    return _until_stopped(model, steps, ends, len(prompts))
+    return _until_stopped(model, steps, ends, len(prompts), packer)
 
 
 def _until_stopped(
-    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int
+    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int, packer: Packer | None
 ) -> Iterator[list[int | None]]:
     going = [True] * rows
-    packer = packer_for(model.embedding.weight, rows)
     with _evaluating(model), laid_out(model, packer, rows):
         for chosen in _ahead(steps) if model.embedding.weight.is_cuda else steps:
             ids, wrong = chosen.tolist()
@@ -159,6 +163,22 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _device(model: "Model") -> torch.device:
+    device = model.embedding.weight.device
+    if device.type == "meta":
+        raise ValueError("a model on the meta device has no weights to generate with; load or materialise it first")
+    return device
+
+
+def _eight_bits(model: "Model", rows: int) -> Packer:
+    if rows != 1 or not packable(model.embedding.weight) or torch.is_autocast_enabled("cpu"):
+        raise ValueError(
+            "int8: only one text at a time is written with weights of 8 bits, on a processor, by a model in float32 "
+            "or in a bfloat16 that the processor multiplies, without autocast; leave it out"
+        )
+    return eight_bits
 
 
 def _ends(stop: Sequence[int], vocab_size: int) -> frozenset[int]:

@@ -21,6 +21,7 @@ def complete(
     seed: int | None = None,
     stop: Sequence[int] = (),
     compile: bool = False,
+    int8: bool = False,
 ) -> Iterator[str]:
     """The text that continues `prompt`, in pieces of whole characters; joined they are what `decode` says of all.
 
@@ -40,6 +41,7 @@ def complete(
         stop=[*ends, *stop],
         vocab=tokenizer.vocab_size,
         compile=compile,
+        int8=int8,
     )
     return _pieces(steps, TextStream(tokenizer))
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from registry.contracts import ModelPart
-from transformer_kit.generate.fast import laid_out, packers
+from transformer_kit.generate.fast import laid_out
+from transformer_kit.generate.layouts import eight_bits, layouts
 from transformer_kit.model.loss import summed
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import ROWS, agree, strong_init, tokens
@@ -15,6 +16,7 @@ from transformer_kit.testing.checks import MODEL, check
 from transformer_kit.testing.model_checks import default, standing
 
 PROMPT = 5
+ROUNDED = 0.03
 
 
 @check(MODEL)
@@ -25,9 +27,23 @@ def packed_weights_decode_alike(part: Any) -> None:
     ids = tokens(model)
     with torch.inference_mode():
         expected = _decoded(model, ids)
-        for packer in packers(ROWS):
-            with laid_out(model, packer, ROWS):
-                agree(_decoded(model, ids), expected, "logits with packed weights")
+        for rows in (1, ROWS):
+            for packer in layouts(rows):
+                with laid_out(model, packer, rows):
+                    agree(_decoded(model, ids[:rows]), expected[:rows], "logits with packed weights")
+
+
+@check(MODEL)
+def eight_bits_decode_nearly_alike(part: Any) -> None:
+    """Decoding with weights rounded to 8 bits gives the plain logits but for three hundredths of their size."""
+    model = default(part).build().eval()
+    strong_init(model, 0)
+    ids = tokens(model, rows=1)
+    with torch.inference_mode():
+        expected = _decoded(model, ids)
+        with laid_out(model, eight_bits, 1):
+            off = (_decoded(model, ids) - expected).norm() / expected.norm()
+    assert off <= ROUNDED, f"with weights of 8 bits logits are off by {off:.3f} of their size"
 
 
 @check(MODEL)
@@ -74,7 +90,7 @@ def _note(read: dict[nn.Module, Tensor], linear: nn.Module, given: tuple[Any, ..
 
 def _decoded(model: Model, ids: Tensor) -> Tensor:
     """Logits of a prompt and of what follows it, one token of each row at a time."""
-    state = model.state(ROWS)
+    state = model.state(len(ids))
     found = [model(ids[:, :PROMPT], state=state).logits]
     found += [model(ids[:, t : t + 1], state=state).logits for t in range(PROMPT, ids.shape[1])]
     return torch.cat(found, dim=1)
