@@ -9,11 +9,12 @@ K head_dim, F d_ff, V vocab.
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from registry import core
 from registry import options as _options
 from registry.context import Context, Mask
+from registry.linear import Linear, linear
 from registry.part import ModelPart, Part, Site
 from registry.run_contracts import Dataset, Objective, Optimizer, Sampler, Schedule, Tokenizer, Tracker
 from registry.slots import (
@@ -40,7 +41,7 @@ from registry.slots import (
 
 __all__ = [
     "FFN", "Activation", "ActivationSlot", "Block", "BlockSlot", "Dataset", "DatasetSlot", "Embedding",
-    "EmbeddingSlot", "FFNSlot", "Head", "HeadSlot", "Init", "InitSlot", "Kernel", "KernelSlot", "Mixer",
+    "EmbeddingSlot", "FFNSlot", "Head", "HeadSlot", "Init", "InitSlot", "Kernel", "KernelSlot", "Linear", "Mixer",
     "MixerSlot", "ModelPart", "Norm", "NormSlot", "Objective", "ObjectiveSlot", "Optimizer", "OptimizerSlot",
     "Part", "Position", "PositionSlot", "Router", "RouterSlot", "Sampler", "SamplerSlot", "Scaling",
     "ScalingSlot", "Schedule", "ScheduleSlot", "Site", "Tokenizer", "TokenizerSlot", "Tracker", "TrackerSlot",
@@ -241,7 +242,7 @@ class Head(ModelPart):
 
     def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + b: the widest product of a model, by itself so that generation may lay out its weights anew."""
-        return nn.functional.linear(x, weight, bias)
+        return linear(x, weight, bias)
 
 
 class Init(Part, ABC):

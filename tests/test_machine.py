@@ -47,19 +47,6 @@ def test_the_name_says_processor_and_threads() -> None:
     assert len(machine.name().split(",")[0]) > 2
 
 
-@pytest.mark.parametrize(("line", "expected"), [
-    ("vendor_id\t: GenuineIntel", True),
-    ("model name\t: Intel(R) Xeon(R) Processor", True),
-    ("vendor_id\t: AuthenticAMD", False),
-])  # fmt: skip
-def test_the_maker_is_read_where_linux_tells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: bool
-) -> None:
-    (tmp_path / "cpuinfo").write_text(f"{line}\n")
-    monkeypatch.setattr(machine, "PROC", tmp_path)
-    assert machine.is_intel() is expected
-
-
 def test_free_memory_is_what_can_be_had_swapping_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr(machine, "PROC", tmp_path)

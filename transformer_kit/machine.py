@@ -67,12 +67,6 @@ def name(device: str | torch.device = "cpu") -> str:
     return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def is_intel() -> bool:
-    """Whether Intel made the processor."""
-    known = read(PROC / "cpuinfo") or _brand() or platform.processor()
-    return "GenuineIntel" in known or "Intel(R)" in known
-
-
 def memory() -> dict[str, int | None]:
     """Bytes of the machine's memory, and what a control group grants of them; None where the system does not tell."""
     fields = dict(pairs(read(PROC / "meminfo")))

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import FFN, FFNSlot, Norm, NormSlot, Router, RouterSlot, Site
+from registry.contracts import FFN, FFNSlot, Linear, Norm, NormSlot, Router, RouterSlot, Site
 from registry.core import register
 from registry.options import Count, Positive, named
 
@@ -49,7 +49,7 @@ class MoE(FFN):
         self.router = site.among(options.n_experts).build(options.router, Router)
         self.experts = nn.ModuleList(site.build(options.expert, FFN) for _ in range(options.n_experts))
         self.shared = None if options.shared is None else site.build(options.shared, FFN)
-        self.shared_gate = nn.Linear(site.d_model, 1, bias=False) if options.shared_gate else None
+        self.shared_gate = Linear(site.d_model, 1, bias=False) if options.shared_gate else None
         self.weigh_input = options.weigh == "input"
         self.scale, self.norm = options.scale, site.build(options.norm, Norm)
 

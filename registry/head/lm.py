@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from registry.contracts import Head, Site
+from registry.contracts import Head, Linear, Site
 from registry.core import register
 from registry.head._shared import check_tied
 from registry.options import Positive, Width
@@ -32,8 +32,8 @@ class LM(Head):
             check_tied(width, site)
         self.scale = options.scale
         self.softcap = options.softcap
-        self.narrow = nn.Identity() if options.width is None else nn.Linear(site.d_model, width, bias=False)
-        self.out = None if options.tied else nn.Linear(width, site.vocab_size, bias=False)
+        self.narrow = nn.Identity() if options.width is None else Linear(site.d_model, width, bias=False)
+        self.out = None if options.tied else Linear(width, site.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(site.vocab_size)) if options.bias else None
         self.reset_parameters()
 

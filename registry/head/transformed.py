@@ -5,7 +5,7 @@ Warner et al. 2024, arXiv:2412.13663, and Ettin, Weller et al. 2025, arXiv:2507.
 import torch
 from torch import Tensor, nn
 
-from registry.contracts import Activation, ActivationSlot, Head, Norm, NormSlot, Site
+from registry.contracts import Activation, ActivationSlot, Head, Linear, Norm, NormSlot, Site
 from registry.core import register
 from registry.head._shared import check_tied
 from registry.options import Width, named
@@ -35,10 +35,10 @@ class Transformed(Head):
         if options.tied:
             check_tied(width, site)
         inner = site.inside(d_model=width)
-        self.dense = nn.Linear(site.d_model, width, bias=options.dense_bias)
+        self.dense = Linear(site.d_model, width, bias=options.dense_bias)
         self.activation = inner.build(options.activation, Activation)
         self.norm = inner.build(options.norm, Norm)
-        self.out = None if options.tied else nn.Linear(width, site.vocab_size, bias=False)
+        self.out = None if options.tied else Linear(width, site.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(site.vocab_size)) if options.bias else None
         self.reset_parameters()
 

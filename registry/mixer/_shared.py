@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Activation, ActivationSlot, Norm, NormSlot, Site
+from registry.contracts import Activation, ActivationSlot, Linear, Norm, NormSlot, Site
 from registry.options import Count, Group, Natural, Positive, Rate, Width, named
 
 
@@ -187,7 +187,7 @@ class Gate(nn.Module):
     def __init__(self, d_model: int, heads: int, width: int, activation: nn.Module) -> None:
         super().__init__()
         self.heads = heads
-        self.projection = nn.Linear(d_model, heads * width, bias=False)
+        self.projection = Linear(d_model, heads * width, bias=False)
         self.activation = activation
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:

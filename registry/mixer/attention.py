@@ -12,7 +12,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Kernel, Mixer, Norm, Site
+from registry.contracts import Kernel, Linear, Mixer, Norm, Site
 from registry.core import register
 from registry.mixer._shared import (
     Heads,
@@ -81,11 +81,11 @@ class Attention(Mixer):
     def _build_heads(self, options: Options, site: Site) -> None:
         heads, inside = options.heads, site.inside(d_model=self.head_dim, n_heads=options.n_heads)
         wide, narrow = options.n_heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q = nn.Linear(site.d_model, wide, bias="q" in options.bias)
-        self.k = nn.Linear(site.d_model, narrow, bias="k" in options.bias)
+        self.q = Linear(site.d_model, wide, bias="q" in options.bias)
+        self.k = Linear(site.d_model, narrow, bias="k" in options.bias)
         self.v = None
         if heads.values == "own":
-            self.v = nn.Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
+            self.v = Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
         elif self.value_dim != self.head_dim or "v" in options.bias:
             raise ValueError("values: keys leaves no room for a value_dim or a bias of the values; leave them out")
         self.q_norm = norm_of(heads, inside, options.n_heads)
@@ -101,7 +101,7 @@ class Attention(Mixer):
         result, wide = options.result, options.n_heads * self.value_dim
         self.gate = gate_of(result, site, options.n_heads, self.value_dim)
         self.norm = site.inside(d_model=wide).build(result.norm, Norm)
-        self.out = nn.Linear(wide, site.d_model, bias="out" in options.bias)
+        self.out = Linear(wide, site.d_model, bias="out" in options.bias)
 
     def forward(self, x: Tensor, context: Context, state: KeyValues | Ring | None = None) -> Tensor:
         q, k, v = self._heads(x, context)  # (B, H, T, K), (B, G, T, K) twice

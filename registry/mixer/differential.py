@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Kernel, Mixer, Site
+from registry.contracts import Kernel, Linear, Mixer, Site
 from registry.core import register
 from registry.mixer._shared import KeyValues
 from registry.options import Count, Positive
@@ -44,9 +44,9 @@ class Differential(Mixer):
             )
         self.kv, self.head_dim, self.dropout = kv, site.d_model // heads, site.dropout
         narrow = kv * self.head_dim
-        self.q = nn.Linear(site.d_model, site.d_model, bias=options.bias)
-        self.k = nn.Linear(site.d_model, narrow, bias=options.bias)
-        self.v = nn.Linear(site.d_model, narrow, bias=options.bias)
+        self.q = Linear(site.d_model, site.d_model, bias=options.bias)
+        self.k = Linear(site.d_model, narrow, bias=options.bias)
+        self.v = Linear(site.d_model, narrow, bias=options.bias)
         inside = site.inside(d_model=self.head_dim, n_heads=heads)
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
@@ -54,7 +54,7 @@ class Differential(Mixer):
         self.first = 0.8 - 0.6 * math.exp(-0.3 * site.layer)
         self.lambdas = nn.Parameter(torch.empty(4, self.head_dim))  # q1, k1, q2, k2
         self.eps = options.eps
-        self.out = nn.Linear(site.d_model, site.d_model, bias=options.bias)
+        self.out = Linear(site.d_model, site.d_model, bias=options.bias)
         self.reset_parameters()
 
     def forward(self, x: Tensor, context: Context, state: KeyValues | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Kernel, Mixer, Norm, NormSlot, Site
+from registry.contracts import Kernel, Linear, Mixer, Norm, NormSlot, Site
 from registry.core import register
 from registry.mixer._shared import KeyValues, Warmth, split, temperature_of
 from registry.options import Count, Group, Positive, Width, named
@@ -64,22 +64,22 @@ class Latent(Mixer):
         self.q_down: nn.Module = nn.Identity()
         self.q_norm: nn.Module = nn.Identity()
         if latents.q is not None:
-            self.q_down = nn.Linear(site.d_model, latents.q, bias=options.bias)
+            self.q_down = Linear(site.d_model, latents.q, bias=options.bias)
             self.q_norm = site.inside(d_model=latents.q).build(latents.norm, Norm)
             width = latents.q
-        self.q_up = nn.Linear(width, heads * (plain + turn), bias=False)
-        self.kv_down = nn.Linear(site.d_model, latents.kv, bias=options.bias)
+        self.q_up = Linear(width, heads * (plain + turn), bias=False)
+        self.kv_down = Linear(site.d_model, latents.kv, bias=options.bias)
         self.kv_norm = site.inside(d_model=latents.kv).build(latents.norm, Norm)
-        self.k_up = nn.Linear(latents.kv, heads * plain, bias=False)
-        self.v_up = nn.Linear(latents.kv, heads * options.value_dim, bias=False)
-        self.k_turn = nn.Linear(site.d_model, turn, bias=options.bias)
+        self.k_up = Linear(latents.kv, heads * plain, bias=False)
+        self.v_up = Linear(latents.kv, heads * options.value_dim, bias=False)
+        self.k_turn = Linear(site.d_model, turn, bias=options.bias)
         self.q_scale, self.kv_scale = latents.q_scale, latents.kv_scale
         inside = site.inside(d_model=turn, n_heads=heads)
         self.position = self.position_at(inside)
         self.scale *= self.position.gain
         self.kernel = inside.build(None, Kernel)
         self.temperature = temperature_of(options.temperature)
-        self.out = nn.Linear(heads * options.value_dim, site.d_model, bias=options.bias)
+        self.out = Linear(heads * options.value_dim, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context, state: KeyValues | None = None) -> Tensor:
         latent = self.kv_norm(self.kv_down(x)) * self.kv_scale

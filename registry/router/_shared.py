@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from registry.context import PADDING, Context
-from registry.contracts import Router, Site
+from registry.contracts import Linear, Router, Site
 from registry.options import Count, Group, NonNegative, Positive
 
 
@@ -90,7 +90,7 @@ class Scored(Router):
         # What is learnt with is no mathematics of the result: models that differ in it alone are the same to an export.
         self.options, self.experts, self.k = options.model_copy(update={"learning": None}), experts, options.k
         self._load = None if options.learning is None else Load(options.learning, experts)
-        self.logit = nn.Linear(site.d_model, experts, bias=options.bias)
+        self.logit = Linear(site.d_model, experts, bias=options.bias)
         self.register_buffer("correction", torch.empty(experts) if options.correction else None)
         self.reset_parameters()
 

@@ -5,10 +5,10 @@ The gradient is that of the softmax; the sampled estimator of the paper is not p
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from registry.context import Context
-from registry.contracts import Router, Site
+from registry.contracts import Linear, Router, Site
 from registry.core import register
 from registry.options import Count, NonNegative
 from registry.router._shared import Learning, Load, in_float32
@@ -37,7 +37,7 @@ class SparseMixer(Router):
         if options.k > experts:
             raise ValueError(f"k must be at most n_experts ({experts}), got {options.k}")
         self.k, self.jitter = options.k, options.jitter
-        self.logit = nn.Linear(site.d_model, experts, bias=False)
+        self.logit = Linear(site.d_model, experts, bias=False)
         self._load = None if options.learning is None else Load(options.learning, experts)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:

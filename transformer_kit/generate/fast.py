@@ -12,10 +12,10 @@ from functools import partial
 from operator import is_
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from registry.contracts import Head, ModelPart
+from registry.linear import Linear, linear
 from transformer_kit.generate.layouts import Packer, packable
 
 
@@ -31,9 +31,9 @@ def laid_out(model: nn.Module, packer: Packer | None, rows: int) -> Iterator[Non
     products = [_Product(linears, packer, rows) for linears in _together(model)]
     changed: list[tuple[nn.Module, str]] = []
     for product in products:
-        for i, linear in enumerate(product.linears):
-            linear.__dict__["forward"] = partial(product, i)
-            changed.append((linear, "forward"))
+        for i, layer in enumerate(product.linears):
+            layer.__dict__["forward"] = partial(product, i)
+            changed.append((layer, "forward"))
     for module in model.modules():
         if isinstance(module, Head) and "project" not in module.__dict__:
             module.__dict__["project"] = _Projection(packer, rows)
@@ -54,8 +54,8 @@ def laid_out(model: nn.Module, packer: Packer | None, rows: int) -> Iterator[Non
 def _together(model: nn.Module) -> list[list[nn.Linear]]:
     """The linear layers to be packed, those that read the same features side by side, as their part says."""
     # What is changed already belongs to another generation with this model, which will change it back.
-    left = {m: None for m in model.modules() if type(m) is nn.Linear and "forward" not in m.__dict__}
-    left = {m: None for m in left if packable(m.weight)}
+    known = [m for m in model.modules() if isinstance(m, nn.Linear) and type(m) in (nn.Linear, Linear)]
+    left = {m: None for m in known if "forward" not in m.__dict__ and packable(m.weight)}
     found = []
     for part in model.modules():
         for names in part.together if isinstance(part, ModelPart) else ():
@@ -114,8 +114,8 @@ class _Product:
             self.x, self.results = x, [y] if len(self.widths) == 1 else list(y.split_with_sizes(self.widths, -1))
         result = self.results[index] if fits else None
         if result is None:
-            linear = self.linears[index]
-            return F.linear(x, linear.weight, linear.bias)
+            layer = self.linears[index]
+            return linear(x, layer.weight, layer.bias)
         self.results[index] = None  # given once: what asks again may have put something else into the same tensor
         return result
 
@@ -132,11 +132,11 @@ class _Projection:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not packable(weight):
-            return F.linear(x, weight, bias)
+            return linear(x, weight, bias)
         if self.copy is None:
             self.copy = _Copy([weight], [bias], self.packer)
         fits = _takes(x, self.rows * x.shape[-1], weight.dtype) and self.copy.of([weight], [bias])
-        return self.copy.multiply(x) if fits else F.linear(x, weight, bias)
+        return self.copy.multiply(x) if fits else linear(x, weight, bias)
 
 
 def _takes(x: Tensor, numbers: int, dtype: torch.dtype) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transformer_kit import machine
+from registry.processor import is_intel
 
 MOST = 64
 """Rows beyond which the plain product is as fast."""
@@ -145,7 +145,7 @@ def _finished(y: Tensor, x: Tensor, out: int, bias: Tensor | None) -> Tensor:
 def _prefers_mkl() -> bool:
     """Whether this is a processor for which MKL has kernels of its own."""
     wide = torch.cpu.get_capabilities().get("avx512_f", False)
-    return bool(wide) and torch.backends.mkl.is_available() and machine.is_intel()
+    return bool(wide) and torch.backends.mkl.is_available() and is_intel()
 
 
 @cache

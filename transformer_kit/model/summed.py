@@ -8,6 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from registry.linear import linear, takes
+
+COLUMNS = 2048
+"""Columns of a weight's gradient that are made at once where they are added by another library than torch's own."""
+
 
 class Sums(TorchFunctionMode):
     """Inside, `linear` with one of `weights` leaves that weight's gradient here, and gives autograd none.
@@ -23,7 +28,7 @@ class Sums(TorchFunctionMode):
         self._newest = (0, 0)  # the newest product: address of its storage, and how often that was written
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not F.linear or kwargs or id(args[1]) not in self._weights:
+        if func not in (F.linear, linear) or kwargs or id(args[1]) not in self._weights:
             return func(*args, **(kwargs or {}))
         x, weight = args[:2]
         out: Tensor = _Product.apply(self, x, weight, args[2] if len(args) > 2 else None)
@@ -50,12 +55,23 @@ class Sums(TorchFunctionMode):
     def add(self, weight: Tensor, slope: Tensor, x: Tensor) -> None:
         """Add what a product x (n, in) W^T contributes, whose own gradient is `slope` (n, out)."""
         total = self._found.get(id(weight))
-        if total is None:
+        if takes(slope.t(), x.t()) and (total is None or total.dtype == x.dtype):
+            self._found[id(weight)] = _added(total, slope, x)
+        elif total is None:
             self._found[id(weight)] = torch.mm(slope.t(), x).type_as(weight)
         elif total.dtype == x.dtype:
             torch.addmm(total, slope.t(), x, out=total)
         else:
             total += torch.mm(slope.t(), x)
+
+
+def _added(total: Tensor | None, slope: Tensor, x: Tensor) -> Tensor:
+    """total (out, in) plus slope^T x, in its place, for slope (n, out) and x (n, in): no second one is ever whole."""
+    made = x.new_empty(slope.shape[1], x.shape[1]) if total is None else total
+    for part, some in zip(made.split(COLUMNS), slope.split(COLUMNS, dim=1), strict=True):
+        product = linear(some.t(), x.t())
+        part.copy_(product) if total is None else part.add_(product)
+    return made
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
@@ -72,7 +88,7 @@ class _Product(torch.autograd.Function):
         if dtype is not None:
             x, low, bias = x.to(dtype), sums.low(weight, dtype), None if bias is None else bias.to(dtype)
         ctx.save_for_backward(x, low)
-        return F.linear(x, low, bias)
+        return linear(x, low, bias)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> Any:
@@ -80,7 +96,7 @@ class _Product(torch.autograd.Function):
         slope, (x_type, bias_type) = slopes[0], ctx.types
         flat = slope.flatten(0, -2)
         ctx.sums.add(ctx.weight, flat, x.flatten(0, -2))
-        to_x = (slope @ low).to(x_type) if ctx.needs_input_grad[1] else None
+        to_x = linear(slope, low.t()).to(x_type) if ctx.needs_input_grad[1] else None
         to_bias = flat.sum(0).to(bias_type) if ctx.needs_input_grad[3] else None
         return None, to_x, None, to_bias
 

@@ -1,0 +1,95 @@
+"""Linear layers: torch's own product, or oneDNN's where the processor multiplies float32 faster with it.
+
+    y = linear(x, weight, bias)   # as torch.nn.functional.linear
+    Linear(d_in, d_out)           # as torch.nn.Linear
+
+Both give the same but for rounding, and gradients of any order. What is compiled, transformed by torch.func, on another
+device, of another type or a tensor of a kind of its own goes to torch.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function
+from torch.utils.flop_counter import register_flop_formula
+
+from registry.processor import onednn_is_faster
+
+WORK = 2**23
+"""Multiplications from which oneDNN is faster, in spite of laying out its matrices anew for each product."""
+FEWEST = 16
+"""Rows of fewer than so many are waiting for the weight, not for its layout."""
+
+
+class Linear(nn.Linear):
+    """A linear layer whose products are those of `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b: x (..., in), W (out, in), b (out,) -> (..., out)."""
+    if torch.compiler.is_compiling() or not _plain(x, weight) or _transformed():
+        return F.linear(x, weight, bias)
+    if has_torch_function((x, weight)):  # a mode that watches
+        return handle_torch_function(linear, (x, weight), x, weight, bias)
+    if not takes(x, weight):
+        return F.linear(x, weight, bias)
+    flat = x.reshape(-1, x.shape[-1])
+    made = _Product.apply(flat, weight, bias) if torch.is_grad_enabled() else _multiply(flat, weight, bias)
+    return made.view(*x.shape[:-1], -1)
+
+
+def takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN makes this product: one of much work, in float32, on a processor that is faster with it."""
+    return (
+        onednn_is_faster()
+        and x.numel() * len(weight) >= WORK
+        and x.numel() >= FEWEST * x.shape[-1]
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and bool(torch.backends.mkldnn.enabled)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _plain(x: Tensor, weight: Tensor) -> bool:
+    return type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
+
+
+def _transformed() -> bool:
+    """Inside torch.func, or where gradients go forward."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b: x (n, in), W (out, in), b (out,) -> (n, out). The gradients are such products themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _multiply(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,), (x, weight), asked = slopes, ctx.saved_tensors, ctx.needs_input_grad
+        to_x = linear(slope, weight.t()) if asked[0] else None
+        to_weight = linear(slope.t(), x.t()) if asked[1] else None
+        return to_x, to_weight, slope.sum(0) if asked[2] else None
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    made: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+    return made
+
+
+if torch.backends.mkldnn.is_available():
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+        """For those who count with torch: a multiplication and an addition are two."""
+        return 2 * x.numel() * weight[0]

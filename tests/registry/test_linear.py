@@ -1,0 +1,172 @@
+"""Linear layers: torch's product and oneDNN's are one, in values and in gradients, wherever the latter is taken."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from registry import linear as module
+from registry import processor
+from registry.linear import Linear, linear
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+SIZES = st.integers(1, 40)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everywhere() -> Iterator[None]:
+    """Products of any size, on any processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "onednn_is_faster", lambda: True)
+        patch.setattr(module, "WORK", 1)
+        patch.setattr(module, "FEWEST", 0)
+        yield
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the products that oneDNN makes."""
+    shapes: list[tuple[int, ...]] = []
+    multiply = module._multiply
+
+    def noted(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        shapes.append((len(x), *weight.shape))
+        return multiply(x, weight, bias)
+
+    monkeypatch.setattr(module, "_multiply", noted)
+    return shapes
+
+
+@given(rows=SIZES, features=SIZES, out=SIZES, biased=st.booleans(), way=st.sampled_from(["plain", "view", "expanded"]))
+def test_products_and_gradients_are_those_of_torch(rows: int, features: int, out: int, biased: bool, way: str) -> None:
+    draw = torch.Generator().manual_seed(rows * features * out)
+    x, weight = torch.randn(2, rows, features, generator=draw), torch.randn(out, features, generator=draw)
+    if way == "view":
+        x, weight = x.transpose(0, 1), torch.randn(features, out, generator=draw).t()
+    if way == "expanded":
+        x = x[:1, :1].expand(2, rows, features)
+    bias = torch.randn(out, generator=draw) if biased else None
+    given = [t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, weight)]
+    given += [] if bias is None else [bias.requires_grad_()]
+    found, expected = linear(*given), F.linear(*given)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    slope = torch.randn(1, 1, out, generator=draw).expand(found.shape)  # as that of a sum
+    pairs = zip(torch.autograd.grad(found, given, slope), torch.autograd.grad(expected, given, slope), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_gradients(made: list[tuple[int, ...]]) -> None:
+    x, weight = torch.randn(5, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    seconds = []
+    for product in (linear, F.linear):
+        (first,) = torch.autograd.grad(product(x, weight).square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), (x, weight)))
+    for mine, theirs in zip(*seconds, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert len(made) > 3
+
+
+def test_what_needs_no_gradient_costs_none(made: list[tuple[int, ...]]) -> None:
+    layer = Linear(4, 3)
+    layer.weight.requires_grad_(False)
+    layer(torch.randn(5, 4, requires_grad=True)).sum().backward()
+    assert made == [(5, 3, 4), (5, 4, 3)]
+    assert layer.weight.grad is None
+    assert layer.bias.grad is not None
+
+
+def test_flops_are_counted_as_torch_counts_them(made: list[tuple[int, ...]]) -> None:
+    layer, plain = Linear(6, 4), nn.Linear(6, 4)
+    counts = []
+    for each in (layer, plain):
+        with FlopCounterMode(display=False) as counter:
+            each(torch.randn(2, 3, 6, requires_grad=True)).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert made
+    assert counts[0] == counts[1] > 0
+
+
+def test_modes_that_watch_are_told(made: list[tuple[int, ...]]) -> None:
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        linear(torch.randn(5, 4), torch.randn(3, 4))
+    assert linear in seen
+    assert made
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # in forward_ad itself
+@pytest.mark.parametrize("why", [
+    "little work", "few rows", "another type", "mixed types", "autocast", "a kind of its own", "another device",
+    "switched off", "torch.func", "forward gradients",
+])  # fmt: skip
+def test_the_rest_is_torchs(why: str, made: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kind(Tensor):
+        pass
+
+    x, weight = torch.randn(5, 4), torch.randn(3, 4)
+    linear(x, weight)
+    assert len(made) == 1
+    if why == "little work":
+        monkeypatch.setattr(module, "WORK", 61)
+    if why == "few rows":
+        monkeypatch.setattr(module, "FEWEST", 6)
+    if why == "another type":
+        x, weight = x.double(), weight.double()
+    if why == "a kind of its own":
+        weight = weight.as_subclass(Kind)
+    if why == "another device":
+        x, weight = x.to("meta"), weight.to("meta")
+    if why == "torch.func":
+        torch.func.vmap(lambda row: linear(row, weight))(x[:, None])
+    elif why == "forward gradients":
+        with forward_ad.dual_level():
+            linear(forward_ad.make_dual(x, x), weight)
+    elif why == "mixed types":
+        with pytest.raises(RuntimeError, match="dtype"):
+            linear(x.double(), weight)
+    elif why == "switched off":
+        before = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            linear(x, weight)
+        finally:
+            torch._C._set_mkldnn_enabled(before)
+    else:
+        with torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"):
+            linear(x, weight)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(("told", "intel", "family"), [
+    ("vendor_id\t: GenuineIntel\ncpu family\t: 6", True, None),
+    ("model name\t: Intel(R) Xeon(R) Processor", True, None),
+    ("Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", True, None),
+    ("i386", True, None),
+    ("vendor_id\t: AuthenticAMD\ncpu family\t: 26", False, 26),
+    ("AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", False, 25),
+    ("arm", False, None),
+])  # fmt: skip
+def test_the_maker_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, intel: bool, family: int | None
+) -> None:
+    (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "_told", processor._told.__wrapped__)
+    assert processor.is_intel() is intel
+    assert processor.amd_family() == family
