@@ -19,9 +19,9 @@ from torch.utils.flop_counter import register_flop_formula
 from registry.processor import onednn_is_faster
 
 WORK = 2**23
-"""Multiplications from which oneDNN is faster, in spite of laying out its matrices anew for each product."""
-FEWEST = 16
-"""Rows of fewer than so many are waiting for the weight, not for its layout."""
+"""Multiplications from which oneDNN is faster, in spite of the microseconds that it takes to begin."""
+LARGE = 2**18
+"""Numbers of a weight from which it is faster with few rows, which wait for the weight to be read."""
 
 
 class Linear(nn.Linear):
@@ -48,8 +48,8 @@ def takes(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN makes this product: one of much work, in float32, on a processor that is faster with it."""
     return (
         onednn_is_faster()
-        and x.numel() * len(weight) >= WORK
-        and x.numel() >= FEWEST * x.shape[-1]
+        and (weight.numel() >= LARGE or x.numel() * len(weight) >= WORK)
+        and x.numel() > 0
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and bool(torch.backends.mkldnn.enabled)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from registry.processor import onednn_is_faster
 from transformer_kit import machine
 from transformer_kit.spec.schema import Hardware
 from transformer_kit.train.precision import has_fast_bfloat16, place
@@ -44,6 +45,7 @@ def examine(plugins: dict[str, Any]) -> dict[str, Any]:
         "accelerators": [_gpu(i) for i in range(torch.cuda.device_count())],
         "precision": {
             "bfloat16 in hardware": has_fast_bfloat16(device),
+            "float32 products by": _library(device),
             "kit train chooses": str(placement.dtype).removeprefix("torch."),
         },
         "speed": _speed(device),
@@ -53,6 +55,11 @@ def examine(plugins: dict[str, Any]) -> dict[str, Any]:
         "plugins": plugins,
     }
     return found | {"advice": list(_advice(found, device))}
+
+
+def _library(device: torch.device) -> str:
+    """What multiplies large float32 matrices in the kit's layers."""
+    return "oneDNN" if _is_cpu(device) and onednn_is_faster() else "torch's own choice"
 
 
 def _is_cpu(device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
-from registry import core
+from registry import core, linear
 from transformer_kit import build
 from transformer_kit.cost.card import card
 from transformer_kit.model.recompute import recompute
@@ -29,6 +29,12 @@ CASES: dict[str, dict[str, Any]] = {
     "last layer larger": {"layers": {"at": {-1: {"ffn": {"d_ff": 2048}}}}},
     "softcaps": {"mixer": {"scores": {"softcap": 50.0}}, "head": {"type": "lm", "tied": True, "softcap": 30.0}},
 }
+
+
+@pytest.fixture(autouse=True)
+def torchs_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted; oneDNN's products copy slopes that they read by columns, a few MiB at a time."""
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
 
 
 def kept(spec: Spec, batch: int, seq: int) -> int:
@@ -80,6 +86,17 @@ def part(family: str, name: str, **options: Any) -> Any:
 def test_the_peak_is_what_a_real_step_allocates(page: Page, options: dict[str, Any]) -> None:
     spec = page(**options)
     assert card(spec, batch=4, seq=96).memory.peak == pytest.approx(allocated(spec, 4, 96), rel=0.02)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+def test_products_of_onednn_take_the_copy_of_a_slope_more(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, batch, seq = page(vocab_size=8192), 4, 96
+    plain = allocated(spec, batch, seq)
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(linear, "WORK", 1)
+    more = allocated(spec, batch, seq) - plain
+    copy = 4 * batch * seq * 2048  # of a piece of the logits
+    assert 0 < more <= 2 * copy
 
 
 @pytest.mark.parametrize("batch", [1, 8])

@@ -28,7 +28,6 @@ def everywhere() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "onednn_is_faster", lambda: True)
         patch.setattr(module, "WORK", 1)
-        patch.setattr(module, "FEWEST", 0)
         yield
 
 
@@ -76,6 +75,17 @@ def test_gradients_of_gradients(made: list[tuple[int, ...]]) -> None:
     assert len(made) > 3
 
 
+def test_little_work_is_worth_it_where_the_weight_is_large(
+    made: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WORK", 61)
+    monkeypatch.setattr(module, "LARGE", 12)
+    linear(torch.randn(5, 4), torch.randn(3, 4))
+    assert made == [(5, 3, 4)]
+    linear(torch.randn(0, 4), torch.randn(3, 4))
+    assert len(made) == 1
+
+
 def test_what_needs_no_gradient_costs_none(made: list[tuple[int, ...]]) -> None:
     layer = Linear(4, 3)
     layer.weight.requires_grad_(False)
@@ -112,7 +122,7 @@ def test_modes_that_watch_are_told(made: list[tuple[int, ...]]) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # in forward_ad itself
 @pytest.mark.parametrize("why", [
-    "little work", "few rows", "another type", "mixed types", "autocast", "a kind of its own", "another device",
+    "little work", "another type", "mixed types", "autocast", "a kind of its own", "another device",
     "switched off", "torch.func", "forward gradients",
 ])  # fmt: skip
 def test_the_rest_is_torchs(why: str, made: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +134,7 @@ def test_the_rest_is_torchs(why: str, made: list[tuple[int, ...]], monkeypatch: 
     assert len(made) == 1
     if why == "little work":
         monkeypatch.setattr(module, "WORK", 61)
-    if why == "few rows":
-        monkeypatch.setattr(module, "FEWEST", 6)
+        monkeypatch.setattr(module, "LARGE", 13)
     if why == "another type":
         x, weight = x.double(), weight.double()
     if why == "a kind of its own":

@@ -1,11 +1,15 @@
 """Checks that what is fast gives what is plain: packed weights and the loss a piece at a time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+from registry import linear
 from registry.contracts import ModelPart
 from transformer_kit.generate.fast import laid_out
 from transformer_kit.generate.layouts import eight_bits, layouts
@@ -62,6 +66,29 @@ def layers_together_read_the_same(part: Any) -> None:
                 assert all(x is given[0] for x in given), f"{what}: {', '.join(names)} read different tensors"
 
 
+@check(MODEL)
+def products_of_onednn_are_those_of_torch(part: Any) -> None:
+    """Logits and gradients with oneDNN's products, of whatever size, are those with torch's."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    for what, held in standing(part):
+        model = held.build()
+        strong_init(model, 0)
+        ids = tokens(model)
+        found = []
+        for faster in (False, True):
+            model.zero_grad()
+            with _onednn_takes(faster):
+                torch.manual_seed(0)
+                logits = model(ids).logits
+                logits.square().sum().backward()
+            gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            found.append((logits.detach(), torch.cat(gradients)))
+        for name, plain, other in zip(("logits", "gradients"), *found, strict=True):
+            far = (other - plain).norm() / plain.norm()
+            assert far <= 1e-3, f"{what}: {name} with oneDNN's products are off by {far} of their size"
+
+
 @check("head")
 def loss_in_pieces_is_the_loss(part: Any) -> None:
     """Computed some tokens at a time, with targets that do not count, the loss and each gradient are those of all."""
@@ -82,6 +109,12 @@ def loss_in_pieces_is_the_loss(part: Any) -> None:
         for pieces, whole in zip(gradients, plain, strict=True):
             far = (pieces - whole).abs().max()
             assert far <= 1e-4 * (1 + whole.abs().max()), f"{what}: a gradient of the loss in pieces is off by {far}"
+
+
+@contextmanager
+def _onednn_takes(everything: bool) -> Iterator[None]:
+    with patch.object(linear, "onednn_is_faster", lambda: everything), patch.object(linear, "WORK", 1):
+        yield
 
 
 def _note(read: dict[nn.Module, Tensor], linear: nn.Module, given: tuple[Any, ...]) -> None:
