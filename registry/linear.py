@@ -33,32 +33,42 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b: x (..., in), W (out, in), b (out,) -> (..., out)."""
-    if torch.compiler.is_compiling() or not _plain(x, weight) or _transformed():
+    if torch.compiler.is_compiling() or not (x.is_cpu and onednn_is_faster()):
+        return F.linear(x, weight, bias)
+    if not _simple(x, weight, bias) or _transformed():
         return F.linear(x, weight, bias)
     if has_torch_function((x, weight)):  # a mode that watches
         return handle_torch_function(linear, (x, weight), x, weight, bias)
-    if not takes(x, weight):
+    if not takes(x, weight, bias):
         return F.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])
     made = _Product.apply(flat, weight, bias) if torch.is_grad_enabled() else _multiply(flat, weight, bias)
     return made.view(*x.shape[:-1], -1)
 
 
-def takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN makes this product: one of much work, in float32, on a processor that is faster with it."""
+def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether oneDNN makes this product: one of much work, in float32, on a processor that is faster with it.
+
+    What does not fit together is torch's, who says so.
+    """
+    known = (x, weight) if bias is None else (x, weight, bias)
     return (
         onednn_is_faster()
         and (weight.numel() >= LARGE or x.numel() * len(weight) >= WORK)
+        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in known)
+        and weight.dim() == 2
+        and x.dim() > 0
         and x.numel() > 0
-        and x.dtype == weight.dtype == torch.float32
-        and x.device.type == weight.device.type == "cpu"
+        and x.shape[-1] == weight.shape[1]
+        and (bias is None or bias.shape == weight.shape[:1])
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _plain(x: Tensor, weight: Tensor) -> bool:
-    return type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
+def _simple(*tensors: Tensor | None) -> bool:
+    """Whether these are no tensors of a kind of their own."""
+    return all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
 
 
 def _transformed() -> bool:

@@ -1,5 +1,6 @@
 """Linear layers: torch's product and oneDNN's are one, in values and in gradients, wherever the latter is taken."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,23 @@ def test_flops_are_counted_as_torch_counts_them(made: list[tuple[int, ...]]) -> 
         counts.append(counter.get_total_flops())
     assert made
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(("x", "weight", "bias"), [
+    ((5, 4), (3, 5), None), ((5, 4), (3, 4), (4,)), ((5, 4), (3, 4), (1,)), ((5, 4), (4,), None), ((4,), (3, 4), (3,)),
+    ((), (3, 4), None), ((5, 4), (2, 3, 4), None), ((5, 4), (3, 4), (5, 3)),
+])  # fmt: skip
+def test_what_does_not_fit_is_what_torch_says(
+    x: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...] | None
+) -> None:
+    given = [torch.randn(x), torch.randn(weight), None if bias is None else torch.randn(bias)]
+    try:
+        expected = F.linear(*given)
+    except RuntimeError as error:
+        with pytest.raises(RuntimeError, match=re.escape(str(error).split(chr(10))[0])):
+            linear(*given)
+    else:
+        torch.testing.assert_close(linear(*given), expected)
 
 
 def test_modes_that_watch_are_told(made: list[tuple[int, ...]]) -> None:
