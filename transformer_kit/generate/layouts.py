@@ -20,7 +20,7 @@ from registry.processor import is_intel
 MOST = 64
 """Rows beyond which the plain product is as fast."""
 BAGS = 8
-"""Parts of a weight, with outputs of their own, that threads take."""
+"""Parts of a weight, with outputs of their own, that threads take; as many as threads where those are more."""
 
 Packed = Callable[[Tensor], Tensor]
 """x (rows, 1, in) -> (rows, 1, out)."""
@@ -95,10 +95,10 @@ def onednn(rows: int) -> Packer:
 def columns(weight: Tensor, bias: Tensor | None) -> Packed:
     """For one row, columns one after another: W x is their sum, each times a feature of x, a bag of embeddings."""
     table, bias = _bags(weight), None if bias is None else bias.detach()
-    index, starts = _places(weight.shape[1])
+    index, starts = _places(table, weight)
 
     def multiply(x: Tensor) -> Tensor:
-        weights = torch.cat([x.reshape(-1)] * BAGS)
+        weights = torch.cat([x.reshape(-1)] * len(starts))
         y = torch.embedding_bag(table, index, starts, False, 0, False, weights)[0]
         return _finished(y, x, len(weight), bias)
 
@@ -108,12 +108,12 @@ def columns(weight: Tensor, bias: Tensor | None) -> Packed:
 def eight_bits(weight: Tensor, bias: Tensor | None) -> Packed:
     """As `columns`, each part of a column rounded to 256 steps from its least number to its largest."""
     ops: Any = torch.ops.quantized
-    table, bias = ops.embedding_bag_byte_prepack(_bags(weight).float()), None if bias is None else bias.detach()
-    index, starts = _places(weight.shape[1])
+    exact, bias = _bags(weight), None if bias is None else bias.detach()
+    table, (index, starts) = ops.embedding_bag_byte_prepack(exact.float()), _places(exact, weight)
     bag = ops.embedding_bag_byte_rowwise_offsets.default
 
     def multiply(x: Tensor) -> Tensor:
-        weights = torch.cat([x.reshape(-1).float()] * BAGS)
+        weights = torch.cat([x.reshape(-1).float()] * len(starts))
         y = bag(table, index, starts, False, 0, False, weights, None, False).to(x.dtype)
         return _finished(y, x, len(weight), bias)
 
@@ -121,20 +121,20 @@ def eight_bits(weight: Tensor, bias: Tensor | None) -> Packed:
 
 
 def _bags(weight: Tensor) -> Tensor:
-    """The weight (out, in) as rows of columns: (BAGS in, out / BAGS), outputs filled up with zeros."""
-    weight = weight.detach()
-    width = -(-len(weight) // BAGS)
-    filled = torch.nn.functional.pad(weight, (0, 0, 0, BAGS * width - len(weight)))
-    return filled.view(BAGS, width, -1).transpose(1, 2).reshape(-1, width)
+    """The weight (out, in) as rows of columns: (bags in, out / bags), outputs filled up with zeros."""
+    weight, bags = weight.detach(), max(BAGS, torch.get_num_threads())
+    width = -(-len(weight) // bags)
+    filled = torch.nn.functional.pad(weight, (0, 0, 0, bags * width - len(weight)))
+    return filled.view(bags, width, -1).transpose(1, 2).reshape(-1, width)
 
 
-def _places(features: int) -> tuple[Tensor, Tensor]:
-    """Which rows the bags add up, and where each bag begins among them."""
-    return torch.arange(BAGS * features), torch.arange(0, BAGS * features, features)
+def _places(table: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows of the table the bags add up, and where each bag begins among them."""
+    return torch.arange(len(table)), torch.arange(0, len(table), weight.shape[1])
 
 
 def _finished(y: Tensor, x: Tensor, out: int, bias: Tensor | None) -> Tensor:
-    """The bags' sums (BAGS, out / BAGS) as the product, shaped like x, with the bias."""
+    """The bags' sums (bags, out / bags) as the product, shaped like x, with the bias."""
     filled = y.numel()
     y = y.view(*x.shape[:-1], filled)
     y = y if filled == out else y[..., :out]
