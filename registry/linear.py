@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from registry.processor import onednn_is_faster
 
@@ -35,7 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b: x (..., in), W (out, in), b (out,) -> (..., out)."""
     if torch.compiler.is_compiling() or not (x.is_cpu and onednn_is_faster()):
         return F.linear(x, weight, bias)
-    if not _simple(x, weight, bias) or _transformed():
+    if torch.jit.is_tracing() or not _simple(x, weight, bias) or _transformed():
         return F.linear(x, weight, bias)
     if has_torch_function((x, weight)):  # a mode that watches
         return handle_torch_function(linear, (x, weight), x, weight, bias)
@@ -56,6 +56,7 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
         onednn_is_faster()
         and (weight.numel() >= LARGE or x.numel() * len(weight) >= WORK)
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in known)
+        and all(t.layout == torch.strided for t in known)
         and weight.dim() == 2
         and x.dim() > 0
         and x.numel() > 0
@@ -81,7 +82,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        to_x, to_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
         return _multiply(x, weight, bias)
 
     @staticmethod
@@ -97,7 +99,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return made
 
 
-if torch.backends.mkldnn.is_available():
+if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise not in flop_registry:
 
     @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
     def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:

@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def torchs_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is counted; oneDNN's products copy slopes that they read by columns, a few MiB at a time."""
+    """What is counted; oneDNN's products copy slopes that they read by columns."""
     monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
 
 

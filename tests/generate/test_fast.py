@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from registry.contracts import ModelPart, Site
 from transformer_kit import Spec, build
 from transformer_kit.generate import decode, stream
-from transformer_kit.generate.fast import laid_out
+from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.layouts import Packed, Packer, columns, eight_bits, layout_for, mkl, onednn
 from transformer_kit.model.model import Model
 
@@ -53,7 +53,7 @@ def test_decoding_with_packed_weights_equals_the_plain(packed: Callable[[int], P
     model = _model()
     ids = torch.randint(97, (rows, 12), generator=torch.Generator().manual_seed(0))
     expected = model(ids).logits
-    with torch.inference_mode(), laid_out(model, packed(rows), rows):
+    with torch.inference_mode(), Laid(model, packed(rows), rows) as laid, laid.active():
         state = model.state(rows)
         found = [model(ids[:, :5], state=state).logits]
         found += [model(ids[:, t : t + 1], state=state).logits for t in range(5, 12)]
@@ -63,7 +63,7 @@ def test_decoding_with_packed_weights_equals_the_plain(packed: Callable[[int], P
 def test_afterwards_nothing_is_left(packed: Callable[[int], Packer]) -> None:
     model = _model()
     names = list(model.state_dict())
-    with laid_out(model, packed(1), 1):
+    with Laid(model, packed(1), 1):
         assert list(model.state_dict()) == names
         assert "forward" in model.layers[0].mixer.q.__dict__
     assert not any({"forward", "project"} & set(m.__dict__) for m in model.modules())
@@ -72,13 +72,16 @@ def test_afterwards_nothing_is_left(packed: Callable[[int], Packer]) -> None:
 def test_a_weight_that_changes_is_never_read_from_its_copy(packed: Callable[[int], Packer]) -> None:
     linear = nn.Sequential(nn.Linear(8, 8))
     x = torch.randn(1, 1, 8)
-    with laid_out(linear, packed(1), 1):
+    with Laid(linear, packed(1), 1) as laid:
         with torch.no_grad():
             linear[0].weight.mul_(2.0)
-            torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))
+            with laid.active():
+                torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))
             linear[0].weight = nn.Parameter(torch.ones(8, 8))
-            torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))
-        linear(x).sum().backward()  # where gradients are wanted, the weights themselves give them
+            with laid.active():
+                torch.testing.assert_close(linear(x), F.linear(x, linear[0].weight, linear[0].bias))
+        with laid.active():
+            linear(x).sum().backward()  # where gradients are wanted, the weights themselves give them
     assert linear[0].weight.grad is not None
 
 
@@ -87,23 +90,27 @@ def test_a_weight_that_changes_between_steps_is_read_anew(packed: Callable[[int]
     with torch.no_grad():
         for weight in other.parameters():
             weight.normal_()
-    with torch.inference_mode(), laid_out(model, packed(1), 1):
-        model(IDS)
+    with torch.inference_mode(), Laid(model, packed(1), 1) as laid:
+        with laid.active():
+            model(IDS)
         for mine, new in zip(model.modules(), other.modules(), strict=True):
             for name, weight in new._parameters.items():
                 setattr(mine, name, weight)
-        torch.testing.assert_close(model(IDS).logits, other(IDS).logits)
+        with laid.active():
+            torch.testing.assert_close(model(IDS).logits, other(IDS).logits)
 
 
-def test_a_layer_called_by_itself_uses_its_weights() -> None:
+def test_between_steps_a_model_uses_its_weights() -> None:
     model, calls = _model(), []
 
     def counting(weight: Tensor, bias: Tensor | None) -> Packed:
         return lambda x: calls.append(x) or F.linear(x, weight, bias)
 
-    with torch.inference_mode(), laid_out(model, counting, 1):
-        model(IDS)
+    with torch.inference_mode(), Laid(model, counting, 1) as laid:
+        with laid.active():
+            model(IDS)
         used = len(calls)
+        model(IDS)
         model.layers[0].mixer.q(torch.ones(1, 1, 32))
     assert used > 0
     assert len(calls) == used
@@ -116,7 +123,7 @@ def test_layers_that_read_the_same_are_one_product(packed: Callable[[int], Packe
         multiply = packed(1)(weight, bias)
         return lambda x: products.append(weight.shape) or multiply(x)
 
-    with torch.inference_mode(), laid_out(model, counting, 1):
+    with torch.inference_mode(), Laid(model, counting, 1) as laid, laid.active():
         state = model.state(1)
         for token in (3, 5):
             products.clear()
@@ -134,7 +141,7 @@ def test_what_is_asked_twice_is_computed_twice(packed: Callable[[int], Packer]) 
     pair = Pair(None, Site(d_model=8))
     pair.a, pair.b = nn.Linear(8, 4, bias=False), nn.Linear(8, 8)
     x = torch.randn(2, 1, 8)
-    with torch.inference_mode(), laid_out(pair, packed(2), 2):
+    with torch.inference_mode(), Laid(pair, packed(2), 2) as laid, laid.active():
         for _ in range(2):  # the same tensor, with something else in it
             x.mul_(2)
             for linear in (pair.a, pair.b, pair.b):
@@ -160,7 +167,12 @@ def test_a_model_in_bfloat16_writes_what_its_own_weights_do(rows: int, monkeypat
 
 def test_another_type_than_the_copy_has_is_multiplied_plainly(packed: Callable[[int], Packer]) -> None:
     model = _model()
-    with torch.inference_mode(), laid_out(model, packed(1), 1), torch.autocast("cpu", torch.bfloat16):
+    with (
+        torch.inference_mode(),
+        Laid(model, packed(1), 1) as laid,
+        laid.active(),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
         assert model(torch.tensor([[3]]), state=model.state(1)).logits.isfinite().all()
 
 
@@ -195,6 +207,31 @@ def test_eight_bits_write_the_tokens_and_do_not_read_the_prompt(monkeypatch: pyt
         seen.append(len(calls))
     assert seen[0] == 1  # the head, which reads the last token alone
     assert seen[0] < seen[1] < seen[2]
+
+
+def test_eight_bits_are_of_one_generation_alone() -> None:
+    model = _model()
+    expected, logits = list(stream(model, [[5, 6]], max_new_tokens=4)), model(IDS).logits
+    rounded = stream(model, [[1, 2, 3]], max_new_tokens=8, int8=True)
+    for _ in range(2):
+        next(rounded)
+        assert torch.equal(model(IDS).logits, logits)
+        assert list(stream(model, [[5, 6]], max_new_tokens=4)) == expected
+    assert len(list(rounded)) == 6
+
+
+def test_a_weight_that_is_made_before_its_use_is_not_copied() -> None:
+    model, calls = _model(), []
+
+    def counting(weight: Tensor, bias: Tensor | None) -> Packed:
+        return lambda x: calls.append(weight.shape) or F.linear(x, weight, bias)
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda *_: None)
+    with torch.inference_mode(), Laid(model, counting, 1) as laid, laid.active():
+        model(IDS)
+    assert calls == [(97, 32)]  # the head, which asks at each use
 
 
 @pytest.mark.parametrize("why", ["two texts", "autocast", "another type", "no processor"])

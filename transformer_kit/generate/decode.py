@@ -12,7 +12,7 @@ from torch import Tensor
 
 from registry.context import State
 from transformer_kit.generate.choose import Pick, built, picker, sound, uniforms
-from transformer_kit.generate.fast import laid_out
+from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.layouts import Packer, eight_bits, layout_for, packable
 from transformer_kit.generate.prompts import check, check_ids, padded
 from transformer_kit.generate.recorded import recorded
@@ -77,7 +77,7 @@ def stream(
     chunk     tokens of a prompt that are read at once, to bound memory; all when not given
     compile   on a GPU, compile the steps: tens of seconds the first time, faster ever after
     int8      for one text on a processor: weights are rounded to 8 bits where one token is multiplied alone, which is
-              all but reading the prompt
+              all but reading a prompt, or a piece of it, of several tokens
 
     The model is in eval mode until the last step, then as it was. Raises ValueError, before anything is computed,
     for prompts that are empty, too long or hold unknown ids, and for settings that cannot work.
@@ -91,15 +91,16 @@ def stream(
     packer = _eight_bits(model, len(prompts)) if int8 else layout_for(model.embedding.weight, len(prompts))
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
-    steps = _steps(model, tokens, segments, picker(built(samplers), limit), draws, chunk, compile)
-    return _until_stopped(model, steps, ends, len(prompts), packer)
+    laid = Laid(model, packer, len(prompts))
+    steps = _steps(model, tokens, segments, picker(built(samplers), limit), draws, chunk, compile, laid)
+    return _until_stopped(model, steps, ends, len(prompts), laid)
 
 
 def _until_stopped(
-    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int, packer: Packer | None
+    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int, laid: Laid
 ) -> Iterator[list[int | None]]:
     going = [True] * rows
-    with _evaluating(model), laid_out(model, packer, rows):
+    with _evaluating(model), laid:
         for chosen in _ahead(steps) if model.embedding.weight.is_cuda else steps:
             ids, wrong = chosen.tolist()
             sound(wrong)
@@ -117,19 +118,20 @@ def _steps(
     draws: Tensor,
     chunk: int | None,
     compile: bool,
+    laid: Laid,
 ) -> Iterator[Tensor]:
     """What is chosen at each step, (2, B). Rows that have ended go on; nobody reads what they say."""
     width, count = tokens.shape[1], draws.shape[1]
     # Inference mode is left before each yield: it is the caller's code that runs then.
     with torch.inference_mode():
         state = model.state(len(tokens), width + count - 1)
-        chosen = picked(_read(model, tokens, segments, state, chunk or width), draws[:, 0])
+        chosen = picked(_read(model, tokens, segments, state, chunk or width, laid), draws[:, 0])
         replay = recorded(model, state, picked, draws, chosen, compile)
     yield chosen
     for turn in range(1, count):
         with torch.inference_mode():
             if replay is None:
-                chosen = picked(_read(model, chosen[0][:, None], None, state, 1), draws[:, turn])
+                chosen = picked(_read(model, chosen[0][:, None], None, state, 1, laid), draws[:, turn])
             else:
                 chosen = replay()
         yield chosen
@@ -144,12 +146,13 @@ def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
     yield previous
 
 
-def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int) -> Tensor:
+def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int, laid: Laid) -> Tensor:
     """Take in tokens (B, T); logits (B, V) of what follows them."""
     pieces = tokens.split(chunk, dim=1)
     parts = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)
     for piece, part in zip(pieces, parts, strict=True):
-        logits = model(piece, segments=part, state=state, last=True).logits
+        with laid.active():
+            logits = model(piece, segments=part, state=state, last=True).logits
     return logits[:, -1]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import is_
+from threading import Lock, get_ident
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,43 +20,67 @@ from registry.contracts import Head, ModelPart
 from registry.linear import Linear, linear
 from transformer_kit.generate.layouts import Packer, packable
 
+_LOCK = Lock()
+"""Held while a model is changed: what one generation laid out another leaves alone."""
 
-@contextmanager
-def laid_out(model: nn.Module, packer: Packer | None, rows: int) -> Iterator[None]:
-    """Inside, products of `rows` rows in `model` use packed copies of its weights; nothing changes without a `packer`.
 
-    Results differ from the plain ones by rounding alone.
+class Laid:
+    """Packed copies of a model's weights, for products of `rows` rows; nothing changes without a `packer`.
+
+    They are there inside `with laid:`, and used inside `with laid.active():` alone, by this thread: whatever else runs
+    the model meanwhile uses its weights. Results differ from the plain ones by rounding, of what `packer` keeps.
     """
-    if packer is None:
-        yield
-        return
-    products = [_Product(linears, packer, rows) for linears in _together(model)]
-    changed: list[tuple[nn.Module, str]] = []
-    for product in products:
-        for i, layer in enumerate(product.linears):
-            layer.__dict__["forward"] = partial(product, i)
-            changed.append((layer, "forward"))
-    for module in model.modules():
-        if isinstance(module, Head) and "project" not in module.__dict__:
-            module.__dict__["project"] = _Projection(packer, rows)
-            changed.append((module, "project"))
-    hooks = [
-        model.register_forward_pre_hook(lambda *_: _begin(products)),
-        model.register_forward_hook(lambda *_: _end(products), always_call=True),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, name in changed:
-            delattr(module, name)
+
+    def __init__(self, model: nn.Module, packer: Packer | None, rows: int) -> None:
+        self.model, self.packer, self.rows = model, packer, rows
+        self.products: list[_Product | _Projection] = []
+        self.changed: list[tuple[nn.Module, str, Any]] = []
+
+    def __enter__(self) -> Self:
+        if self.packer is not None:
+            with _LOCK:
+                self._lay_out(self.packer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for module, name, mine in self.changed:
+            if module.__dict__.get(name) is mine:
+                del module.__dict__[name]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """For one pass: copies are used that are of their weights as they are now."""
+        for product in self.products:
+            product.thread = get_ident() if product.fresh() else None
+        try:
+            yield
+        finally:
+            for product in self.products:
+                product.thread = None
+
+    def _lay_out(self, packer: Packer) -> None:
+        for linears in _together(self.model):
+            product = _Product(linears, packer, self.rows)
+            self.products.append(product)
+            for i, layer in enumerate(linears):
+                self._change(layer, "forward", partial(product, i))
+        for module in self.model.modules():
+            if isinstance(module, Head) and "project" not in module.__dict__:
+                projection = _Projection(packer, self.rows)
+                self.products.append(projection)
+                self._change(module, "project", projection)
+
+    def _change(self, module: nn.Module, name: str, to: Any) -> None:
+        module.__dict__[name] = to
+        self.changed.append((module, name, to))
 
 
 def _together(model: nn.Module) -> list[list[nn.Linear]]:
     """The linear layers to be packed, those that read the same features side by side, as their part says."""
     # What is changed already belongs to another generation with this model, which will change it back.
     known = [m for m in model.modules() if isinstance(m, nn.Linear) and type(m) in (nn.Linear, Linear)]
+    # What makes a weight just before it is used changes it behind a copy's back.
+    known = [m for m in known if not m._forward_pre_hooks]
     left = {m: None for m in known if "forward" not in m.__dict__ and packable(m.weight)}
     found = []
     for part in model.modules():
@@ -65,17 +91,6 @@ def _together(model: nn.Module) -> list[list[nn.Linear]]:
                 for linear in linears:
                     del left[linear]
     return [*found, *([m] for m in left)]
-
-
-def _begin(products: "list[_Product]") -> None:
-    """The model begins: from now on to its end copies are used that are of its weights as they are."""
-    for product in products:
-        product.usable = product.copy.of(*product.now())
-
-
-def _end(products: "list[_Product]") -> None:
-    for product in products:
-        product.usable = False
 
 
 class _Copy:
@@ -103,12 +118,12 @@ class _Product:
         self.widths = [linear.out_features for linear in linears]
         self.copy = _Copy(*self.now(), packer)
         self.dtype = linears[0].weight.dtype
-        self.usable = False
+        self.thread: int | None = None
         self.x: Tensor | None = None
         self.results: list[Tensor | None] = []
 
     def __call__(self, index: int, x: Tensor) -> Tensor:
-        fits = self.usable and _takes(x, self.numbers, self.dtype)
+        fits = self.thread == get_ident() and _takes(x, self.numbers, self.dtype)
         if fits and x is not self.x:
             y = self.copy.multiply(x)
             self.x, self.results = x, [y] if len(self.widths) == 1 else list(y.split_with_sizes(self.widths, -1))
@@ -118,6 +133,10 @@ class _Product:
             return linear(x, layer.weight, layer.bias)
         self.results[index] = None  # given once: what asks again may have put something else into the same tensor
         return result
+
+    def fresh(self) -> bool:
+        """Whether the copy is of the weights as they are now."""
+        return self.copy.of(*self.now())
 
     def now(self) -> tuple[list[Tensor], list[Tensor | None]]:
         return [linear.weight for linear in self.linears], [linear.bias for linear in self.linears]
@@ -129,9 +148,14 @@ class _Projection:
     def __init__(self, packer: Packer, rows: int) -> None:
         self.packer, self.rows = packer, rows
         self.copy: _Copy | None = None
+        self.thread: int | None = None
+
+    def fresh(self) -> bool:
+        """What is asked at each use, where the weight is known."""
+        return True
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not packable(weight):
+        if self.thread != get_ident() or not packable(weight):
             return linear(x, weight, bias)
         if self.copy is None:
             self.copy = _Copy([weight], [bias], self.packer)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from registry import linear
 from registry.contracts import ModelPart
-from transformer_kit.generate.fast import laid_out
+from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.layouts import eight_bits, layouts
 from transformer_kit.model.loss import summed
 from transformer_kit.model.model import Model
@@ -33,7 +33,7 @@ def packed_weights_decode_alike(part: Any) -> None:
         expected = _decoded(model, ids)
         for rows in (1, ROWS):
             for packer in layouts(rows):
-                with laid_out(model, packer, rows):
+                with Laid(model, packer, rows) as laid, laid.active():
                     agree(_decoded(model, ids[:rows]), expected[:rows], "logits with packed weights")
 
 
@@ -45,7 +45,7 @@ def eight_bits_decode_nearly_alike(part: Any) -> None:
     ids = tokens(model, rows=1)
     with torch.inference_mode():
         expected = _decoded(model, ids)
-        with laid_out(model, eight_bits, 1):
+        with Laid(model, eight_bits, 1) as laid, laid.active():
             off = (_decoded(model, ids) - expected).norm() / expected.norm()
     assert off <= ROUNDED, f"with weights of 8 bits logits are off by {off:.3f} of their size"
 
