@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from registry import linear
 from transformer_kit import Spec, build
 from transformer_kit.model.loss import IGNORE, rows_for, summed
 from transformer_kit.model.model import Model
@@ -59,6 +60,22 @@ def test_pieces_equal_the_whole(head: Any, rows: int) -> None:
         torch.testing.assert_close(found, expected)
     with torch.no_grad():
         torch.testing.assert_close(_loss(model, rows), _loss(model, None))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+@pytest.mark.parametrize("head", HEADS, ids=str)
+@pytest.mark.parametrize("rows", [4, 1000])
+def test_products_of_onednn_give_the_same_loss(head: Any, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, made, multiply = _model(head), [], linear._multiply
+    expected = [_loss(model, rows).detach(), *_gradients(model, _loss(model, rows))]
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(linear, "WORK", 1)
+    monkeypatch.setattr(linear, "_multiply", lambda *given: made.append(given) or multiply(*given))
+    monkeypatch.setattr("transformer_kit.model.summed.COLUMNS", 7)
+    found = [_loss(model, rows).detach(), *_gradients(model, _loss(model, rows))]
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert made
 
 
 class _Written(nn.Module):

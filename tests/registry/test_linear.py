@@ -96,6 +96,18 @@ def test_what_needs_no_gradient_costs_none(made: list[tuple[int, ...]]) -> None:
     assert layer.bias.grad is not None
 
 
+@pytest.mark.parametrize("learns", ["x", "weight", "bias"])
+def test_what_no_gradient_needs_is_not_kept(learns: str) -> None:
+    given = {"x": torch.randn(5, 4), "weight": torch.randn(3, 4), "bias": torch.randn(3)}
+    given[learns].requires_grad_()
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = linear(**given)
+    assert [t.shape for t in kept] == {"x": [(3, 4)], "weight": [(5, 4)], "bias": []}[learns]
+    y.sum().backward()
+    assert given[learns].grad is not None
+
+
 def test_flops_are_counted_as_torch_counts_them(made: list[tuple[int, ...]]) -> None:
     layer, plain = Linear(6, 4), nn.Linear(6, 4)
     counts = []
@@ -138,7 +150,7 @@ def test_modes_that_watch_are_told(made: list[tuple[int, ...]]) -> None:
     assert made
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # in forward_ad itself
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # in forward_ad itself, too
 @pytest.mark.parametrize("why", [
     "little work", "another type", "mixed types", "autocast", "a kind of its own", "another device",
     "switched off", "torch.func", "forward gradients",
@@ -178,6 +190,14 @@ def test_the_rest_is_torchs(why: str, made: list[tuple[int, ...]], monkeypatch: 
         with torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"):
             linear(x, weight)
     assert len(made) == 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_sparse_and_traced_products_are_torchs(made: list[tuple[int, ...]]) -> None:
+    x, weight = torch.randn(5, 4), torch.randn(3, 4)
+    torch.testing.assert_close(linear(x, weight.to_sparse()), F.linear(x, weight))
+    torch.jit.trace(lambda x: linear(x, weight), x, check_trace=False)
+    assert not made
 
 
 @pytest.mark.parametrize(("told", "intel", "family"), [

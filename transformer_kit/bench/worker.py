@@ -133,8 +133,12 @@ def _serve(task: Task) -> None:
 
 def _made(task: Task) -> Candidate:
     """The candidate where it is measured. The kit's trains as `kit train` does, which keeps what is freed."""
-    if task.candidate == INT8 and (task.work, task.setting.batch, task.setting.device.type) != ("decode", 1, "cpu"):
-        raise NoPeer("writes one text, on a processor, and does nothing else")
+    asked = task.setting
+    if task.candidate == INT8:
+        if (task.work, asked.batch, asked.device.type, asked.compile) != ("decode", 1, "cpu", False):
+            raise NoPeer("writes one text, on a processor, and does nothing else")
+        if asked.dtype not in (torch.float32, torch.bfloat16):
+            raise NoPeer("takes models in float32 or bfloat16")
     if task.candidate == KIT and task.work == "train":
         keep_freed(task.setting.device)
     with task.setting.device:
