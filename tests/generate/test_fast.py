@@ -220,6 +220,20 @@ def test_eight_bits_are_of_one_generation_alone() -> None:
     assert len(list(rounded)) == 6
 
 
+def test_a_copy_that_cannot_be_made_leaves_nothing_behind() -> None:
+    model, made = _model(), []
+
+    def failing(weight: Tensor, bias: Tensor | None) -> Packed:
+        made.append(weight)
+        if len(made) == 3:
+            raise MemoryError
+        return lambda x: F.linear(x, weight, bias)
+
+    with pytest.raises(MemoryError), Laid(model, failing, 1):
+        pass
+    assert not any({"forward", "project"} & set(m.__dict__) for m in model.modules())
+
+
 def test_a_weight_that_is_made_before_its_use_is_not_copied() -> None:
     model, calls = _model(), []
 

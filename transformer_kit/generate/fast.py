@@ -38,8 +38,12 @@ class Laid:
 
     def __enter__(self) -> Self:
         if self.packer is not None:
-            with _LOCK:
-                self._lay_out(self.packer)
+            try:
+                with _LOCK:
+                    self._lay_out(self.packer)
+            except BaseException:  # such as memory that does not suffice for the copies
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,10 +81,10 @@ class Laid:
 
 def _together(model: nn.Module) -> list[list[nn.Linear]]:
     """The linear layers to be packed, those that read the same features side by side, as their part says."""
-    # What is changed already belongs to another generation with this model, which will change it back.
     known = [m for m in model.modules() if isinstance(m, nn.Linear) and type(m) in (nn.Linear, Linear)]
     # What makes a weight just before it is used changes it behind a copy's back.
     known = [m for m in known if not m._forward_pre_hooks]
+    # What is changed already belongs to another generation with this model, which will change it back.
     left = {m: None for m in known if "forward" not in m.__dict__ and packable(m.weight)}
     found = []
     for part in model.modules():
