@@ -78,11 +78,12 @@ def products_of_onednn_are_those_of_torch(part: Any) -> None:
         found = []
         for faster in (False, True):
             model.zero_grad()
-            with _onednn_takes(faster):
+            with _onednn_takes(faster) as made:
                 torch.manual_seed(0)
                 logits = model(ids).logits
                 logits.square().sum().backward()
             gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            assert bool(made.called) == faster, f"{what}: who multiplied is not who was asked"
             found.append((logits.detach(), torch.cat(gradients)))
         for name, plain, other in zip(("logits", "gradients"), *found, strict=True):
             far = (other - plain).norm() / plain.norm()
@@ -112,9 +113,14 @@ def loss_in_pieces_is_the_loss(part: Any) -> None:
 
 
 @contextmanager
-def _onednn_takes(everything: bool) -> Iterator[None]:
-    with patch.object(linear, "onednn_is_faster", lambda: everything), patch.object(linear, "WORK", 1):
-        yield
+def _onednn_takes(everything: bool) -> Iterator[Any]:
+    """Inside, oneDNN makes every product, or none; what notes its products."""
+    with (
+        patch.object(linear, "onednn_is_faster", lambda: everything),
+        patch.object(linear, "WORK", 1),
+        patch.object(linear, "_multiply", wraps=linear._multiply) as made,
+    ):
+        yield made
 
 
 def _note(read: dict[nn.Module, Tensor], linear: nn.Module, given: tuple[Any, ...]) -> None:
