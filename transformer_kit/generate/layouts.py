@@ -19,6 +19,8 @@ from registry.processor import is_intel
 
 MOST = 64
 """Rows beyond which the plain product is as fast."""
+BLOCKS = 512
+"""Rows that oneDNN is asked to make blocks for: large ones, which few rows are multiplied with faster as well."""
 BAGS = 8
 """Parts of a weight, with outputs of their own, that threads take; as many as threads where those are more."""
 
@@ -39,7 +41,7 @@ def layouts(rows: int) -> list[Packer]:
     """Every layout that this machine knows for so many rows, but those that round."""
     known = [
         (torch.backends.mkl.is_available(), mkl(rows)),
-        (torch.backends.mkldnn.is_available(), onednn(rows)),
+        (torch.backends.mkldnn.is_available(), onednn),
         (rows == 1, columns),
     ]
     return [pack for available, pack in known if available]
@@ -50,8 +52,9 @@ def layout_for(weight: Tensor, rows: int) -> Packer | None:
 
     Measured on three machines with two cores. On an Intel with AVX-512, MKL's own packing: 1.7 times the plain product
     at 8 rows, 1.3 times at 32, no gain at one. Elsewhere that of oneDNN: with AVX2 1.9 times at one row, 2.7 at 8, 2.1
-    at 32; on an AMD with AVX-512 2.0 times at one row, 2.5 at 8, 1.9 at 32, where MKL's is slower at 8 and 32. At one
-    row that AMD reads columns with FBGEMM at 95 % of the speed of a sum, 2.4 to 3.5 times that of the plain product.
+    at 32; on an AMD with AVX-512 2.6 times at 8 and 2.0 at 32, where MKL's is slower than the plain one. At one row
+    that AMD reads columns with FBGEMM at 95 % of the speed of a sum, 2.4 to 3.5 times that of the plain product, and
+    the blocks of oneDNN 5 % slower.
     In bfloat16, which it multiplies itself, oneDNN's gives 1.35 times at 1 to 8 rows and 1.3 at 32.
     The choice is a rule, not a measurement of the moment, so that the same seed writes the same text.
     """
@@ -62,7 +65,7 @@ def layout_for(weight: Tensor, rows: int) -> Packer | None:
             return None if rows == 1 else mkl(rows)
         if rows == 1 and _has_fbgemm():
             return columns
-    return onednn(rows) if torch.backends.mkldnn.is_available() else None
+    return onednn if torch.backends.mkldnn.is_available() else None
 
 
 def mkl(rows: int) -> Packer:
@@ -70,7 +73,7 @@ def mkl(rows: int) -> Packer:
 
     def pack(weight: Tensor, bias: Tensor | None) -> Packed:
         if weight.dtype != torch.float32:
-            return onednn(rows)(weight, bias)
+            return onednn(weight, bias)
         weight, bias = weight.detach(), None if bias is None else bias.detach()
         packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
         multiply = torch.ops.mkl._mkl_linear.default
@@ -80,16 +83,12 @@ def mkl(rows: int) -> Packer:
     return pack
 
 
-def onednn(rows: int) -> Packer:
+def onednn(weight: Tensor, bias: Tensor | None) -> Packed:
     """The blocks that oneDNN's kernels take."""
-
-    def pack(weight: Tensor, bias: Tensor | None) -> Packed:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-        bias = None if bias is None else bias.detach()
-        multiply = torch.ops.mkldnn._linear_pointwise.default
-        return lambda x: multiply(x, packed, bias, "none", [], "")
-
-    return pack
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), BLOCKS)
+    bias = None if bias is None else bias.detach()
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x: multiply(x, packed, bias, "none", [], "")
 
 
 def columns(weight: Tensor, bias: Tensor | None) -> Packed:
