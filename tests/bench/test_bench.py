@@ -11,11 +11,11 @@ from tests.cli.conftest import kit as kit
 from tests.cli.runner import Kit
 from transformer_kit import Spec, build
 from transformer_kit.bench import limit, run, timing, worker
-from transformer_kit.bench.peers import KIT, candidate, parameters
+from transformer_kit.bench.peers import INT8, KIT, LEAN, candidate, parameters
 from transformer_kit.bench.plain import Plain
 from transformer_kit.bench.run import compare
 from transformer_kit.bench.shape import NoPeer, config_of, shape_of
-from transformer_kit.bench.work import Setting
+from transformer_kit.bench.work import Setting, train
 from transformer_kit.bench.worker import Task, Worker
 from transformer_kit.cost.card import card
 
@@ -205,11 +205,27 @@ def test_memory_is_that_of_a_process_of_its_own(kit: Kit, tmp_path: Any) -> None
     page = tmp_path / "page.yaml"
     page.write_text(_yaml(_spec("gpt2")))
     sets = ("--set", "model.d_model=512", "--set", "model.vocab_size=8000")
-    found = kit("bench", "memory", page, *sets, "--seq", "8", "--against", "plain", "--json").json()
-    ours, plain = found["rows"]
-    assert ours["parameters"] == plain["parameters"] > 10_000_000
+    found = kit("bench", "memory", page, *sets, "--seq", "8", "--against", "plain,lean", "--json").json()
+    ours, plain, lean = found["rows"]
+    assert ours["parameters"] == plain["parameters"] == lean["parameters"] > 10_000_000
     for row in (ours, plain):  # weights, gradients and two values of the optimizer's, at least
         assert row["median"] > 0.9 * 4 * 4 * row["parameters"]
+    assert 0.9 * 3 * 4 * lean["parameters"] < lean["median"] < 0.95 * ours["median"]
+
+
+def test_lean_and_int8_do_what_they_are_for(tmp_path: Any) -> None:
+    page = tmp_path / "page.yaml"
+    page.write_text(_yaml(_spec("gpt2")))
+    setting = Setting(batch=2, seq=8, new=3, device=CPU, dtype=torch.float32, rounds=1)
+    with pytest.raises(NoPeer, match="saves memory in training"):
+        worker._made(Task(LEAN, "decode", str(page), [], setting, 1))
+    with pytest.raises(NoPeer, match="writes one text"):
+        worker._made(Task(INT8, "decode", str(page), [], setting, 1))
+    lean = candidate(LEAN, _spec("gpt2"))
+    before = lean.module.state_dict()["embedding.table.weight"].clone()
+    train(lean, setting)(0)
+    assert all(p.grad is None for p in lean.module.parameters())
+    assert not torch.equal(lean.module.state_dict()["embedding.table.weight"], before)
 
 
 def _yaml(spec: Spec) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from transformer_kit.bench.peers import INT8, PEERS
+from transformer_kit.bench.peers import INT8, LEAN, PEERS
 from transformer_kit.bench.run import Result, compare
 from transformer_kit.bench.show import markdown, text
 from transformer_kit.bench.work import Setting
@@ -24,6 +24,7 @@ from transformer_kit.bench.work import Setting
 HERE = Path(__file__).parent
 PAGES = HERE.parents[1] / "docs" / "reference"
 WINDOW = ["model.layers.block.mixer.window=256", "model.max_seq_len=8200"]
+OTHERS = tuple(name for name in PEERS if name not in (INT8, LEAN))
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Entry:
     new: int = 32
     rounds: int = 7
     sets: tuple[str, ...] = ()
-    peers: tuple[str, ...] = tuple(name for name in PEERS if name != INT8)
+    peers: tuple[str, ...] = OTHERS
     compile: bool = False
 
     @property
@@ -54,11 +55,14 @@ CPU = [
     Entry("train", "llama-124m", 2, 512, rounds=3),
     Entry("prefill", "gpt2-124m", 1, 512),
     Entry("prefill", "llama-124m", 1, 512),
-    Entry("decode", "llama-124m", 1, 64, rounds=5, peers=tuple(PEERS)),
+    Entry("decode", "llama-124m", 1, 64, rounds=5, peers=(*OTHERS, INT8)),
     *(Entry("decode", "llama-124m", rows, 64, rounds=5) for rows in (8, 32)),
     *(Entry("decode", "llama-small", 1, seq, 32, 5, tuple(WINDOW), ()) for seq in (1024, 8000)),
-    Entry("memory", "gpt2-124m", 2, 512),
-    Entry("memory", "llama-124m", 2, 512, sets=("model.vocab_size=128256",)),
+    *(
+        Entry("memory", spec, rows, length, sets=sets, peers=(*OTHERS, LEAN))
+        for spec, sets in (("gpt2-124m", ()), ("llama-124m", ("model.vocab_size=128256",)))
+        for rows, length in ((2, 512), (4, 1024))
+    ),
 ]
 GPU = [
     Entry("train", "llama-1b", 8, 2048, rounds=5, compile=True),
@@ -117,7 +121,8 @@ def _page(results: list[Result]) -> Iterator[str]:
         "that the arithmetic, or reading the weights once, can take on this machine, divided by the median. Memory is "
         "the peak of the process beyond what it held before the model, where all that is freed is given back. `plain` "
         "and `tutorial` are modules written by hand for this purpose, in `transformer_kit/bench/`; `int8` is the kit "
-        "where it [rounds weights to 8 bits](../explanation/speed.md#decoding), and reads less than the limit counts. "
+        "where it [rounds weights to 8 bits](../explanation/speed.md#decoding), and reads less than the limit counts; "
+        "`lean` is the kit with `hardware.recompute` and `hardware.step_in_backward`. "
         "Measure your own: `kit bench --help`.\n"
     )
     for result in results:

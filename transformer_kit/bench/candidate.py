@@ -22,3 +22,5 @@ class Candidate:
     """(tokens, count) -> `count` ids after a prompt, the likeliest each time, one step at a time."""
     compiled: Callable[[Tensor, int], Iterator[Any]] | None = None
     """`decode`, compiled its own way; where there is none, its layers are compiled."""
+    early: bool = False
+    """Whether the optimizer steps in the backward pass, without clipping."""

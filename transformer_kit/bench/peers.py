@@ -14,30 +14,34 @@ from transformer_kit.bench.shape import config_of, shape_of
 from transformer_kit.bench.tutorial import Tutorial
 from transformer_kit.generate.decode import stream
 from transformer_kit.model.build import build
+from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import Spec
 
-KIT, INT8 = "transformer_kit", "int8"
+KIT, INT8, LEAN = "transformer_kit", "int8", "lean"
 
 
-def kit(spec: Spec, config: dict[str, Any], int8: bool = False) -> Candidate:
-    """The kit's own model; writing with weights of 8 bits where asked."""
+def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
+    """The kit's own model: as it comes, writing with weights of 8 bits, or training in as little memory as it can."""
     model = build(spec, device=torch.get_default_device())
+    if name == LEAN:
+        recompute(model)
 
     def loss(tokens: Tensor, targets: Tensor) -> Tensor:
         total, count = model.loss(tokens, targets)
         return total / count
 
     def written(compile: bool, tokens: Tensor, count: int) -> Iterator[Any]:
-        return stream(model, tokens.tolist(), max_new_tokens=count, compile=compile, int8=int8)
+        return stream(model, tokens.tolist(), max_new_tokens=count, compile=compile, int8=name == INT8)
 
     return Candidate(
-        INT8 if int8 else KIT,
+        name,
         model,
         spec.model.vocab_size,
         loss,
         lambda tokens: model(tokens, last=True).logits,
         partial(written, False),
         partial(written, True),
+        early=name == LEAN,
     )
 
 
@@ -61,7 +65,8 @@ PEERS: dict[str, Callable[[Spec, dict[str, Any]], Candidate]] = {
     "transformers": transformers,
     "litgpt": litgpt,
     "x-transformers": x_transformers,
-    INT8: partial(kit, int8=True),
+    INT8: partial(kit, name=INT8),
+    LEAN: partial(kit, name=LEAN),
 }
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from transformer_kit.bench.candidate import Candidate
 from transformer_kit.bench.timing import Timed, clock
+from transformer_kit.train.early import EarlySteps
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Setting:
 
 
 def train(candidate: Candidate, setting: Setting) -> Timed:
-    """One optimizer step on random tokens: forward, backward, clipping, AdamW."""
+    """One optimizer step on random tokens: forward, backward, clipping where gradients are kept, AdamW."""
     module = _placed(candidate, setting, torch.float32).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
+    early = EarlySteps(optimizer) if candidate.early else None
     mixed = setting.dtype != torch.float32
     if setting.compile:
         _compile(candidate)
@@ -39,10 +41,14 @@ def train(candidate: Candidate, setting: Setting) -> Timed:
         begin = clock(setting.device)
         with torch.autocast(setting.device.type, dtype=setting.dtype, enabled=mixed):
             loss = candidate.loss(tokens, targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        if early is not None:
+            with early.on():
+                loss.backward()
+        else:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return clock(setting.device) - begin
 
     return step

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from transformer_kit.bench.candidate import Candidate
-from transformer_kit.bench.peers import INT8, KIT, candidate, parameters
+from transformer_kit.bench.peers import INT8, KIT, LEAN, candidate, parameters
 from transformer_kit.bench.shape import NoPeer
 from transformer_kit.bench.work import WORK, Setting
 from transformer_kit.spec.read import read
@@ -139,7 +139,9 @@ def _made(task: Task) -> Candidate:
             raise NoPeer("writes one text, on a processor, and does nothing else")
         if asked.dtype not in (torch.float32, torch.bfloat16):
             raise NoPeer("takes models in float32 or bfloat16")
-    if task.candidate == KIT and task.work == "train":
+    if task.candidate == LEAN and task.work != "train":
+        raise NoPeer("saves memory in training, and does nothing else")
+    if task.candidate in (KIT, LEAN) and task.work == "train":
         keep_freed(task.setting.device)
     with task.setting.device:
         return candidate(task.candidate, read(task.spec, list(task.sets)))

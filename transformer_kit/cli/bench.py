@@ -27,7 +27,8 @@ def bench(
     spec: SpecArgument,
     sets: Sets = None,
     against: Annotated[
-        str, typer.Option(metavar="PEER,...", help="Peers, by comma: plain, tutorial, int8, or an installed package.")
+        str,
+        typer.Option(metavar="PEER,...", help="Peers, by comma: plain, tutorial, int8, lean or a package."),
     ] = "plain,transformers,litgpt,x-transformers",
     batch: Annotated[int, typer.Option(min=1, help="Rows.")] = 1,
     seq: Annotated[int, typer.Option(min=1, help="Tokens of a row, or of the prompt.")] = 256,
