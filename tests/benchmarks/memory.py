@@ -63,7 +63,7 @@ CASES = (
 def compare(case: Case) -> tuple[int, int]:
     """Bytes that the card says, and bytes that a process takes."""
     page = read(case.spec, list(case.sets))
-    ways = {"recompute": case.recompute, "step_in_backward": case.early}
+    ways = {"recompute": case.recompute, "step_in_backward": case.early, "precision": case.dtype}
     predicted = card(page, batch=case.batch, seq=case.seq, optimizer="adamw", **ways).memory.peak
     command = [sys.executable, "-m", "tests.benchmarks.memory", "--child", json.dumps(case)]
     done = subprocess.run(command, env=os.environ | PROMPT, capture_output=True, text=True, check=False)

@@ -59,6 +59,8 @@ def test_the_largest_that_fits_is_found_and_shown(kit: Kit, page: Path) -> None:
         "--batch 0",
         "--seq 999",
         "--dtype int3",
+        "--precision int3",
+        "--dtype bfloat16 --precision bfloat16",
         "--optimizer adamm",
         "--fits much",
         "--fits '10 kB'",

@@ -18,6 +18,12 @@ from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
 
 Page = Callable[..., Spec]
+MIXTURE = {
+    "type": "moe",
+    "n_experts": 8,
+    "router": {"type": "softmax", "k": 2},
+    "expert": {"type": "gated", "d_ff": 64},
+}
 LOCAL = {"kinds": {"local": {"mixer": {"window": 16}}}, "pattern": ["local", "block*3"]}
 CASES: dict[str, dict[str, Any]] = {
     "rotations, tied": {},
@@ -25,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "own head, added positions": {"head": "lm", "position": "learned", "norm": "layer_norm"},
     "biased scores": {"position": "alibi"},
     "dropout": {"dropout": 0.1},
+    "experts": {"block": {"ffn": MIXTURE}},
     "windows in a pattern": {"layers": LOCAL},
     "last layer larger": {"layers": {"at": {-1: {"ffn": {"d_ff": 2048}}}}},
     "softcaps": {"mixer": {"scores": {"softcap": 50.0}}, "head": {"type": "lm", "tied": True, "softcap": 30.0}},
@@ -54,14 +61,21 @@ def kept(spec: Spec, batch: int, seq: int) -> int:
 
 
 def allocated(
-    spec: Spec, batch: int, seq: int, *, accumulate: int = 1, again: bool = False, early: bool = False
+    spec: Spec,
+    batch: int,
+    seq: int,
+    *,
+    accumulate: int = 1,
+    again: bool = False,
+    early: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> int:
     """The most bytes that a step of `kit train` holds at once: weights, Adam's averages, and what torch allocates."""
     model = build(spec)
     if again:
         recompute(model)
     optimizer = part("optimizer", "adamw", lr=1e-4).make(model)
-    placement, clip = Placement(torch.device("cpu"), torch.float32), None if early else 1.0
+    placement, clip = Placement(torch.device("cpu"), dtype), None if early else 1.0
     step = Step(model, part("objective", "causal_lm"), optimizer, placement, clip, early)
     batches = [Batch(torch.randint(spec.model.vocab_size, (batch, seq + 1)), None)] * accumulate
     step(batches, 1.0)
@@ -86,6 +100,15 @@ def part(family: str, name: str, **options: Any) -> Any:
 def test_the_peak_is_what_a_real_step_allocates(page: Page, options: dict[str, Any]) -> None:
     spec = page(**options)
     assert card(spec, batch=4, seq=96).memory.peak == pytest.approx(allocated(spec, 4, 96), rel=0.02)
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+def test_products_in_bfloat16_are_counted_as_such(page: Page, options: dict[str, Any], again: bool) -> None:
+    spec = page(**options)
+    found = card(spec, batch=4, seq=96, recompute=again, precision="bfloat16").memory.peak
+    assert found == pytest.approx(allocated(spec, 4, 96, again=again, dtype=torch.bfloat16), rel=0.02)
+    assert found != card(spec, batch=4, seq=96, recompute=again).memory.peak
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")

@@ -21,10 +21,15 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?")
 
 Batch = Annotated[int | None, typer.Option(help="Sequences in one forward pass; a run's own, or 1, else.")]
 Seq = Annotated[int | None, typer.Option(help="Tokens of a sequence; a run's own, or max_seq_len, else.")]
+Dtype = Annotated[str, typer.Option(help="Type of weights and activations.")]
 Optimizer = Annotated[str | None, typer.Option(help="The optimizer whose state is counted; a run's own else.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Layers compute activations again, not keep them.")]
 Early = Annotated[
     bool, typer.Option("--step-in-backward", help="Each weight learns in the backward pass, and its gradient goes.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="What training multiplies, of float32 weights: float32 or bfloat16; a run's own else."),
 ]
 Fits = Annotated[
     str | None,
@@ -40,10 +45,11 @@ def build(
     sets: Sets = None,
     batch: Batch = None,
     seq: Seq = None,
-    dtype: Annotated[str, typer.Option(help="Type of weights and activations.")] = "float32",
+    dtype: Dtype = "float32",
     optimizer: Optimizer = None,
     recompute: Recompute = False,
     step_in_backward: Early = False,
+    precision: Precision = None,
     fits: Fits = None,
     purpose: Purpose = None,
     json: Json = False,
@@ -60,8 +66,8 @@ def build(
     from transformer_kit.spec.read import read
 
     page = read(spec, sets or [])
-    chosen: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "recompute": recompute or None}
-    chosen["step_in_backward"] = step_in_backward or None
+    chosen: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "precision": precision}
+    chosen |= {"recompute": recompute or None, "step_in_backward": step_in_backward or None}
     fit = None
     if fits is not None:
         fit = _fit(page, _size(fits), _purpose(purpose), batch, seq, chosen)
@@ -69,10 +75,7 @@ def build(
     elif purpose is not None:
         raise typer.BadParameter("--for says what has to fit; give --fits SIZE too, or leave --for out")
     found = card(page, batch=batch, seq=seq, **chosen)
-    if json:
-        emit(found.data() | ({} if fit is None else {"fits": fit._asdict() | {"fits": fit.fits}}))
-    else:
-        _print(found, fit, page._source.notes)
+    _print(found, fit, page._source.notes, json)
     if fit is not None and not fit.fits:
         raise typer.Exit(FIT) if json else NotFitting(_too_large(fit))
 
@@ -90,7 +93,10 @@ def _fit(page: "Spec", limit: int, purpose: str, batch: int | None, seq: int | N
         return fits.check(plan, purpose, limit, batch=plan.batch(batch), seq=plan.length(seq))
 
 
-def _print(found: "Card", fit: "Fit | None", notes: list[str]) -> None:
+def _print(found: "Card", fit: "Fit | None", notes: list[str], json: bool) -> None:
+    if json:
+        emit(found.data() | ({} if fit is None else {"fits": fit._asdict() | {"fits": fit.fits}}))
+        return
     for text in notes:
         note(text)
     if is_terminal():

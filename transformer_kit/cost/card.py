@@ -18,7 +18,7 @@ from transformer_kit.cost.plan import Memory, Plan, planned
 from transformer_kit.cost.tree import Node, tree
 from transformer_kit.model.build import assemble, fill
 from transformer_kit.model.model import Model, spec_of
-from transformer_kit.spec.schema import ModelSpec, Spec
+from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
 
 SMALL = 64_000_000
 """Parameters of the largest model that is filled and run for its initial loss."""
@@ -111,15 +111,19 @@ def card(
     optimizer: str | Options | None = None,
     recompute: bool | None = None,
     step_in_backward: bool | None = None,
+    precision: str | None = None,
 ) -> Card:
     """Count what the model of `spec` costs with `batch` rows of `seq` tokens, all tensors in `dtype`.
 
+    With `precision` bfloat16 that is the type of weights, and products are made in bfloat16, as `kit train` may.
+
     What is not given is the run's. Without a run, `batch` is 1, `seq` the longest there can be, two values are assumed
-    to be kept for each parameter by the optimizer, no layer recomputes its activations, and the optimizer steps after
-    the backward pass. Raises SpecError for a spec that cannot be built, ValueError for sizes that it does not allow.
+    to be kept for each parameter by the optimizer, no layer recomputes its activations, products are in float32, and
+    the optimizer steps after the backward pass. Raises SpecError for a spec that cannot be built, ValueError for sizes
+    that it does not allow.
     """
-    chosen = {"recompute": recompute, "step_in_backward": step_in_backward}
-    with planned(spec_of(spec), dtype=dtype, optimizer=optimizer, **chosen) as plan:
+    ways: dict[str, Any] = {"recompute": recompute, "step_in_backward": step_in_backward, "precision": precision}
+    with planned(spec_of(spec), dtype=dtype, optimizer=optimizer, **ways) as plan:
         return _count(plan, plan.batch(batch), plan.length(seq))
 
 
@@ -149,6 +153,10 @@ def _notes(plan: Plan) -> list[str]:
         notes.append("optimizer: two values assumed for each parameter, as Adam keeps")
     if plan.dtype != "float32":
         notes.append(f"all in {plan.dtype}; `kit train` keeps weights, gradients and optimizer state in float32")
+    if plan.mixed is not None:
+        notes.append("products are made in bfloat16, of weights in float32")
+    elif isinstance(plan.page, RunSpec) and plan.page.hardware.precision == "auto" and plan.dtype == "float32":
+        notes.append("precision auto is counted as float32; ask for bfloat16 where the hardware will multiply it")
     if plan.model.spec.model.dropout:
         notes.append("activations: with dropout a CPU keeps all attention weights; a GPU's fused kernel keeps none")
     if plan.recomputes:

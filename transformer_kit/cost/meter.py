@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from transformer_kit.cost.accumulated import Accumulation
+from transformer_kit.cost.mixed import Mixed
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.shapes import Shapes, listed
 from transformer_kit.cost.timeline import Stretch, Timeline
@@ -50,6 +51,8 @@ class Work(NamedTuple):
     """Whether gradients are there from an earlier pass, to be added to."""
     early: bool = False
     """Whether a parameter's gradient is dropped once it is whole."""
+    mixed: torch.dtype | None = None
+    """What products are made in, of weights in float32; as they are given when None."""
 
 
 def measure(model: Model, layers: Sequence[nn.Module], work: Work) -> Timeline:
@@ -73,9 +76,18 @@ def _step(model: Model, work: Work) -> Timeline:
     held = [tokens, *model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
     meter = _Meter(held if segments is None else [*held, segments])
     dropping = _dropped_gradients(model) if work.early else nullcontext()
-    with uncompiled(), Fused(), dropping, meter, _Marks(model, meter) as marks:
-        work.objective.loss(model, tokens, segments)[0].backward()
+    with uncompiled(), dropping, meter, _Marks(model, meter) as marks:
+        with computing(work.mixed):
+            loss = work.objective.loss(model, tokens, segments)[0]
+        loss.backward()
     return marks.timeline()
+
+
+@contextmanager
+def computing(mixed: torch.dtype | None) -> Iterator[None]:
+    """What a forward pass runs in: attention is fused, and products are in `mixed` where there is such."""
+    with Fused(), nullcontext() if mixed is None else Mixed(mixed):
+        yield
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +13,15 @@ from registry.contracts import Objective
 from registry.options import Options
 from transformer_kit.cost import count
 from transformer_kit.cost.count import Kind, Places
-from transformer_kit.cost.meter import Fused, Work
+from transformer_kit.cost.meter import Work, computing
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.timeline import Timeline
 from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec, Spec
 
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+"""What products are made in, where weights are in float32."""
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
@@ -47,6 +50,8 @@ class Plan:
     places: Places | None
     """The layers that each of the model's stands for; each for itself when None."""
     dtype: str
+    mixed: torch.dtype | None
+    """What products are made in, of weights in float32; in `dtype` when None."""
     optimizer: Options | None
     """None when two values are assumed for each parameter."""
     recomputes: bool
@@ -77,7 +82,7 @@ class Plan:
     def timeline(self, batch: int, seq: int) -> Timeline:
         """A forward and backward pass of `batch` rows of `seq` tokens. ValueError when tensors are too large."""
         apart = isinstance(self.page, RunSpec) and self.page.train.documents == "apart"
-        work = Work(self.objective, batch, seq, apart, self._accumulates, self.early)
+        work = Work(self.objective, batch, seq, apart, self._accumulates, self.early, self.mixed)
         try:
             return count.usage(self.model, self.stack, work)
         except RuntimeError as error:
@@ -130,6 +135,7 @@ def planned(
     optimizer: str | Options | None,
     recompute: bool | None,
     step_in_backward: bool | None = None,
+    precision: str | None = None,
 ) -> Iterator[Plan]:
     """The plan of `page`, with the plugins it names, as long as it is needed. What is None is the run's."""
     if dtype not in DTYPES:
@@ -140,15 +146,15 @@ def planned(
     if early and run is not None and run.train.accumulate > 1:
         raise ValueError(f"gradients that are dropped cannot be added up: train.accumulate is {run.train.accumulate}")
     with core.activate(frozenset(page.plugins)), uncompiled():
-        chosen = _optimizer(run, optimizer)
+        chosen, mixed = _optimizer(run, optimizer), _mixed(run, dtype, precision)
         objective = _objective(run)
         model, places = _assembled(page)
         model.to(DTYPES[dtype])
         if recomputes:
             from transformer_kit.model.recompute import recompute as apply
 
-            apply(model, Fused)
-        yield Plan(page, model, places, dtype, chosen, recomputes, early, objective, count.kinds(model, places))
+            apply(model, partial(computing, mixed))
+        yield Plan(page, model, places, dtype, mixed, chosen, recomputes, early, objective, count.kinds(model, places))
 
 
 def _assembled(page: Spec) -> tuple[Model, Places | None]:
@@ -162,6 +168,18 @@ def _assembled(page: Spec) -> tuple[Model, Places | None]:
     model = assemble(page, page.hardware.kernel)
     freeze(model, page.train.freeze)
     return model, None
+
+
+def _mixed(run: RunSpec | None, dtype: str, given: str | None) -> torch.dtype | None:
+    """What products are made in: as given, else as the run says; None for the type of the weights."""
+    if given is not None and given not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got '{given}'")
+    if dtype != "float32":
+        if given is not None:
+            raise ValueError(f"precision is what is multiplied of weights in float32; leave it out, or dtype {dtype}")
+        return None
+    said = given if given is not None or run is None else run.hardware.precision
+    return None if said is None else PRECISIONS.get(said)
 
 
 def _optimizer(run: RunSpec | None, given: str | Options | None) -> Options | None:

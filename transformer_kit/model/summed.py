@@ -1,6 +1,7 @@
 """Linear products whose weights' gradients are added up in place: of a large table there is one gradient, not two."""
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from registry.linear import linear, takes
 
+PRETENDED: ContextVar[torch.dtype | None] = ContextVar("pretended", default=None)
+"""What autocast would make products in on the meta device, if there were such a thing."""
 COLUMNS = 2048
 """Columns of a weight's gradient that are made at once where they are added by another library than torch's own."""
 
@@ -84,7 +87,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sums: Sums, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.sums, ctx.weight, ctx.types = sums, weight, (x.dtype, None if bias is None else bias.dtype)
-        dtype, low = _autocast_type(x.device.type), weight.detach()
+        dtype, low = _autocast_type(x), weight.detach()
         if dtype is not None:
             x, low, bias = x.to(dtype), sums.low(weight, dtype), None if bias is None else bias.to(dtype)
         ctx.save_for_backward(x, low)
@@ -101,8 +104,11 @@ class _Product(torch.autograd.Function):
         return None, to_x, None, to_bias
 
 
-def _autocast_type(kind: str) -> torch.dtype | None:
-    """What products are made in on this kind of device; None for what they are given in."""
+def _autocast_type(x: Tensor) -> torch.dtype | None:
+    """What products of `x` are made in; None for what they are given in."""
+    kind = x.device.type
+    if x.is_meta:
+        return PRETENDED.get()
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return None

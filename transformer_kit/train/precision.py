@@ -24,11 +24,15 @@ class Placement:
     dtype: torch.dtype
     note: str | None = None
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context in which a forward pass runs."""
+    def autocast(self, *, once: bool = False) -> AbstractContextManager[object]:
+        """The context in which forward passes run: many of the same weights, or `once`, and then no copy is kept.
+
+        One pass casts each weight once anyway. What autograd does not keep of it is then gone at once, not at the end:
+        all of it, where layers are computed again.
+        """
         if self.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not once)
 
     def move(self, tensor: Tensor) -> Tensor:
         """`tensor` on the device; the host does not wait for the copy."""

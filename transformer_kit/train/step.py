@@ -103,7 +103,7 @@ class Step:
         """Sum of the losses of a micro-batch, and the number of valid targets."""
         tokens, segments = batch
         segments = None if segments is None else self.placement.move(segments)
-        with self.placement.autocast():
+        with self.placement.autocast(once=True):
             return self.objective.loss(self.model, self.placement.move(tokens), segments)
 
     def _scale_gradients(self, count: Tensor) -> Tensor:
