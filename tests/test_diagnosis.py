@@ -23,7 +23,11 @@ def sound() -> dict[str, Any]:
             "limit of the container": None,
             "load": 0.1,
         },
-        "precision": {"bfloat16 in hardware": True, "kit train chooses": "bfloat16"},
+        "precision": {
+            "bfloat16 in hardware": True,
+            "float32 products by": "torch's own choice",
+            "kit train chooses": "bfloat16",
+        },
         "speed": {"float32": 2e13, "bfloat16": 3e14, "read": 1e12},
         "attention": {"flash": True, "memory-efficient": True, "cudnn": True, "math": True},
         "libraries": {"MKL": True, "oneDNN": True},
@@ -49,6 +53,7 @@ def test_a_machine_without_faults_gets_no_advice(sound: dict[str, Any]) -> None:
         ("libraries", {"MKL": False, "oneDNN": False}, "cpu", "neither MKL nor oneDNN"),
         ("compiler", {"C++": None}, "cpu", "install g++"),
         ("compiler", {"triton": False}, "cuda", "without triton"),
+        ("precision", {"float32 products by": "oneDNN"}, "cpu", "hardware.compile makes float32 slower"),
         ("plugins", {"problems": ["acme is broken"]}, "cuda", "acme is broken"),
     ],
 )

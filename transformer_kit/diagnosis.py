@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from registry.processor import onednn_is_faster
 from transformer_kit import machine
 from transformer_kit.spec.schema import Hardware
-from transformer_kit.train.precision import has_fast_bfloat16, place
+from transformer_kit.train.precision import COMPILED, has_fast_bfloat16, place
 
 PACKAGES = ("torch", "triton", "numpy", "safetensors", "tokenizers", "pydantic", "transformers")
 KERNELS = {
@@ -166,6 +166,8 @@ def _advice(found: dict[str, Any], device: torch.device) -> Iterator[str]:
         yield "hardware.compile cannot work without a C++ compiler; install g++ or set CXX, or leave compile off"
     if not compiler["triton"] and device.type == "cuda":
         yield "hardware.compile cannot work without triton; install it, or leave compile off"
+    if found["precision"]["float32 products by"] == "oneDNN":
+        yield COMPILED
     for problem in found["plugins"]["problems"]:
         yield f"a plugin, or a part of it, cannot be used: {problem}"
 

@@ -13,7 +13,7 @@ from tests.train.runs import Recorder
 from transformer_kit.cost.card import card
 from transformer_kit.model.build import build
 from transformer_kit.spec.schema import Hardware, RunSpec
-from transformer_kit.train import plot, run
+from transformer_kit.train import plot, precision, run
 from transformer_kit.train.assemble import architecture
 from transformer_kit.train.precision import FAST_BF16, Placement, has_fast_bfloat16, place
 from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
@@ -41,6 +41,14 @@ def test_asking_for_slow_bfloat16_is_allowed_and_said(
     assert any("bfloat16 is slow on this cpu" in note for note in recorder.notes)
     assert place(Hardware(device="cpu", precision="float32")).dtype == torch.float32
     assert not has_fast_bfloat16(CPU)
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_compiling_what_is_faster_without_is_said(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "onednn_is_faster", lambda: faster)
+    compiled = Hardware(device="cpu", precision="float32", compile=True)
+    assert place(compiled).note == (precision.COMPILED if faster else None)
+    assert place(compiled.model_copy(update={"compile": False})).note is None
 
 
 def test_flops_are_six_for_each_weight_and_twelve_for_each_score(spec: Callable[..., RunSpec]) -> None:

@@ -10,10 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from registry.processor import onednn_is_faster
 from transformer_kit.spec.schema import Hardware
 
 FAST_BF16 = ("amx_bf16", "avx512_bf16", "sve_bf16")
 """Processor features that multiply bfloat16 as fast as float32, or faster."""
+COMPILED = (
+    "hardware.compile makes float32 slower on this processor: layers that are not compiled multiply with oneDNN; "
+    "leave it out"
+)
+"""What to know where `registry.linear` does more than a compiler."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ def place(hardware: Hardware) -> Placement:
     device = _device(hardware.device)
     fast = has_fast_bfloat16(device)
     if hardware.precision == "float32" or (hardware.precision == "auto" and not fast):
-        return Placement(device, torch.float32)
+        slower = hardware.compile and device.type == "cpu" and onednn_is_faster()
+        return Placement(device, torch.float32, COMPILED if slower else None)
     note = None if fast else f"bfloat16 is slow on this {device.type}; `precision: auto` would choose float32"
     return Placement(device, torch.bfloat16, note)
 
