@@ -176,11 +176,16 @@ def _device(model: "Model") -> torch.device:
 
 
 def _eight_bits(model: "Model", rows: int) -> Packer:
-    if rows != 1 or not packable(model.embedding.weight) or torch.is_autocast_enabled("cpu"):
-        raise ValueError(
-            "int8: only one text at a time is written with weights of 8 bits, on a processor, by a model in float32 "
-            "or in a bfloat16 that the processor multiplies, without autocast; leave it out"
-        )
+    weight = model.embedding.weight
+    reasons = (
+        (rows != 1, f"one text at a time is written so, got {rows}"),
+        (not weight.is_cpu, f"weights of 8 bits are for a processor, the model is on {weight.device}"),
+        (not packable(weight), f"the model must be in float32, or bfloat16 where that is fast, got {weight.dtype}"),
+        (torch.is_autocast_enabled("cpu"), "autocast chooses types of its own"),
+    )
+    for applies, why in reasons:
+        if applies:
+            raise ValueError(f"int8: {why}; leave int8 out")
     return eight_bits
 
 

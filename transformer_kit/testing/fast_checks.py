@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from registry import linear
 from registry.contracts import ModelPart
 from transformer_kit.generate.fast import Laid
-from transformer_kit.generate.layouts import eight_bits, layouts
+from transformer_kit.generate.layouts import Packed, Packer, eight_bits, layouts
 from transformer_kit.model.loss import summed
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import ROWS, agree, strong_init, tokens
@@ -33,8 +33,10 @@ def packed_weights_decode_alike(part: Any) -> None:
         expected = _decoded(model, ids)
         for rows in (1, ROWS):
             for packer in layouts(rows):
-                with Laid(model, packer, rows) as laid, laid.active():
+                products = list[Tensor]()
+                with Laid(model, _noting(packer, products), rows) as laid, laid.active():
                     agree(_decoded(model, ids[:rows]), expected[:rows], "logits with packed weights")
+                assert products, "nothing was multiplied with packed weights"
 
 
 @check(MODEL)
@@ -42,11 +44,12 @@ def eight_bits_decode_nearly_alike(part: Any) -> None:
     """Decoding with weights rounded to 8 bits gives the plain logits but for three hundredths of their size."""
     model = default(part).build().eval()
     strong_init(model, 0)
-    ids = tokens(model, rows=1)
+    ids, products = tokens(model, rows=1), list[Tensor]()
     with torch.inference_mode():
         expected = _decoded(model, ids)
-        with Laid(model, eight_bits, 1) as laid, laid.active():
+        with Laid(model, _noting(eight_bits, products), 1) as laid, laid.active():
             off = (_decoded(model, ids) - expected).norm() / expected.norm()
+    assert products, "nothing was multiplied with weights of 8 bits"
     assert off <= ROUNDED, f"with weights of 8 bits logits are off by {off:.3f} of their size"
 
 
@@ -121,6 +124,21 @@ def _onednn_takes(everything: bool) -> Iterator[Any]:
         patch.object(linear, "_multiply", wraps=linear._multiply) as made,
     ):
         yield made
+
+
+def _noting(packer: Packer, products: list[Tensor]) -> Packer:
+    """`packer`, whose products are added to `products`."""
+
+    def pack(weight: Tensor, bias: Tensor | None) -> Packed:
+        multiply = packer(weight, bias)
+
+        def noted(x: Tensor) -> Tensor:
+            products.append(multiply(x))
+            return products[-1]
+
+        return noted
+
+    return pack
 
 
 def _note(read: dict[nn.Module, Tensor], linear: nn.Module, given: tuple[Any, ...]) -> None:
