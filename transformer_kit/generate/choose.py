@@ -81,7 +81,8 @@ def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) ->
     for sampler in samplers:
         narrowed = sampler.apply(narrowed)
     best, likeliest = narrowed.max(dim=-1)  # (B,) twice
-    why = torch.where(logits.amax(dim=-1).isfinite(), NOTHING, UNUSABLE)
+    top = logits.amax(dim=-1) if samplers else best
+    why = torch.where(top.isfinite(), NOTHING, UNUSABLE)
     wrong = torch.where(best.isfinite(), 0, why)
     if uniform is None:
         return torch.stack([likeliest, wrong])
