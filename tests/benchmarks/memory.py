@@ -36,7 +36,7 @@ class Case(NamedTuple):
     early: bool = False
     """Whether the optimizer steps in the backward pass."""
     dtype: str = "float32"
-    """What is multiplied in; weights stay in float32, and so do the predictions."""
+    """What is multiplied in; weights stay in float32."""
 
 
 def narrow(*more: str) -> tuple[str, ...]:
@@ -51,8 +51,13 @@ CASES = (
     Case("gpt2-124m", 4, 512, recompute=True),
     Case("gpt2-124m", 2, 512, recompute=True, early=True),
     Case("gpt2-124m", 1, 16),
+    Case("gpt-117m", 2, 512),
+    Case("gpt-neo-125m", 2, 512),
     Case("pythia-160m", 2, 512),
+    Case("ernie-4.5-0.3b", 1, 256),
     Case("qwen2.5-0.5b", 1, 256),
+    Case("qwen3-0.6b", 1, 256),
+    Case("gemma-3-1b", 1, 128),
     Case("llama-3-8b", 2, 512, narrow("model.layers.block.ffn.d_ff=1792")),
     Case("mistral-7b", 2, 512, narrow("model.layers.block.ffn.d_ff=1792")),
     Case("gemma-2-2b", 2, 512, narrow("model.layers.block.ffn.d_ff=2048")),

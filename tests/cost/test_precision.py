@@ -32,22 +32,25 @@ def test_what_is_kept_is_less_and_what_is_counted_of_the_model_the_same(page: Pa
         assert getattr(mixed, figure) == getattr(exact, figure)
     for figure in ("weights", "gradients", "optimizer"):
         assert getattr(mixed.memory, figure) == getattr(exact.memory, figure)
-    assert any("products are made in bfloat16" in note for note in mixed.notes)
+    assert "2 sequences of 32 tokens in float32, products in bfloat16\n" in mixed.text()
+    assert (exact.precision, mixed.precision, mixed.data()["precision"]) == ("float32", "bfloat16", "bfloat16")
 
 
 def test_a_run_says_what_it_multiplies_in_unless_asked_for_another(page: Page) -> None:
     def counted(says: str, **asked: Any) -> Card:
         return card(_run(page, precision=says), **ASKED, **asked)
 
+    assert counted("bfloat16").precision == "bfloat16"
     assert counted("bfloat16").memory == counted("float32", precision="bfloat16").memory
     assert counted("float32").memory == counted("auto").memory == counted("bfloat16", precision="float32").memory
     assert counted("bfloat16").memory != counted("float32").memory
     assert any("auto is counted as float32" in note for note in counted("auto").notes)
-    assert not any("auto" in note for note in counted("float32").notes)
+    for told in (counted("float32"), counted("auto", precision="float32"), counted("auto", dtype="bfloat16")):
+        assert not any("auto" in note for note in told.notes)
 
 
 def test_what_cannot_be_is_refused(page: Page) -> None:
-    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, got 'int8'"):
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, auto, got 'int8'"):
         card(page(), precision="int8")
     with pytest.raises(ValueError, match="leave it out, or dtype bfloat16"):
         card(page(), dtype="bfloat16", precision="bfloat16")

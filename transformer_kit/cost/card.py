@@ -14,11 +14,11 @@ import torch
 from registry.options import Options
 from transformer_kit.cost import count, show
 from transformer_kit.cost.count import Parameters
-from transformer_kit.cost.plan import Memory, Plan, planned
+from transformer_kit.cost.plan import Memory, Plan, mixed, planned
 from transformer_kit.cost.tree import Node, tree
 from transformer_kit.model.build import assemble, fill
 from transformer_kit.model.model import Model, spec_of
-from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
+from transformer_kit.spec.schema import ModelSpec, Spec
 
 SMALL = 64_000_000
 """Parameters of the largest model that is filled and run for its initial loss."""
@@ -63,6 +63,8 @@ class Card:
     batch: int
     seq: int
     dtype: str
+    precision: str
+    """What products are made in: `dtype`, or a lower type in mixed precision."""
     parameters: Parameters
     flops: Flops
     memory: Memory
@@ -90,6 +92,7 @@ class Card:
             "batch": self.batch,
             "seq": self.seq,
             "dtype": self.dtype,
+            "precision": self.precision,
             **sections,
             "notes": list(self.notes),
             "parts": [node.data() for node in self.parts],
@@ -137,6 +140,7 @@ def _count(plan: Plan, batch: int, length: int) -> Card:
         batch=batch,
         seq=length,
         dtype=plan.dtype,
+        precision=plan.dtype if mixed(plan.precision) is None else str(plan.precision),
         parameters=parameters,
         flops=Flops(_whole(timeline.forward_flops / tokens), _whole(timeline.whole().flops / tokens)),
         memory=plan.memory(timeline),
@@ -153,9 +157,7 @@ def _notes(plan: Plan) -> list[str]:
         notes.append("optimizer: two values assumed for each parameter, as Adam keeps")
     if plan.dtype != "float32":
         notes.append(f"all in {plan.dtype}; `kit train` keeps weights, gradients and optimizer state in float32")
-    if plan.mixed is not None:
-        notes.append("products are made in bfloat16, of weights in float32")
-    elif isinstance(plan.page, RunSpec) and plan.page.hardware.precision == "auto" and plan.dtype == "float32":
+    if plan.precision == "auto":
         notes.append("precision auto is counted as float32; ask for bfloat16 where the hardware will multiply it")
     if plan.model.spec.model.dropout:
         notes.append("activations: with dropout a CPU keeps all attention weights; a GPU's fused kernel keeps none")

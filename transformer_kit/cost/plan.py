@@ -20,8 +20,8 @@ from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec, Spec
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-"""What products are made in, where weights are in float32."""
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "auto": None}
+"""What products are made in, where weights are in float32 and products may differ; `auto` is counted as float32."""
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
@@ -50,8 +50,8 @@ class Plan:
     places: Places | None
     """The layers that each of the model's stands for; each for itself when None."""
     dtype: str
-    mixed: torch.dtype | None
-    """What products are made in, of weights in float32; in `dtype` when None."""
+    precision: str | None
+    """What training multiplies, of weights in float32: one of PRECISIONS; None when nobody says it."""
     optimizer: Options | None
     """None when two values are assumed for each parameter."""
     recomputes: bool
@@ -82,7 +82,7 @@ class Plan:
     def timeline(self, batch: int, seq: int) -> Timeline:
         """A forward and backward pass of `batch` rows of `seq` tokens. ValueError when tensors are too large."""
         apart = isinstance(self.page, RunSpec) and self.page.train.documents == "apart"
-        work = Work(self.objective, batch, seq, apart, self._accumulates, self.early, self.mixed)
+        work = Work(self.objective, batch, seq, apart, self._accumulates, self.early, mixed(self.precision))
         try:
             return count.usage(self.model, self.stack, work)
         except RuntimeError as error:
@@ -146,15 +146,21 @@ def planned(
     if early and run is not None and run.train.accumulate > 1:
         raise ValueError(f"gradients that are dropped cannot be added up: train.accumulate is {run.train.accumulate}")
     with core.activate(frozenset(page.plugins)), uncompiled():
-        chosen, mixed = _optimizer(run, optimizer), _mixed(run, dtype, precision)
+        chosen, products = _optimizer(run, optimizer), _precision(run, dtype, precision)
         objective = _objective(run)
         model, places = _assembled(page)
         model.to(DTYPES[dtype])
         if recomputes:
             from transformer_kit.model.recompute import recompute as apply
 
-            apply(model, partial(computing, mixed))
-        yield Plan(page, model, places, dtype, mixed, chosen, recomputes, early, objective, count.kinds(model, places))
+            apply(model, partial(computing, mixed(products)))
+        stack = count.kinds(model, places)
+        yield Plan(page, model, places, dtype, products, chosen, recomputes, early, objective, stack)
+
+
+def mixed(precision: str | None) -> torch.dtype | None:
+    """What products are made in that are not in the type of their weights; None where they are."""
+    return None if precision is None else PRECISIONS[precision]
 
 
 def _assembled(page: Spec) -> tuple[Model, Places | None]:
@@ -170,16 +176,15 @@ def _assembled(page: Spec) -> tuple[Model, Places | None]:
     return model, None
 
 
-def _mixed(run: RunSpec | None, dtype: str, given: str | None) -> torch.dtype | None:
-    """What products are made in: as given, else as the run says; None for the type of the weights."""
+def _precision(run: RunSpec | None, dtype: str, given: str | None) -> str | None:
+    """What products are made in: as given, else as the run says, which may be `auto`; None where nobody says it."""
     if given is not None and given not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got '{given}'")
     if dtype != "float32":
         if given is not None:
             raise ValueError(f"precision is what is multiplied of weights in float32; leave it out, or dtype {dtype}")
         return None
-    said = given if given is not None or run is None else run.hardware.precision
-    return None if said is None else PRECISIONS.get(said)
+    return given if given is not None or run is None else run.hardware.precision
 
 
 def _optimizer(run: RunSpec | None, given: str | Options | None) -> Options | None:

@@ -84,7 +84,8 @@ def _html_row(row: Row) -> str:
 
 def title(card: "Card") -> str:
     """What is counted, in one line."""
-    return f"{card.parameters.total:,} parameters; {rows_of(card.batch, card.seq)} in {card.dtype}"
+    products = "" if card.precision == card.dtype else f", products in {card.precision}"
+    return f"{card.parameters.total:,} parameters; {rows_of(card.batch, card.seq)} in {card.dtype}{products}"
 
 
 def rows_of(batch: int, seq: int) -> str:
