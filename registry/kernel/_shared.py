@@ -6,8 +6,8 @@ from torch import Tensor
 
 from registry.context import Mask
 
-MANY = 2**17
-"""Numbers of keys from which a processor multiplies them with one query of each head faster than its fused kernel."""
+MANY, LONG = 2**17, 48
+"""Numbers of all keys, and keys of a row, from which a processor is faster than its fused kernel with one query."""
 
 
 def softmax_attention(
@@ -65,7 +65,7 @@ def fused_attention(
     if softcap is not None or sinks is not None:
         return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout)
     grouped = q.shape[1] != k.shape[1]
-    if q.shape[2] == 1 and bias is None and not dropout and (k.numel() >= MANY if k.is_cpu else grouped):
+    if q.shape[2] == 1 and bias is None and not dropout and (_are_many(k) if k.is_cpu else grouped):
         return _one_query(q, k, v, mask, scale)
     causal, seen = _described(mask, bias, q)
     return F.scaled_dot_product_attention(
@@ -73,18 +73,26 @@ def fused_attention(
     )
 
 
+def _are_many(k: Tensor) -> bool:
+    return k.shape[2] >= LONG and k.numel() >= MANY
+
+
 def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
     """One query of each head: the H/G heads of a group in one product with their shared keys.
 
     On a processor torch's fused kernel multiplies keys with each query alone, and reads shared ones once for each head.
     For 12 heads and 80 keys of 32 rows, all of them cold, this takes three quarters of its time in float32 and half in
-    bfloat16; for 12 heads over 4 and 1000 keys of 8 rows four fifths and an eighth (an AMD EPYC with AVX-512, two
-    threads). Keys come first in the product, which then reads them in their order. On a GPU the fused kernel does not
-    take grouped heads with a mask.
+    bfloat16; for 12 heads over 4 and 1000 keys of 8 rows four fifths and a quarter (an AMD EPYC with AVX-512, two
+    threads). Keys come first in the product, which then reads them in their order, and scores are made in float32, as
+    the fused kernel makes them. On a GPU the fused kernel does not take grouped heads with a mask, and scores are
+    rounded to the type of the queries.
     """
-    grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3]) * scale  # (B, G, H/G, K)
-    scores = (k @ grouped.mT).mT if k.is_cpu else grouped @ k.mT  # (B, G, H/G, S)
-    scores = scores.float()
+    wide = torch.promote_types(q.dtype, torch.float32)
+    grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # (B, G, H/G, K)
+    if k.is_cpu:
+        scores = (k.to(wide) @ (grouped.to(wide) * scale).mT).mT  # (B, G, H/G, S)
+    else:
+        scores = (grouped * scale @ k.mT).to(wide)
     if not mask.is_full:
         scores = scores.masked_fill(~mask.dense, float("-inf"))
     return (scores.softmax(dim=-1).type_as(v) @ v).view(*q.shape[:3], -1)

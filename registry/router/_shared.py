@@ -127,9 +127,10 @@ class Scored(Router):
 def in_float32(x: Tensor, projection: nn.Linear) -> Tensor:
     """What `projection` makes of x, in float32 whatever autocast would multiply in: near ties decide who is chosen."""
     bias = None if projection.bias is None else projection.bias.float()
-    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+    kind = "cpu" if x.is_meta else x.device.type  # there, whoever counts casts where a processor would
+    if not torch.is_autocast_enabled(kind):
         return nn.functional.linear(x.float(), projection.weight.float(), bias)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(kind, enabled=False):
         return nn.functional.linear(x.float(), projection.weight.float(), bias)
 
 

@@ -66,6 +66,7 @@ def test_the_largest_that_fits_is_found_and_shown(kit: Kit, page: Path) -> None:
         "--fits '10 kB'",
         "--for decode",
         "--fits 1GB --for fun",
+        "--fits 1GB --for decode --precision bfloat16",
     ],
 )
 def test_sizes_that_cannot_be(kit: Kit, page: Path, words: str) -> None:

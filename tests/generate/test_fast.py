@@ -253,13 +253,15 @@ def test_a_weight_that_is_made_before_its_use_is_not_copied() -> None:
         ("two texts", "one text at a time is written so, got 2"),
         ("autocast", "types of its own"),
         ("another type", "got torch.float64"),
-        ("no processor", "on the meta device"),
     ],
 )
 def test_eight_bits_are_refused_where_they_do_nothing(case: str, why: str) -> None:
     model = _model().double() if case == "another type" else _model()
-    if case == "no processor":
-        model = model.to("meta")
     prompts = [[1, 2]] * (2 if case == "two texts" else 1)
     with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"), pytest.raises(ValueError, match=why):
         stream(model, prompts, max_new_tokens=2, int8=True)
+
+
+def test_eight_bits_are_for_a_processor() -> None:
+    with pytest.raises(ValueError, match="for a processor, the model is on meta"):
+        decode._eight_bits(_model().to("meta"), 1)

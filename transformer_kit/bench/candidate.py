@@ -24,3 +24,5 @@ class Candidate:
     """`decode`, compiled its own way; where there is none, its layers are compiled."""
     early: bool = False
     """Whether the optimizer steps in the backward pass, without clipping."""
+    cached: bool = True
+    """Whether autocast keeps the weights that it casts until the end of a pass in training, as it does by default."""

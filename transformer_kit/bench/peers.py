@@ -42,6 +42,7 @@ def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
         partial(written, False),
         partial(written, True),
         early=name == LEAN,
+        cached=False,
     )
 
 

@@ -39,7 +39,7 @@ def train(candidate: Candidate, setting: Setting) -> Timed:
     def step(turn: int) -> float:
         tokens, targets = _tokens(candidate, setting, turn), _tokens(candidate, setting, turn + 1000)
         begin = clock(setting.device)
-        with torch.autocast(setting.device.type, dtype=setting.dtype, enabled=mixed):
+        with torch.autocast(setting.device.type, setting.dtype, mixed, candidate.cached):
             loss = candidate.loss(tokens, targets)
         if early is not None:
             with early.on():

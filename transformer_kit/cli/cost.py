@@ -70,7 +70,7 @@ def build(
     chosen |= {"recompute": recompute or None, "step_in_backward": step_in_backward or None}
     fit = None
     if fits is not None:
-        fit = _fit(page, _size(fits), _purpose(purpose), batch, seq, chosen)
+        fit = _fit(page, _size(fits), _purpose(purpose, precision), batch, seq, chosen)
         batch, seq = fit.batch, fit.seq
     elif purpose is not None:
         raise typer.BadParameter("--for says what has to fit; give --fits SIZE too, or leave --for out")
@@ -123,13 +123,15 @@ def _too_large(fit: "Fit") -> str:
     return f"{what.format(rows_of(fit.batch, fit.seq))} {size(fit.needs)}, more than {size(fit.limit)}"
 
 
-def _purpose(text: str | None) -> str:
+def _purpose(text: str | None, precision: str | None) -> str:
     from transformer_kit.cost.fits import PURPOSES
 
     if text is None:
         return PURPOSES[0]
     if text not in PURPOSES:
         raise typer.BadParameter(f"--for must be {' or '.join(PURPOSES)}, got '{text}'")
+    if text == "decode" and precision is not None:
+        raise typer.BadParameter("--precision is of training; with --for decode, --dtype says what weights are in")
     return text
 
 

@@ -1,9 +1,10 @@
-"""Mixed precision on the meta device, where torch has no autocast: weights stay, products are of a lower type.
+"""Mixed precision on the meta device, where torch does not cast: what a processor's autocast casts is cast here.
 
-Cast is what torch casts (https://docs.pytorch.org/docs/stable/amp.html) of what parts call: products, and attention.
-What torch computes in float32 instead differs by device; parts that need it ask for it themselves.
+Those are products and attention, as far as parts call them (https://docs.pytorch.org/docs/stable/amp.html); what a
+plugin calls beside them is counted in the type that it is given. A part that leaves autocast for a while is heeded.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,14 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from transformer_kit.model.summed import PRETENDED
-
 PRODUCTS = frozenset(
     getattr(owner, name)
     for owner, names in (
-        (F, ("linear", "scaled_dot_product_attention", "conv1d")),
-        (torch, ("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "einsum", "mv")),
-        (Tensor, ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv")),
+        (F, ("linear", "scaled_dot_product_attention")),
+        (torch, ("matmul", "mm", "bmm", "addmm", "baddbmm", "einsum")),
+        (Tensor, ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm")),
     )
     for name in names
 )
@@ -26,28 +25,32 @@ PRODUCTS = frozenset(
 
 
 class Mixed(TorchFunctionMode):
-    """Inside, products are made in `dtype`; each casts its weight anew, as `kit train` has it."""
+    """Inside, a processor's autocast is on, and products on the meta device are made in `dtype` as well.
+
+    Each casts its weight anew, as in a training step.
+    """
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype = dtype
+        self._autocast: AbstractContextManager[object] = torch.autocast("cpu", dtype=dtype, cache_enabled=False)
 
     def __enter__(self) -> Any:
-        self._before = PRETENDED.set(self.dtype)
+        self._autocast.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        PRETENDED.reset(self._before)
+        self._autocast.__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in PRODUCTS or "out" in kwargs:
+        if func not in PRODUCTS or "out" in kwargs or not torch.is_autocast_enabled("cpu"):
             return func(*args, **kwargs)
-        return func(*map(self._cast, args), **{name: self._cast(value) for name, value in kwargs.items()})
+        return func(*map(_cast, args), **{name: _cast(value) for name, value in kwargs.items()})
 
-    def _cast(self, value: Any) -> Any:
-        if isinstance(value, (tuple, list)):  # operands of einsum
-            return [self._cast(one) for one in value]
-        is_cast = isinstance(value, Tensor) and value.dtype == torch.float32 and value.is_meta
-        return value.to(self.dtype) if is_cast else value
+
+def _cast(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):  # operands of einsum
+        return [_cast(one) for one in value]
+    is_cast = isinstance(value, Tensor) and value.dtype == torch.float32 and value.is_meta
+    return value.to(torch.get_autocast_dtype("cpu")) if is_cast else value

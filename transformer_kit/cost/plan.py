@@ -33,7 +33,7 @@ class Memory(NamedTuple):
     """Those that are there when the optimizer steps."""
     optimizer: int
     activations: int
-    """Alive when the last norm's output reaches the head."""
+    """Alive when the last norm's output reaches the head; in mixed precision also the weights that were cast."""
     logits: int
     """What head and loss add to the activations: logits, and the first gradients."""
     peak: int
@@ -182,7 +182,7 @@ def _precision(run: RunSpec | None, dtype: str, given: str | None) -> str | None
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got '{given}'")
     if dtype != "float32":
         if given is not None:
-            raise ValueError(f"precision is what is multiplied of weights in float32; leave it out, or dtype {dtype}")
+            raise ValueError(f"precision {given} is of weights in float32, not {dtype}; leave out precision or dtype")
         return None
     return given if given is not None or run is None else run.hardware.precision
 

@@ -1,7 +1,6 @@
 """Linear products whose weights' gradients are added up in place: of a large table there is one gradient, not two."""
 
 from collections.abc import Iterable
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,8 +10,6 @@ from torch.overrides import TorchFunctionMode
 
 from registry.linear import linear, takes
 
-PRETENDED: ContextVar[torch.dtype | None] = ContextVar("pretended", default=None)
-"""What autocast would make products in on the meta device, if there were such a thing."""
 COLUMNS = 2048
 """Columns of a weight's gradient that are made at once where they are added by another library than torch's own."""
 
@@ -106,9 +103,7 @@ class _Product(torch.autograd.Function):
 
 def _autocast_type(x: Tensor) -> torch.dtype | None:
     """What products of `x` are made in; None for what they are given in."""
-    kind = x.device.type
-    if x.is_meta:
-        return PRETENDED.get()
+    kind = "cpu" if x.is_meta else x.device.type  # there, whoever counts casts where a processor would
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return None

@@ -16,7 +16,7 @@ from transformer_kit.spec.schema import Hardware
 FAST_BF16 = ("amx_bf16", "avx512_bf16", "sve_bf16")
 """Processor features that multiply bfloat16 as fast as float32, or faster."""
 COMPILED = (
-    "hardware.compile makes float32 slower on this processor: layers that are not compiled multiply with oneDNN; "
+    "in float32, hardware.compile makes this processor slower: layers that are not compiled multiply with oneDNN; "
     "leave it out"
 )
 """What to know where `registry.linear` does more than a compiler."""
@@ -31,10 +31,10 @@ class Placement:
     note: str | None = None
 
     def autocast(self, *, once: bool = False) -> AbstractContextManager[object]:
-        """The context in which forward passes run: many of the same weights, or `once`, and then no copy is kept.
+        """The context in which forward passes run: many with the same weights, or `once`, a training step's.
 
-        One pass casts each weight once anyway. What autograd does not keep of it is then gone at once, not at the end:
-        all of it, where layers are computed again.
+        By default autocast keeps each weight that it cast until the end. In a training step parts use a weight once, so
+        nothing is kept but by autograd; and by that nothing, where layers are computed again.
         """
         if self.dtype == torch.float32:
             return nullcontext()
