@@ -139,12 +139,13 @@ def test_logits_in_pieces(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pieces.peak == pytest.approx(allocated(spec, 4, 128), rel=0.02)
 
 
-def test_accumulation_keeps_gradients(page: Page) -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+def test_accumulation_keeps_gradients(page: Page, again: bool) -> None:
     run = {"optimizer": {"type": "adamw", "lr": 0.1}, "train": {"steps": 1, "accumulate": 2, "batch_size": 4}}
     spec = page(layers={"count": 8})
-    twice = card(RunSpec.of({"model": spec.resolved()["model"], **run}), seq=32).memory
-    assert twice.peak == pytest.approx(allocated(spec, 4, 32, accumulate=2), rel=0.02)
-    assert twice.peak > card(spec, batch=4, seq=32).memory.peak
+    twice = card(RunSpec.of({"model": spec.resolved()["model"], **run}), seq=32, recompute=again).memory
+    assert twice.peak == pytest.approx(allocated(spec, 4, 32, accumulate=2, again=again), rel=0.02)
+    assert twice.peak > card(spec, batch=4, seq=32, recompute=again).memory.peak
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
