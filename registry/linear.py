@@ -67,6 +67,11 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     )
 
 
+def autocast_device(x: Tensor) -> str:
+    """The kind of device whose autocast decides for x; on the meta device, which has none, a processor's."""
+    return "cpu" if x.is_meta else x.device.type
+
+
 def _simple(*tensors: Tensor | None) -> bool:
     """Whether these are no tensors of a kind of their own."""
     return all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)

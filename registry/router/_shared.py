@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from registry.context import PADDING, Context
 from registry.contracts import Linear, Router, Site
+from registry.linear import autocast_device
 from registry.options import Count, Group, NonNegative, Positive
 
 
@@ -127,7 +128,7 @@ class Scored(Router):
 def in_float32(x: Tensor, projection: nn.Linear) -> Tensor:
     """What `projection` makes of x, in float32 whatever autocast would multiply in: near ties decide who is chosen."""
     bias = None if projection.bias is None else projection.bias.float()
-    kind = "cpu" if x.is_meta else x.device.type  # there, whoever counts casts where a processor would
+    kind = autocast_device(x)
     if not torch.is_autocast_enabled(kind):
         return nn.functional.linear(x.float(), projection.weight.float(), bias)
     with torch.autocast(kind, enabled=False):

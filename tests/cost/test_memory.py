@@ -1,5 +1,6 @@
 """Predicted memory of a training step, against what a real step allocates and keeps."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,14 @@ from transformer_kit import build
 from transformer_kit.cost.card import card
 from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import RunSpec, Spec
+from transformer_kit.train.finetune import freeze
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
 
 Page = Callable[..., Spec]
 MIXTURE = {
     "type": "moe",
-    "n_experts": 8,
+    "n_experts": 64,
     "router": {"type": "softmax", "k": 2},
     "expert": {"type": "gated", "d_ff": 64},
 }
@@ -69,9 +71,11 @@ def allocated(
     again: bool = False,
     early: bool = False,
     dtype: torch.dtype = torch.float32,
+    frozen: tuple[str, ...] = (),
 ) -> int:
     """The most bytes that a step of `kit train` holds at once: weights, Adam's averages, and what torch allocates."""
     model = build(spec)
+    freeze(model, frozen)
     if again:
         recompute(model)
     optimizer = part("optimizer", "adamw", lr=1e-4).make(model)
@@ -80,6 +84,7 @@ def allocated(
     batches = [Batch(torch.randint(spec.model.vocab_size, (batch, seq + 1)), None)] * accumulate
     step(batches, 1.0)
     optimizer.zero_grad(set_to_none=True)
+    gc.collect()  # what an earlier test left would be given back while this one is watched
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as found:
         step(batches, 1.0)
     events = found.profiler.kineto_results.events()
@@ -87,7 +92,7 @@ def allocated(
     for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
         alive += size
         peak = max(peak, alive)
-    return 3 * sum(p.nbytes for p in model.parameters()) + peak
+    return sum((3 if p.requires_grad else 1) * p.nbytes for p in model.parameters()) + peak
 
 
 def part(family: str, name: str, **options: Any) -> Any:
@@ -146,6 +151,17 @@ def test_accumulation_keeps_gradients(page: Page, again: bool) -> None:
     twice = card(RunSpec.of({"model": spec.resolved()["model"], **run}), seq=32, recompute=again).memory
     assert twice.peak == pytest.approx(allocated(spec, 4, 32, accumulate=2, again=again), rel=0.02)
     assert twice.peak > card(spec, batch=4, seq=32, recompute=again).memory.peak
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("frozen", ["embedding.*", "layers.0.*", "layers.*"])
+def test_what_is_frozen_has_no_gradients(page: Page, frozen: str, precision: str) -> None:
+    spec = page(layers={"count": 8}, head={"type": "lm", "tied": False})
+    train = {"steps": 1, "batch_size": 4, "freeze": [frozen]}
+    run = {"optimizer": {"type": "adamw", "lr": 0.1}, "train": train, "hardware": {"precision": precision}}
+    found = card(RunSpec.of({"model": spec.resolved()["model"], **run}), seq=96).memory
+    real = allocated(spec, 4, 96, dtype=getattr(torch, precision), frozen=(frozen,))
+    assert found.peak == pytest.approx(real, rel=0.02)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])

@@ -153,6 +153,8 @@ class _Marks:
         self.forward.append(self.meter.now())
         if x.requires_grad:
             x.register_hook(lambda _: self._return(place))
+        elif place == 0:  # the second layer would free it, and no further one has anything like it
+            self._first = x
 
     def _return(self, place: int) -> None:
         self.backward[place] = self.meter.now()
