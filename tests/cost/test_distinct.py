@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
 def test_the_same_card(page: Page, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
     spec = page(**changes)
-    monkeypatch.setattr(model, "rows_for", lambda vocabulary, tokens: 10)  # the loss of 10 tokens at a time
+    monkeypatch.setattr(model, "rows_for", lambda vocabulary, tokens, least: 10)  # the loss of 10 tokens at a time
     quick = card(spec, optimizer="adamw").data()
     monkeypatch.setattr(plan, "_assembled", lambda page: (assemble(page), None))
     monkeypatch.setattr(shapes, "_key", lambda value: None)

@@ -152,12 +152,13 @@ def test_pieces_are_large_enough_to_be_fast_and_not_many() -> None:
     assert rows_for(256, 1_000) == 65_536  # or of 64 MiB of logits
     assert rows_for(128_256, 16_384) == 2_048  # and eight at most
     assert rows_for(128_256, 16_385) == 2_049
+    assert rows_for(128_256, 1_000, least=64) == 130  # though with fewer there is as much as may be
 
 
 def test_large_vocabulary_is_never_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
     tokens, targets = _batch()
-    monkeypatch.setattr("transformer_kit.model.model.rows_for", lambda vocabulary, tokens: 4)
+    monkeypatch.setattr("transformer_kit.model.model.rows_for", lambda vocabulary, tokens, least: 4)
     seen = []
     model.head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape[1]))
     model.loss(tokens, targets)[0].backward()

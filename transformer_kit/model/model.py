@@ -4,6 +4,7 @@ Letters: B batch, T query tokens, D d_model, V vocab.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from registry.context import Context, State
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site
 from registry.options import Options
 from transformer_kit.model.inputs import check_targets, check_tokens
-from transformer_kit.model.loss import IGNORE, rows_for, summed
+from transformer_kit.model.lookups import Lookups
+from transformer_kit.model.loss import IGNORE, ROWS, rows_for, summed
 from transformer_kit.spec.schema import ModelSpec, Spec
 
 
@@ -45,6 +47,8 @@ class Model(nn.Module):
         self.norm = site.build(model.final_norm, Norm)
         table = getattr(self.embedding, "weight", None)  # None when the embedding is what is wrong
         self.head = replace(site, table=None if table is None else table.shape[1]).build(model.head, Head)
+        self.least_rows = ROWS
+        """Tokens whose logits `loss` computes at once at least."""
 
     def forward(
         self,
@@ -80,19 +84,27 @@ class Model(nn.Module):
         memory of a large vocabulary. The gradients of the result can be taken once.
         """
         check_targets(self.spec.model, tokens, targets)
-        x, context = self._features(tokens, segments, None)
-        rows = rows_for(self.spec.model.vocab_size, targets.numel())
-        total = summed(self.head, x.flatten(0, 1), self.embedding.weight, targets.flatten(), rows)
+        lookups = Lookups(self.embedding.weight)
+        x, context = self._features(tokens, segments, None, lookups=lookups)
+        rows = rows_for(self.spec.model.vocab_size, targets.numel(), self.least_rows)
+        total = summed(self.head, x.flatten(0, 1), lookups.read, targets.flatten(), rows)
         count = (targets != IGNORE).sum()
         return (total + count * torch.stack(context.losses).sum() if context.losses else total), count
 
     def _features(
-        self, tokens: Tensor, segments: Tensor | None, state: State | None, last: bool = False
+        self,
+        tokens: Tensor,
+        segments: Tensor | None,
+        state: State | None,
+        last: bool = False,
+        lookups: Lookups | None = None,
     ) -> tuple[Tensor, Context]:
         """What the head reads, (B, T, D), or (B, 1, D) of the last token alone; and the pass's context."""
         check_tokens(self.spec.model, tokens, segments, state)
         context = Context.of(tokens, segments, state)
-        x = self.dropout(self.position.embed(self.embedding(tokens), context))
+        with lookups or nullcontext():
+            x = self.embedding(tokens)
+        x = self.dropout(self.position.embed(x, context))
         for i, layer in enumerate(self.layers):
             x = layer(x, context, None if state is None else state.layers[i])
         return self.norm(x[:, -1:] if last else x), context
