@@ -11,13 +11,15 @@ from transformer_kit import machine
 from transformer_kit.bench.limit import Demand, demand
 from transformer_kit.bench.peers import KIT, PEERS, undropped
 from transformer_kit.bench.shape import NoPeer
-from transformer_kit.bench.timing import interleaved, middle
+from transformer_kit.bench.timing import clock, interleaved, middle
 from transformer_kit.bench.work import Setting
 from transformer_kit.bench.worker import STATUS, Task, Worker
 from transformer_kit.spec.read import read
 
 PROMPT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
 """Settings of the C library by which memory that is freed is given back at once: what is held is what is in use."""
+LIMIT = "limit"
+"""The machine itself, among those who take turns."""
 STEPS = 2
 """Steps whose memory is measured: the second holds what the optimizer made in the first."""
 
@@ -90,15 +92,35 @@ def compare(
 
 def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:
     needed = demand(work, undropped(read(spec, sets)), setting)
-    peak, bandwidth = _capacity(setting)
+    capacity = _Capacity(setting)
     tasks = [Task(name, work, spec, sets, setting, threads) for name in (KIT, *against)]
     measure = _in_turns if setting.device.type == "cpu" else _one_by_one
-    seconds, counts, absent = measure(tasks, setting.rounds)
-    again = _capacity(setting)
-    peak, bandwidth = max(peak, again[0]), max(bandwidth, again[1])
+    seconds, counts, absent = measure(tasks, setting.rounds, capacity)
+    peak, bandwidth = middle(capacity.peaks), middle(capacity.bandwidths)
     limit = needed.seconds(peak, bandwidth)
     rows = [_row(name, counts[name], seconds, needed, limit) for name in counts]
     return _result(work, spec, setting, threads, rows, absent, (peak, bandwidth, limit))
+
+
+class _Capacity:
+    """What the machine can do while it works: it takes turns with the candidates, as it may be slow by the minute."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.peaks: list[float] = []
+        """FLOP/s."""
+        self.bandwidths: list[float] = []
+        """Bytes read per second."""
+
+    def turn(self, turn: int) -> float:
+        """Measure once, in some seconds, which are given back."""
+        begin = clock(self.setting.device)
+        peak = machine.matmul_peak(self.setting.device, self.setting.dtype)
+        bandwidth = machine.read_bandwidth(self.setting.device)
+        if turn >= 0:
+            self.peaks.append(peak)
+            self.bandwidths.append(bandwidth)
+        return clock(self.setting.device) - begin
 
 
 class _Measured(NamedTuple):
@@ -110,9 +132,9 @@ class _Measured(NamedTuple):
     absent: dict[str, str]
 
 
-def _in_turns(tasks: Sequence[Task], rounds: int) -> _Measured:
+def _in_turns(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:
     """All processes at once, of which one works at a time."""
-    counts, absent, ready = {}, {}, {}
+    counts, absent, ready = {}, {}, {LIMIT: capacity.turn}
     with ExitStack() as stack:
         for worker in [stack.enter_context(Worker(task)) for task in tasks]:
             try:
@@ -120,14 +142,14 @@ def _in_turns(tasks: Sequence[Task], rounds: int) -> _Measured:
                 ready[worker.name] = worker.turn
             except NoPeer as error:
                 absent[worker.name] = str(error)
-        return _Measured(interleaved(ready, rounds) if ready else {}, counts, absent)
+        return _Measured(interleaved(ready, rounds), counts, absent)
 
 
-def _one_by_one(tasks: Sequence[Task], rounds: int) -> _Measured:
+def _one_by_one(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:
     """Each process when the one before has ended: a device is quiet, and has no memory for all of them."""
     found = _Measured({}, {}, {})
     for task in tasks:
-        one = _in_turns([task], rounds)
+        one = _in_turns([task], rounds, capacity)
         found.values.update(one.values)
         found.parameters.update(one.parameters)
         found.absent.update(one.absent)
@@ -193,7 +215,3 @@ def _result(
         rows=rows,
         absent=absent,
     )
-
-
-def _capacity(setting: Setting) -> tuple[float, float]:
-    return machine.matmul_peak(setting.device, setting.dtype), machine.read_bandwidth(setting.device)

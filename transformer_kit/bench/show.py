@@ -60,7 +60,9 @@ def _notes(result: Result) -> list[str]:
     notes = [f"{name}: {reason}" for name, reason in result.absent.items()]
     if result.limit is not None and result.peak_flops and result.bandwidth:
         peak, reads = amount(result.peak_flops), size(int(result.bandwidth))
-        notes.insert(0, f"limit {_seconds(result.limit)}: {peak}FLOP/s and {reads}/s, measured in the same run")
+        notes.insert(
+            0, f"limit {_seconds(result.limit)}: {peak}FLOP/s and {reads}/s, measured in turn with the candidates"
+        )
     return notes
 
 

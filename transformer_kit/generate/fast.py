@@ -34,6 +34,7 @@ class Laid:
     def __init__(self, model: nn.Module, packer: Packer | None, rows: int) -> None:
         self.model, self.packer, self.rows = model, packer, rows
         self.products: list[_Product | _Projection] = []
+        self.switch = _Switch()
         self.changed: list[tuple[nn.Module, str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -54,23 +55,22 @@ class Laid:
     @contextmanager
     def active(self) -> Iterator[None]:
         """For one pass: copies are used that are of their weights as they are now."""
-        for product in self.products:
-            product.thread = get_ident() if product.fresh() else None
+        self.switch.check()
+        self.switch.thread = get_ident()
         try:
             yield
         finally:
-            for product in self.products:
-                product.thread = None
+            self.switch.thread = None
 
     def _lay_out(self, packer: Packer) -> None:
         for linears in _together(self.model):
-            product = _Product(linears, packer, self.rows)
+            product = _Product(linears, packer, self.rows, self.switch)
             self.products.append(product)
             for i, layer in enumerate(linears):
                 self._change(layer, "forward", partial(product, i))
         for module in self.model.modules():
             if isinstance(module, Head) and "project" not in module.__dict__:
-                projection = _Projection(packer, self.rows)
+                projection = _Projection(packer, self.rows, self.switch)
                 self.products.append(projection)
                 self._change(module, "project", projection)
 
@@ -97,6 +97,35 @@ def _together(model: nn.Module) -> list[list[nn.Linear]]:
     return [*found, *([m] for m in left)]
 
 
+class _Switch:
+    """Says which thread uses packed weights now, and which of them are not fresh any more."""
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+        self.stale = False
+        """Whether any is."""
+        self._watched: list[tuple[dict[str, Any], str, Tensor | None, int | None]] = []
+        self._products: list[_Product] = []
+
+    def watch(self, product: "_Product") -> None:
+        """Have it told when its weights are not what they were."""
+        self._products.append(product)
+        for layer in product.linears:
+            for name, tensor in (("weight", layer.weight), ("bias", layer.bias)):
+                self._watched.append((layer._parameters, name, tensor, _version(tensor)))
+
+    def check(self) -> None:
+        """Look at all weights: mostly nothing has changed, and that is to be found out fast."""
+        before, self.stale = self.stale, False
+        for own, name, tensor, version in self._watched:
+            if own.get(name) is not tensor or (version is not None and tensor._version != version):  # type: ignore[union-attr]
+                self.stale = True
+                break
+        if self.stale or before:
+            for product in self._products:
+                product.stale = not product.copy.of(*product.now())
+
+
 class _Copy:
     """A packed weight, and how to tell that it is not that weight any more."""
 
@@ -116,18 +145,20 @@ class _Copy:
 class _Product:
     """Stands in for the `forward` of linear layers that read the same features: multiplies once for all of them."""
 
-    def __init__(self, linears: list[nn.Linear], packer: Packer, rows: int) -> None:
-        self.linears = linears
+    def __init__(self, linears: list[nn.Linear], packer: Packer, rows: int, switch: _Switch) -> None:
+        self.linears, self.switch = linears, switch
         self.numbers = rows * linears[0].in_features
         self.widths = [linear.out_features for linear in linears]
         self.copy = _Copy(*self.now(), packer)
         self.dtype = linears[0].weight.dtype
-        self.thread: int | None = None
+        self.stale = False
+        """Whether the copy is not of the weights as they are now."""
         self.x: Tensor | None = None
         self.results: list[Tensor | None] = []
+        switch.watch(self)
 
     def __call__(self, index: int, x: Tensor) -> Tensor:
-        fits = self.thread == get_ident() and _takes(x, self.numbers, self.dtype)
+        fits = self.switch.thread == get_ident() and not self.stale and _takes(x, self.numbers, self.dtype)
         if fits and x is not self.x:
             y = self.copy.multiply(x)
             self.x, self.results = x, [y] if len(self.widths) == 1 else list(y.split_with_sizes(self.widths, -1))
@@ -138,10 +169,6 @@ class _Product:
         self.results[index] = None  # given once: what asks again may have put something else into the same tensor
         return result
 
-    def fresh(self) -> bool:
-        """Whether the copy is of the weights as they are now."""
-        return self.copy.of(*self.now())
-
     def now(self) -> tuple[list[Tensor], list[Tensor | None]]:
         return [linear.weight for linear in self.linears], [linear.bias for linear in self.linears]
 
@@ -149,17 +176,12 @@ class _Product:
 class _Projection:
     """Stands in for a head's `project`, whose weight is known once it is used."""
 
-    def __init__(self, packer: Packer, rows: int) -> None:
-        self.packer, self.rows = packer, rows
+    def __init__(self, packer: Packer, rows: int, switch: _Switch) -> None:
+        self.packer, self.rows, self.switch = packer, rows, switch
         self.copy: _Copy | None = None
-        self.thread: int | None = None
-
-    def fresh(self) -> bool:
-        """What is asked at each use, where the weight is known."""
-        return True
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.thread != get_ident() or not packable(weight):
+        if self.switch.thread != get_ident() or not packable(weight):
             return linear(x, weight, bias)
         if self.copy is None:
             self.copy = _Copy([weight], [bias], self.packer)
@@ -180,6 +202,10 @@ def _joined(weights: list[Tensor], biases: list[Tensor | None]) -> Tensor | None
     return torch.cat([w.new_zeros(len(w)) if b is None else b.detach() for w, b in pairs])
 
 
-def _versions(weights: list[Tensor], biases: list[Tensor | None]) -> list[int]:
-    """Numbers that change with the values; those of inference tensors, which do not tell, are 0."""
-    return [0 if t is None or t.is_inference() else t._version for t in (*weights, *biases)]
+def _versions(weights: list[Tensor], biases: list[Tensor | None]) -> list[int | None]:
+    return [_version(t) for t in (*weights, *biases)]
+
+
+def _version(tensor: Tensor | None) -> int | None:
+    """A number that changes with the values; None for what has no such, as inference tensors."""
+    return None if tensor is None or tensor.is_inference() else tensor._version
