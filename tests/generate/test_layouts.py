@@ -34,15 +34,16 @@ def test_eight_bits_are_off_by_their_steps(features: int, out: int, biased: bool
     assert off <= bound * 1.01 + 1e-4
 
 
-@pytest.mark.parametrize("threads", [1, 13, 64])
-def test_each_thread_has_a_part(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("threads", "count"), [(1, 5), (2, 6), (13, 13), (64, 64)])
+def test_each_thread_has_as_many_parts(threads: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(layouts, "WIDTH", 10)
     weight, x = torch.randn(50, 40), torch.randn(1, 1, 40)
     parts = []
     bag = torch.embedding_bag
     monkeypatch.setattr(torch, "embedding_bag", lambda *a: parts.append(len(a[2])) or bag(*a))
     torch.testing.assert_close(columns(weight, None)(x), F.linear(x, weight), rtol=1e-4, atol=1e-4)
-    assert parts == [max(8, threads)]
+    assert parts == [count]
 
 
 @pytest.mark.parametrize("pack", [columns, eight_bits])

@@ -114,3 +114,11 @@ def test_there_is_one_gradient_as_large_as_the_table(monkeypatch: pytest.MonkeyP
     with _Large() as torchs:
         _plainly(model, monkeypatch)
     assert len(torchs.made) - len(mine.made) == 2, (torchs.made, mine.made)  # the lookup's, and the sum of both
+
+
+def test_rows_of_another_table_are_torchs() -> None:
+    table, other = nn.Parameter(torch.randn(V, D)), nn.Parameter(torch.randn(V, D))
+    with Lookups(table):
+        F.embedding(torch.tensor([[1, 2]]), other).sum().backward()
+    assert table.grad is None
+    assert other.grad is not None
