@@ -22,8 +22,9 @@ BUDGET = 0.4
 LARGEST = 8192
 """Rows of the largest matrices that are multiplied."""
 READ = 1024**3
-"""Bytes read to measure bandwidth: so many more than caches hold that the part they do hold does not show. Of 256 MiB
-read again and again a cache of 32 MiB gave an eighth, and reading seemed 15 % faster than it is."""
+"""Bytes read to measure bandwidth, where a quarter of the free memory is as much: more than most caches hold by so much
+that what they hold does not show. Of 256 MiB read again and again 32 MiB of cache gave an eighth, and memory seemed
+15 % faster than it is."""
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
@@ -59,7 +60,10 @@ def read_bandwidth(device: str | torch.device) -> float:
 
     Which of them reads faster depends on the machine, and the faster one is counted.
     """
-    size = READ if torch.device(device).type == "cpu" else 4 * READ  # long enough to hide how it begins
+    device = torch.device(device)
+    size = READ if device.type == "cpu" else 4 * READ  # long enough to hide how it begins
+    free = free_memory(device)
+    size = size if free is None else min(size, free // 4)
     matrix = torch.ones(size // (4 * 4096), 4096, device=device)
     vector, out = torch.ones(4096, device=device), torch.empty(len(matrix), device=device)
     ways = (partial(torch.mv, matrix, vector, out=out), matrix.sum)

@@ -119,7 +119,7 @@ def _page(results: list[Result]) -> Iterator[str]:
         "does, which [keeps what is freed](../explanation/speed.md#training). `kit / this` is the kit's "
         "median divided by that of the line, so below 1 the kit is faster or smaller. `of the limit` is the least time "
         "that the arithmetic, or reading the weights once, can take on this machine, divided by the median; how fast "
-        "it multiplies and reads is measured in every round, and of that too it is the median. Memory is "
+        "it multiplies and reads is measured before every round, and of that too the median counts. Memory is "
         "the peak of the process beyond what it held before the model, where all that is freed is given back. `plain` "
         "and `tutorial` are modules written by hand for this purpose, in `transformer_kit/bench/`; `int8` is the kit "
         "where it [rounds weights to 8 bits](../explanation/speed.md#decoding), and reads less than the limit counts; "

@@ -11,15 +11,13 @@ from transformer_kit import machine
 from transformer_kit.bench.limit import Demand, demand
 from transformer_kit.bench.peers import KIT, PEERS, undropped
 from transformer_kit.bench.shape import NoPeer
-from transformer_kit.bench.timing import clock, interleaved, middle
+from transformer_kit.bench.timing import interleaved, middle
 from transformer_kit.bench.work import Setting
 from transformer_kit.bench.worker import STATUS, Task, Worker
 from transformer_kit.spec.read import read
 
 PROMPT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
 """Settings of the C library by which memory that is freed is given back at once: what is held is what is in use."""
-LIMIT = "limit"
-"""The machine itself, among those who take turns."""
 STEPS = 2
 """Steps whose memory is measured: the second holds what the optimizer made in the first."""
 
@@ -58,7 +56,7 @@ class Result:
     peak_flops: float | None
     bandwidth: float | None
     limit: float | None
-    """Seconds that a round takes at least on this machine."""
+    """Seconds that a round takes at least on this machine, as fast as it was in half of the rounds."""
     rows: list[Row]
     absent: dict[str, str] = field(default_factory=dict)
     """Peers that were not measured, and why."""
@@ -103,7 +101,7 @@ def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Seq
 
 
 class _Capacity:
-    """What the machine can do while it works: it takes turns with the candidates, as it may be slow by the minute."""
+    """What the machine can do, measured before each round: it may be slow by the minute."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -112,15 +110,14 @@ class _Capacity:
         self.bandwidths: list[float] = []
         """Bytes read per second."""
 
-    def turn(self, turn: int) -> float:
-        """Measure once, in some seconds, which are given back."""
-        begin = clock(self.setting.device)
-        peak = machine.matmul_peak(self.setting.device, self.setting.dtype)
-        bandwidth = machine.read_bandwidth(self.setting.device)
-        if turn >= 0:
-            self.peaks.append(peak)
-            self.bandwidths.append(bandwidth)
-        return clock(self.setting.device) - begin
+    def measure(self, turn: int) -> None:
+        """Before a round of this number."""
+        if turn < 0:
+            return
+        self.peaks.append(machine.matmul_peak(self.setting.device, self.setting.dtype))
+        self.bandwidths.append(machine.read_bandwidth(self.setting.device))
+        if self.setting.device.type == "cuda":
+            torch.cuda.empty_cache()  # candidates have the device to themselves
 
 
 class _Measured(NamedTuple):
@@ -134,7 +131,7 @@ class _Measured(NamedTuple):
 
 def _in_turns(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:
     """All processes at once, of which one works at a time."""
-    counts, absent, ready = {}, {}, {LIMIT: capacity.turn}
+    counts, absent, ready = {}, {}, {}
     with ExitStack() as stack:
         for worker in [stack.enter_context(Worker(task)) for task in tasks]:
             try:
@@ -142,7 +139,8 @@ def _in_turns(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measu
                 ready[worker.name] = worker.turn
             except NoPeer as error:
                 absent[worker.name] = str(error)
-        return _Measured(interleaved(ready, rounds), counts, absent)
+        values = interleaved(ready, rounds, before=capacity.measure) if ready else {}
+        return _Measured(values, counts, absent)
 
 
 def _one_by_one(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:

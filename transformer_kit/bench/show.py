@@ -60,9 +60,8 @@ def _notes(result: Result) -> list[str]:
     notes = [f"{name}: {reason}" for name, reason in result.absent.items()]
     if result.limit is not None and result.peak_flops and result.bandwidth:
         peak, reads = amount(result.peak_flops), size(int(result.bandwidth))
-        notes.insert(
-            0, f"limit {_seconds(result.limit)}: {peak}FLOP/s and {reads}/s, measured in turn with the candidates"
-        )
+        limit = f"limit {_seconds(result.limit)}: {peak}FLOP/s and {reads}/s"
+        notes.insert(0, f"{limit}, medians of what was measured before each round")
     return notes
 
 

@@ -13,11 +13,18 @@ Timed = Callable[[int], float]
 """Does the work of a round once and returns the seconds that count."""
 
 
-def interleaved(work: Mapping[str, Timed], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Seconds of each round for each candidate; who begins changes from round to round. Warm-up rounds do not count."""
+def interleaved(
+    work: Mapping[str, Timed], rounds: int, warmup: int = 2, before: Callable[[int], object] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each round for each candidate; who begins changes from round to round. Warm-up rounds do not count.
+
+    What is to be done `before` a round is told its number, which is negative where it does not count.
+    """
     names = list(work)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
+        if before is not None:
+            before(turn)
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             taken = work[name](turn)

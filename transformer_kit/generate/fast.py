@@ -9,6 +9,7 @@ everything else goes on as before; they are used wherever the copy does not fit 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import starmap
 from operator import is_
 from threading import Lock, get_ident
 from typing import Any, Self
@@ -104,26 +105,32 @@ class _Switch:
         self.thread: int | None = None
         self.stale = False
         """Whether any is."""
-        self._watched: list[tuple[dict[str, Any], str, Tensor | None, int | None]] = []
+        self._watched: list[tuple[dict[str, Any], dict[str, Any], str, Tensor | None, int | None]] = []
         self._products: list[_Product] = []
 
     def watch(self, product: "_Product") -> None:
-        """Have it told when its weights are not what they were."""
+        """Have it told when its weights are not what they were when they were packed."""
         self._products.append(product)
-        for layer in product.linears:
-            for name, tensor in (("weight", layer.weight), ("bias", layer.bias)):
-                self._watched.append((layer._parameters, name, tensor, _version(tensor)))
+        copy, count = product.copy, len(product.linears)
+        known = zip(product.linears * 2, copy.weights + copy.biases, copy.versions, strict=True)
+        for i, (layer, tensor, version) in enumerate(known):
+            name = "weight" if i < count else "bias"
+            self._watched.append((layer.__dict__, layer._parameters, name, tensor, version))
 
     def check(self) -> None:
         """Look at all weights: mostly nothing has changed, and that is to be found out fast."""
-        before, self.stale = self.stale, False
-        for own, name, tensor, version in self._watched:
-            if own.get(name) is not tensor or (version is not None and tensor._version != version):  # type: ignore[union-attr]
-                self.stale = True
-                break
+        before, self.stale = self.stale, not all(starmap(_is_same, self._watched))
         if self.stale or before:
             for product in self._products:
                 product.stale = not product.copy.of(*product.now())
+
+
+def _is_same(
+    attributes: dict[str, Any], own: dict[str, Any], name: str, tensor: Tensor | None, version: int | None
+) -> bool:
+    """Whether a module, which has these attributes and parameters of its `own`, has this tensor as it was."""
+    there = attributes["_parameters"] is own and name not in attributes and own.get(name) is tensor
+    return there and (version is None or tensor is None or tensor._version == version)
 
 
 class _Copy:

@@ -17,17 +17,18 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from registry.contracts import Head
+from transformer_kit.model.lookups import Lookups
 from transformer_kit.model.summed import Sums
 
 IGNORE = -100
 """A target that does not count."""
 PIECE = 2**24
-"""Logits that are in memory at once, 64 MiB in float32, unless they are of fewer tokens than `ROWS`."""
+"""Logits that are in memory at once, 64 MiB in float32, unless they are of fewer tokens than `ROWS` or `FEW`."""
 ROWS = 512
 """Tokens that are taken at once at least: with fewer, products are slower (measured on two cores: 5 % at 256)."""
 FEW = 128
-"""The same where memory matters more than time. Head and loss then take 1.5 % longer with 50 thousand ids, 8 % with 128
-thousand (measured on two cores with AVX-512)."""
+"""The same where memory matters more than time. With 128 thousand ids, head and loss then take 8 % longer (measured on
+two cores with AVX-512)."""
 PIECES = 8
 """Pieces that there are at most: each adds to the gradient of the whole table, of which logits get as small a part."""
 STANDS_FOR: ContextVar[int] = ContextVar("stands_for", default=1)
@@ -35,22 +36,24 @@ STANDS_FOR: ContextVar[int] = ContextVar("stands_for", default=1)
 
 
 def rows_for(vocabulary: int, tokens: int, least: int = ROWS) -> int:
-    """Tokens of a piece, of which there are `least` if there are as many."""
+    """Tokens of a piece, which is the last or of at least `least` of them."""
     return max(least, PIECE // vocabulary, -(-tokens // PIECES))
 
 
-def summed(head: Head, x: Tensor, table: Tensor, targets: Tensor, rows: int) -> Tensor:
+def summed(head: Head, x: Tensor, table: Tensor | Lookups, targets: Tensor, rows: int) -> Tensor:
     """Sum of -ln p(target) over the targets that count, in float32: x (N, D), targets (N,) -> ().
 
-    Logits of at most `rows` tokens are kept at once. Gradients of the sum can be taken once only.
+    Logits of at most `rows` tokens are kept at once. Gradients of the sum can be taken once only. `table` is that of
+    the embedding, or the lookups in it.
     """
+    lookups, table = (table, table.read) if isinstance(table, Lookups) else (None, table)
     if torch.compiler.is_compiling():  # a compiler fuses the passes over the logits itself
         return _plain(head, x, table, targets)
     weights = [w for w in (table, *head.parameters()) if w.requires_grad]
     if not torch.is_grad_enabled() or not (weights or x.requires_grad):
         pairs = zip(x.split(rows), targets.split(rows), strict=True)
         return torch.stack([_plain(head, some, table, wanted) for some, wanted in pairs]).sum()
-    total: Tensor = _Pieces.apply(head, table, targets, rows, x, *weights)
+    total: Tensor = _Pieces.apply(head, table, targets, rows, lookups, x, *weights)
     return total
 
 
@@ -63,7 +66,16 @@ class _Pieces(torch.autograd.Function):
     """The sum, whose gradients are computed with it: those of a sum need nothing from what comes after but a factor."""
 
     @staticmethod
-    def forward(ctx: Any, head: Head, table: Tensor, targets: Tensor, rows: int, x: Tensor, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        head: Head,
+        table: Tensor,
+        targets: Tensor,
+        rows: int,
+        lookups: Lookups | None,
+        x: Tensor,
+        *weights: Tensor,
+    ) -> Tensor:
         inputs = [t for t in (x, *weights) if t.requires_grad]
         total = torch.zeros((), device=x.device)
         gradients: list[Tensor | None] = [None] * len(inputs)
@@ -81,6 +93,8 @@ class _Pieces(torch.autograd.Function):
             _gather(gradients, found, here if by_rows else None)
             del found  # what is large would live until the next is there
         _gather(gradients, tuple(sums.gradient(seen if t is table else t) for t in inputs), None)
+        if lookups is not None:
+            lookups.is_read = any(t is table and g is not None for t, g in zip(inputs, gradients, strict=True))
         ctx.gradients, ctx.asked = gradients, [t.requires_grad for t in (x, *weights)]
         return total
 
@@ -93,7 +107,7 @@ class _Pieces(torch.autograd.Function):
         if factor.device.type != "cpu" or factor != 1:  # elsewhere, looking would stall the device
             torch._foreach_mul_([g for g in held if g is not None], factor)
         found = iter(held)
-        return (None, None, None, None, *(next(found) if asked else None for asked in ctx.asked))
+        return (*[None] * 5, *(next(found) if asked else None for asked in ctx.asked))
 
 
 def _pieces(length: int, rows: int, alike: bool) -> Iterator[slice]:
@@ -151,6 +165,17 @@ def _gather(gradients: list[Tensor | None], found: tuple[Tensor | None, ...], ro
             assert new is not None
             old[rows] = new
         elif old is None:
-            gradients[i] = new
+            gradients[i] = _own(new, gradients)
         elif new is not None:
             old += new
+
+
+def _own(new: Tensor | None, others: list[Tensor | None]) -> Tensor | None:
+    """`new` where it can be added to, and nothing is in the same memory; else a copy. Autograd gives the gradient of a
+    sum to both terms as it is.
+    """
+    if new is None:
+        return None
+    place = new.untyped_storage()._cdata
+    shared = any(other is not None and other.untyped_storage()._cdata == place for other in others)
+    return new.clone(memory_format=torch.contiguous_format) if shared or not new.is_contiguous() else new

@@ -84,10 +84,11 @@ class Model(nn.Module):
         memory of a large vocabulary. The gradients of the result can be taken once.
         """
         check_targets(self.spec.model, tokens, targets)
-        lookups = Lookups(self.embedding.weight)
+        table = self.embedding.weight
+        lookups = None if torch.compiler.is_compiling() else Lookups(table)
         x, context = self._features(tokens, segments, None, lookups=lookups)
         rows = rows_for(self.spec.model.vocab_size, targets.numel(), self.least_rows)
-        total = summed(self.head, x.flatten(0, 1), lookups.read, targets.flatten(), rows)
+        total = summed(self.head, x.flatten(0, 1), lookups or table, targets.flatten(), rows)
         count = (targets != IGNORE).sum()
         return (total + count * torch.stack(context.losses).sum() if context.losses else total), count
 
