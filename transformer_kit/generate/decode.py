@@ -5,7 +5,7 @@ Letters: B prompts, T tokens of the longest, V vocab.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -21,33 +21,23 @@ if TYPE_CHECKING:
     from transformer_kit.model.model import Model
 
 
-def generate(
-    model: "Model",
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    samplers: Sequence[object] = (),
-    seed: int | None = None,
-    stop: Sequence[int] = (),
-    vocab: int | None = None,
-    chunk: int | None = None,
-    compile: bool = False,
-    int8: bool = False,
-) -> list[list[int]]:
+class Settings(TypedDict, total=False):
+    """What `stream` takes beside model and prompts; it says what each means."""
+
+    max_new_tokens: Required[int]
+    samplers: Sequence[object]
+    seed: int | None
+    stop: Sequence[int]
+    vocab: int | None
+    chunk: int | None
+    compile: bool
+    int8: bool
+
+
+def generate(model: "Model", prompts: Sequence[Sequence[int]], **settings: Unpack[Settings]) -> list[list[int]]:
     """The ids that continue each prompt, without the prompt. As `stream`, which says what the settings mean."""
     rows: list[list[int]] = [[] for _ in prompts]
-    for step in stream(
-        model,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        samplers=samplers,
-        seed=seed,
-        stop=stop,
-        vocab=vocab,
-        chunk=chunk,
-        compile=compile,
-        int8=int8,
-    ):
+    for step in stream(model, prompts, **settings):
         for row, token in zip(rows, step, strict=True):
             if token is not None:
                 row.append(token)

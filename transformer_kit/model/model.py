@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from transformer_kit.model.inputs import check_targets, check_tokens
 from transformer_kit.model.lookups import Lookups
 from transformer_kit.model.loss import IGNORE, ROWS, rows_for, summed
 from transformer_kit.spec.schema import ModelSpec, Spec
+
+if TYPE_CHECKING:
+    from transformer_kit.generate.decode import Settings
 
 
 class Output(NamedTuple):
@@ -117,36 +120,20 @@ class Model(nn.Module):
         layers = [layer.state(batch, capacity, like) for layer in self._blocks()]
         return State(layers, batch, capacity)
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        samplers: Sequence[Options] = (),
-        seed: int | None = None,
-        stop: Sequence[int] = (),
-    ) -> list[list[int]]:
+    def generate(self, prompts: Sequence[Sequence[int]], **settings: "Unpack[Settings]") -> list[list[int]]:
         """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.
 
-        Without `samplers` the likeliest token is taken each time. See `transformer_kit.generate`.
+        Without `samplers` the likeliest token is taken each time. `transformer_kit.generate.stream` has all settings.
         """
         from transformer_kit.generate import generate
 
-        return generate(self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop)
+        return generate(self, prompts, **settings)
 
-    def stream(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        samplers: Sequence[Options] = (),
-        seed: int | None = None,
-        stop: Sequence[int] = (),
-    ) -> Iterator[list[int | None]]:
+    def stream(self, prompts: Sequence[Sequence[int]], **settings: "Unpack[Settings]") -> Iterator[list[int | None]]:
         """As `generate`, one step at a time: the next id of each row, None for rows that have ended."""
         from transformer_kit.generate import stream
 
-        return stream(self, prompts, max_new_tokens=max_new_tokens, samplers=samplers, seed=seed, stop=stop)
+        return stream(self, prompts, **settings)
 
     def describe(self) -> str:
         """The card: parts, shapes, parameters, cost; what `kit build` prints."""
