@@ -5,7 +5,7 @@
     y = multiply(x)                 # x W^T + b
 
 Measured with two threads of an AMD EPYC with AVX-512: a plain float32 product of one row reads a weight at 16 GiB/s, of
-memory whose sum is read at 40 to 80 GiB/s by the moment.
+memory whose sum is read at 40 to 75 GiB/s by the moment.
 """
 
 from collections.abc import Callable
@@ -56,8 +56,8 @@ def layout_for(weight: Tensor, rows: int) -> Packer | None:
     Measured on three machines with two cores. On an Intel with AVX-512, MKL's own packing: 1.7 times the plain product
     at 8 rows, 1.3 times at 32, no gain at one. Elsewhere that of oneDNN: with AVX2, in blocks for as many rows, 1.9
     times at one row, 2.7 at 8, 2.1 at 32; on an AMD with AVX-512 2.6 times at 8 and 2.0 at 32, where MKL's is slower
-    than the plain one. At one row that AMD reads columns with FBGEMM at 95 % of the speed of a sum, 2.4 to 3.5 times
-    that of the plain product, and the blocks of oneDNN 5 % slower.
+    than the plain one. At one row that AMD reads columns with FBGEMM at 80 to 95 % of the speed of a sum, 2.4 to 3.5
+    times that of the plain product, and the blocks of oneDNN 5 % slower.
     In bfloat16, which it multiplies itself, oneDNN's gives 1.35 times at 1 to 8 rows and 1.3 at 32.
     The choice is a rule, not a measurement of the moment, so that the same seed writes the same text.
     """
