@@ -56,6 +56,26 @@ def test_logits_and_loss_as_on_the_processor(position: str, window: int | None) 
         torch.testing.assert_close((total / count).cpu(), expected.loss, rtol=1e-4, atol=1e-4)
 
 
+def test_the_gradient_of_a_tied_table_as_on_the_processor() -> None:
+    here, there = (_model(device, head={"type": "lm", "tied": True}) for device in ("cpu", "cuda"))
+    ids = _ids(1)  # fewer than there are rows
+    here.loss(ids, ids)[0].backward()
+    found = []
+    for _ in range(2):
+        there.zero_grad()
+        moved = ids.cuda()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            there.loss(moved, moved)[0].backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert there.embedding.weight.grad is not None
+        found.append(there.embedding.weight.grad.cpu())
+    assert here.embedding.weight.grad is not None
+    torch.testing.assert_close(found[0], here.embedding.weight.grad, rtol=1e-4, atol=1e-4)
+    assert torch.equal(*found)
+
+
 def test_the_same_text_as_on_the_processor() -> None:
     prompts = [[1, 2, 3], [4, 5, 6, 7, 8]]
     expected = _model("cpu").eval().generate(prompts, max_new_tokens=20)
