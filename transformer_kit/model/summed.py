@@ -54,20 +54,24 @@ class Sums(TorchFunctionMode):
 
     def add(self, weight: Tensor, slope: Tensor, x: Tensor) -> None:
         """Add what a product x (n, in) W^T contributes, whose own gradient is `slope` (n, out)."""
-        total = self._found.get(id(weight))
-        if takes(slope.t(), x.t()) and (total is None or total.dtype == x.dtype):
-            self._found[id(weight)] = _added(total, slope, x)
+        total, here = self._found.get(id(weight)), x.device.type in ("cpu", "meta")
+        mixed = x.dtype != (weight if total is None else total).dtype
+        if takes(slope.t(), x.t()) or (mixed and here):  # a processor would copy all of it to add two types
+            made = weight.new_empty(weight.shape) if total is None else total
+            self._found[id(weight)] = _added(made, slope, x, total)
         elif total is None:
             self._found[id(weight)] = torch.mm(slope.t(), x).type_as(weight)
-        elif total.dtype == x.dtype:
-            torch.addmm(total, slope.t(), x, out=total)
-        else:
+        elif mixed:
             total += torch.mm(slope.t(), x)
+        else:
+            torch.addmm(total, slope.t(), x, out=total)
 
 
-def _added(total: Tensor | None, slope: Tensor, x: Tensor) -> Tensor:
-    """total (out, in) plus slope^T x, in its place, for slope (n, out) and x (n, in): no second one is ever whole."""
-    made = x.new_empty(slope.shape[1], x.shape[1]) if total is None else total
+def _added(made: Tensor, slope: Tensor, x: Tensor, total: Tensor | None) -> Tensor:
+    """`made` (out, in), filled with slope^T x, or that added where it is the `total`: no second one is ever whole.
+
+    slope (n, out), x (n, in).
+    """
     for part, some in zip(made.split(COLUMNS), slope.split(COLUMNS, dim=1), strict=True):
         product = linear(some.t(), x.t())
         part.copy_(product) if total is None else part.add_(product)
