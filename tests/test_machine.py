@@ -57,3 +57,9 @@ def test_free_memory_is_what_can_be_had_swapping_included(tmp_path: Path, monkey
     (tmp_path / "memory.max").write_text("1048576\n")
     assert machine.free_memory(cpu) == 2**20
     assert machine.free_memory(torch.device("meta")) is None
+
+
+def test_reading_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda _: 2**24)
+    monkeypatch.setattr(machine, "_fastest", lambda *_: 1.0)
+    assert machine.read_bandwidth("cpu") == 2**22

@@ -1,6 +1,7 @@
 """`kit bench`: peers of the same mathematics, fair turns, limits that are limits."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -152,9 +153,27 @@ def test_turns_begin_with_another_each_round() -> None:
 
         return work
 
-    found = timing.interleaved({"a": timed("a"), "b": timed("b")}, rounds=2, warmup=1)
-    assert order == ["b", "a", "a", "b", "b", "a"]
+    work = {"a": timed("a"), "b": timed("b")}
+    found = timing.interleaved(work, rounds=2, warmup=1, before=lambda turn: order.append(str(turn)))
+    assert order == ["-1", "b", "a", "0", "a", "b", "1", "b", "a"]
     assert found == {"a": [0.0, 1.0], "b": [0.0, 1.0]}
+
+
+def test_the_limit_is_what_the_machine_mostly_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = iter([1e9, 5e9, 2e9])
+    monkeypatch.setattr(run.machine, "read_bandwidth", lambda _: next(reads))
+    monkeypatch.setattr(run.machine, "matmul_peak", lambda *_: 1e30)
+
+    def interleaved(_: object, rounds: int, before: Callable[[int], None]) -> dict[str, list[float]]:
+        for turn in range(-2, rounds):
+            before(turn)
+        return {KIT: [1.0]}
+
+    monkeypatch.setattr(run, "interleaved", interleaved)
+    setting = Setting(batch=1, seq=8, new=4, device=CPU, dtype=torch.float32, rounds=3)
+    result = run._timed("decode", "tests/benchmarks/specs/llama-tiny.yaml", [], setting, [], 1)
+    assert result.bandwidth == 2e9
+    assert result.rows[0].share == result.limit
 
 
 def test_what_the_work_takes_is_counted() -> None:

@@ -1,5 +1,6 @@
 """The decode loop says what full forward passes would, row by row, and leaves the model as it was."""
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from transformer_kit.generate import generate, stream
+from transformer_kit.generate.decode import Settings
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
 
@@ -208,3 +210,8 @@ def test_weights_that_are_not_numbers_are_named_as_the_cause(model: Model, value
     model.embedding.weight.data[7] = value
     with pytest.raises(ValueError, match="logits for prompt 1 are not numbers"):
         generate(model, [[1, 2], [3, 7]], max_new_tokens=4, samplers=["top_p"], seed=0)
+
+
+def test_every_setting_of_stream_is_one_of_generate() -> None:
+    known = inspect.signature(stream).parameters.values()
+    assert set(Settings.__annotations__) == {p.name for p in known if p.kind is p.KEYWORD_ONLY}

@@ -109,3 +109,14 @@ def test_a_compiled_model_recomputes_in_one_graph() -> None:
         loss.backward()
         found.append((loss.detach(), [p.grad for p in model.parameters()]))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_fewer_logits_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_kit.model.loss.PIECE", 1)  # as if the vocabulary were large
+    tokens = torch.zeros(15, 20, dtype=torch.long)
+    seen: dict[bool, list[int]] = {False: [], True: []}
+    for again, pieces in seen.items():
+        model = model_of({}, again=again)
+        model.head.register_forward_hook(lambda _, __, logits, pieces=pieces: pieces.append(logits.shape[1]))
+        model.loss(tokens, tokens)
+    assert seen == {False: [300], True: [100, 100, 100]}

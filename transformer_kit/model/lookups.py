@@ -56,7 +56,7 @@ class _Both(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor | None) -> Tensor | None:
         whole, rows = slopes
         if whole is None or rows is None:
-            return whole if rows is None else rows.to_dense()
+            return rows if whole is None else whole
         return whole.add_(rows)
 
 
