@@ -84,6 +84,23 @@ def test_a_weight_that_changes_is_never_read_from_its_copy(packed: Callable[[int
     assert linear[0].weight.grad is not None
 
 
+def test_a_weight_that_is_hidden_for_a_while_is_missed_no_longer_than_that(packed: Callable[[int], Packer]) -> None:
+    layer, x = nn.Linear(8, 8), torch.randn(1, 1, 8)
+    with torch.inference_mode(), Laid(nn.Sequential(layer), packed(1), 1) as laid:
+        (product,) = laid.products
+        assert product.copy is not None
+        calls, multiply = [], product.copy.multiply
+        product.copy.multiply = lambda x: calls.append(x) or multiply(x)
+        layer.__dict__["weight"] = torch.ones(8, 8)
+        with laid.active():
+            torch.testing.assert_close(layer(x), F.linear(x, torch.ones(8, 8), layer.bias))
+        assert not calls
+        del layer.__dict__["weight"]
+        with laid.active():
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+        assert len(calls) == 1
+
+
 def test_a_weight_that_changes_between_steps_is_read_anew(packed: Callable[[int], Packer]) -> None:
     model, other = _model(), _model()
     with torch.no_grad():

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from registry import linear
 from transformer_kit import Spec, build
@@ -125,6 +126,23 @@ def test_in_bfloat16_as_the_whole(head: Any, rows: int) -> None:
     for pieces, whole in zip(*found, strict=True):
         assert pieces.dtype == whole.dtype
         torch.testing.assert_close(pieces, whole, rtol=2e-2, atol=2e-2)
+
+
+def test_no_product_is_whole_that_would_be_copied_to_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformer_kit.model.summed.COLUMNS", 7)
+    model, made = _model({"type": "lm", "tied": True}), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+                made.append(tuple(out.shape))
+            return out
+
+    with torch.autocast("cpu", dtype=torch.bfloat16), Watch():
+        _loss(model, 4)
+    assert (7, D) in made
+    assert (V, D) not in made
 
 
 def test_gradients_are_kept_once() -> None:
