@@ -125,11 +125,15 @@ class Ring:
         return all_k, all_v, torch.cat([past, torch.arange(begin, end, device=k.device)])
 
     def _turn(self, k: Tensor, v: Tensor, context: Context, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One token at index `place`; every slot, and the index of its token, below 0 where there is none yet."""
+        """One token at index `place`; every slot that may be filled, and the index of its token, below 0 where none is.
+
+        The last slot that is filled before the ring turns is that of `context.start`, the largest `place` there can be.
+        """
         slot, index = context.once(("turn", self.window), lambda: last_index(place, self.window))
         self.k.index_copy_(2, slot, k)
         self.v.index_copy_(2, slot, v)
-        return self.k, self.v, index
+        filled = min(self.window, context.start + 1)
+        return self.k.narrow(2, 0, filled), self.v.narrow(2, 0, filled), index[:filled]
 
     def _write(self, k: Tensor, v: Tensor, end: int) -> None:
         """Store the last of k and v, which end before index `end`, in their slots."""

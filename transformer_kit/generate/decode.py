@@ -116,7 +116,7 @@ def _steps(
     with torch.inference_mode():
         state = model.state(len(tokens), width + count - 1)
         chosen = picked(_read(model, tokens, segments, state, chunk or width, laid), draws[:, 0])
-        replay = recorded(model, state, picked, draws, chosen, compile)
+        replay = recorded(model, state, picked, draws, chosen, laid, compile)
     yield chosen
     for turn in range(1, count):
         with torch.inference_mode():

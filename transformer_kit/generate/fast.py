@@ -9,8 +9,8 @@ everything else goes on as before; they are used wherever the copy does not fit 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import starmap
-from operator import is_
+from itertools import repeat
+from operator import attrgetter, contains, getitem, is_
 from threading import Lock, get_ident
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from transformer_kit.generate.layouts import Packer, packable
 
 _LOCK = Lock()
 """Held while a model is changed: what one generation laid out another leaves alone."""
+_VERSION = attrgetter("_version")
 
 
 class Laid:
@@ -52,6 +53,10 @@ class Laid:
         for module, name, mine in self.changed:
             if module.__dict__.get(name) is mine:
                 del module.__dict__[name]
+        # Products know the switch and it knows them: in a circle, which would hold the copies until it is found.
+        self.changed.clear()
+        self.products.clear()
+        self.switch.products.clear()
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -62,6 +67,10 @@ class Laid:
             yield
         finally:
             self.switch.thread = None
+
+    def fresh(self) -> bool:
+        """Whether every copy is of its weights as they are now."""
+        return self.switch.fresh()
 
     def _lay_out(self, packer: Packer) -> None:
         for linears in _together(self.model):
@@ -105,32 +114,47 @@ class _Switch:
         self.thread: int | None = None
         self.stale = False
         """Whether any is."""
-        self._watched: list[tuple[dict[str, Any], dict[str, Any], str, Tensor | None, int | None]] = []
-        self._products: list[_Product] = []
+        self.products: list[_Product] = []
+        self._attributes: list[dict[str, Any]] = []
+        self._own: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        self._tensors: list[Tensor | None] = []
+        self._counted: list[Tensor] = []
+        self._versions: list[int] = []
 
     def watch(self, product: "_Product") -> None:
         """Have it told when its weights are not what they were when they were packed."""
-        self._products.append(product)
-        copy, count = product.copy, len(product.linears)
-        known = zip(product.linears * 2, copy.weights + copy.biases, copy.versions, strict=True)
-        for i, (layer, tensor, version) in enumerate(known):
-            name = "weight" if i < count else "bias"
-            self._watched.append((layer.__dict__, layer._parameters, name, tensor, version))
+        self.products.append(product)
+        self.count(product.copy)
+        for name, tensors in (("weight", product.copy.weights), ("bias", product.copy.biases)):
+            for layer, tensor in zip(product.linears, tensors, strict=True):
+                self._attributes.append(layer.__dict__)
+                self._own.append(layer._parameters)
+                self._names.append(name)
+                self._tensors.append(tensor)
+
+    def count(self, copy: "_Copy") -> None:
+        """Notice what is written to the weights that this is a copy of."""
+        for tensor, version in zip(copy.weights + copy.biases, copy.versions, strict=True):
+            if tensor is not None and version is not None:
+                self._counted.append(tensor)
+                self._versions.append(version)
+
+    def fresh(self) -> bool:
+        """Whether all weights are as they were: mostly they are, and that is to be found out fast, without Python."""
+        return (
+            list(map(_VERSION, self._counted)) == self._versions
+            and all(map(is_, map(dict.get, self._own, self._names), self._tensors))
+            and not any(map(contains, self._attributes, self._names))
+            and all(map(is_, map(getitem, self._attributes, repeat("_parameters")), self._own))
+        )
 
     def check(self) -> None:
-        """Look at all weights: mostly nothing has changed, and that is to be found out fast."""
-        before, self.stale = self.stale, not all(starmap(_is_same, self._watched))
+        """Look at all weights, and where one has changed have each product look at its own."""
+        before, self.stale = self.stale, not self.fresh()
         if self.stale or before:
-            for product in self._products:
+            for product in self.products:
                 product.stale = not product.copy.of(*product.now())
-
-
-def _is_same(
-    attributes: dict[str, Any], own: dict[str, Any], name: str, tensor: Tensor | None, version: int | None
-) -> bool:
-    """Whether a module, which has these attributes and parameters of its `own`, has this tensor as it was."""
-    there = attributes["_parameters"] is own and name not in attributes and own.get(name) is tensor
-    return there and (version is None or tensor is None or tensor._version == version)
 
 
 class _Copy:
@@ -192,6 +216,7 @@ class _Projection:
             return linear(x, weight, bias)
         if self.copy is None:
             self.copy = _Copy([weight], [bias], self.packer)
+            self.switch.count(self.copy)
         fits = _takes(x, self.rows * x.shape[-1], weight.dtype) and self.copy.of([weight], [bias])
         return self.copy.multiply(x) if fits else linear(x, weight, bias)
 

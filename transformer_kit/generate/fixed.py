@@ -1,0 +1,57 @@
+"""A step of decoding whose shapes stay, from the token that goes in to the token that is chosen.
+
+Attention looks at more slots of the decode state than are filled, and hides the rest, so that steps do the same until
+there is no room left.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.modules.module import _has_any_global_hook
+
+from registry.context import State
+from registry.contracts import Position
+from transformer_kit.generate.choose import Pick
+
+if TYPE_CHECKING:
+    from transformer_kit.model.model import Model
+
+
+class Fixed:
+    """One step: reads the token chosen last, chooses the next."""
+
+    def __init__(self, model: "Model", state: State, pick: Pick, draws: Tensor, chosen: Tensor) -> None:
+        """draws (B, steps); chosen (2, B): the first of the steps, after which `state` stands."""
+        self.model, self.state, self.pick, self.draws = model, state, pick, draws
+        self.chosen = chosen.clone()
+        self.place = torch.tensor([state.seen], device=chosen.device)
+        self.turn = torch.ones_like(self.place)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another token."""
+        return self.state.seen >= self.state.reach
+
+    def widen(self, more: int) -> None:
+        """Make room for so many tokens more, or for as many as the state can hold."""
+        self.state.fix(self.place, min(self.state.seen + more, self.state.capacity))
+
+    def step(self) -> Tensor:
+        """What is chosen next, (2, B). Nothing moves: doing it twice is doing it once."""
+        tokens, draw = self.chosen[0][:, None], self.draws.index_select(1, self.turn)[:, 0]
+        logits = self.model(tokens, state=self.state, last=True).logits
+        return self.pick(logits[:, -1], draw)
+
+    def move(self, chosen: Tensor) -> None:
+        """Go on to the next token, on the device."""
+        self.chosen.copy_(chosen)
+        self.place.add_(1)
+        self.turn.add_(1)
+
+
+def fixable(model: "Model", state: State) -> bool:
+    """Whether every part of the model knows steps of fixed shapes, and none is listened to, which a record is not."""
+    settled = all(m.settled for m in model.modules() if isinstance(m, Position))
+    heard = _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    return settled and not heard and all(getattr(layer, "fixable", False) for layer in state.layers)
