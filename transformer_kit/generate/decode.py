@@ -120,10 +120,11 @@ def _steps(
     yield chosen
     for turn in range(1, count):
         with torch.inference_mode():
-            if replay is None:
-                chosen = picked(_read(model, chosen[0][:, None], None, state, 1, laid), draws[:, turn])
-            else:
-                chosen = replay()
+            following = None if replay is None else replay()
+            if following is None:
+                replay = None
+                following = picked(_read(model, chosen[0][:, None], None, state, 1, laid), draws[:, turn])
+            chosen = following
         yield chosen
 
 

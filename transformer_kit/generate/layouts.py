@@ -96,13 +96,12 @@ def onednn(weight: Tensor, bias: Tensor | None) -> Packed:
 
 def columns(weight: Tensor, bias: Tensor | None) -> Packed:
     """For one row, columns one after another: W x is their sum, each times a feature of x, a bag of embeddings."""
-    threads = torch.get_num_threads()
-    bags = threads * -(-len(weight) // (threads * WIDTH))
+    bags = _parts(len(weight), torch.get_num_threads())
     table, bias = _bags(weight, bags), None if bias is None else bias.detach()
     index, starts = _places(table, weight)
 
     def multiply(x: Tensor) -> Tensor:
-        weights = torch.cat([x.reshape(-1)] * len(starts))
+        weights = _row(x).expand(bags, 1, -1).reshape(-1)
         y = torch.embedding_bag(table, index, starts, False, 0, False, weights)[0]
         return _finished(y, x, len(weight), bias)
 
@@ -112,16 +111,23 @@ def columns(weight: Tensor, bias: Tensor | None) -> Packed:
 def eight_bits(weight: Tensor, bias: Tensor | None) -> Packed:
     """As `columns`, each part of a column rounded to 256 steps from its least number to its largest."""
     ops: Any = torch.ops.quantized
-    exact, bias = _bags(weight, max(BAGS, torch.get_num_threads())), None if bias is None else bias.detach()
+    bags = max(BAGS, torch.get_num_threads())
+    exact, bias = _bags(weight, bags), None if bias is None else bias.detach()
     table, (index, starts) = ops.embedding_bag_byte_prepack(exact.float()), _places(exact, weight)
     bag = ops.embedding_bag_byte_rowwise_offsets.default
 
     def multiply(x: Tensor) -> Tensor:
-        weights = torch.cat([x.reshape(-1).float()] * len(starts))
+        weights = _row(x).float().expand(bags, 1, -1).reshape(-1)
         y = bag(table, index, starts, False, 0, False, weights, None, False).to(x.dtype)
         return _finished(y, x, len(weight), bias)
 
     return multiply
+
+
+def _parts(out: int, threads: int) -> int:
+    """Into how many parts of at most WIDTH outputs threads divide a weight: without remainder, if twice as many do."""
+    fewest = threads * -(-out // (threads * WIDTH))
+    return next((bags for bags in range(fewest, 2 * fewest + 1, threads) if out % bags == 0), fewest)
 
 
 def _bags(weight: Tensor, bags: int) -> Tensor:
@@ -135,6 +141,11 @@ def _places(table: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows of the table the bags add up, and where each bag begins among them."""
     length = len(table)
     return torch.arange(length, dtype=torch.int32), torch.arange(0, length, weight.shape[1], dtype=torch.int32)
+
+
+def _row(x: Tensor) -> Tensor:
+    """One row, however it is shaped: (1, 1, in)."""
+    return x if x.dim() == 3 else x.reshape(1, 1, -1)
 
 
 def _finished(y: Tensor, x: Tensor, out: int, bias: Tensor | None) -> Tensor:

@@ -40,9 +40,11 @@ def recorded(
     if not possible or draws.shape[1] < LEAST[device]:
         return None
     fixed = Fixed(model, state, pick, draws, chosen)
-    replay = Graph(fixed, compile) if device == "cuda" else Repeated(fixed, laid)
-    if replay.obstacle is None:
-        return replay
+    if device == "cpu":
+        return Repeated(fixed, laid)
+    graph = Graph(fixed, compile)
+    if graph.obstacle is None:
+        return graph
     if compile:
         raise ValueError(f"compile: {_REFUSED}")
     state.place = None

@@ -1,6 +1,7 @@
 """Steps on a processor as a program: the calls that one of them makes, without the Python between them."""
 
 from operator import is_
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,25 +18,25 @@ TRIES = 3
 class Repeated:
     """`Fixed`, noted twice and repeated. Each call gives what is chosen next, (2, B), in memory of its own.
 
-    Where there is an `obstacle` there will be no program, and each step is done as `Fixed` does it; so are all that come
-    after a weight became another one.
+    None where steps cannot be repeated, and once a weight has become another one: the state is then as if it had never
+    been fixed.
     """
 
     def __init__(self, fixed: Fixed, laid: Laid) -> None:
-        """The first step is done here, and waits to be asked for."""
         self.fixed, self.laid = fixed, laid
         self.weights = _Weights(fixed.model)
-        self.changed = False
         self._widen()
-        self.obstacle = self._noted().obstacle
-        self.ahead = True
 
-    def __call__(self) -> Tensor:
-        if not self.ahead:
-            if self.fixed.full:
-                self._widen()
-            self._go_on()
-        self.ahead = False
+    def __call__(self) -> Tensor | None:
+        if self.fixed.full:
+            self._widen()
+        if not self.weights.same() or not self.laid.fresh() or not (self.program or self.tries):
+            self.fixed.state.place = None
+            return None
+        if self.program:
+            self.program()
+        else:
+            self._note()
         self.fixed.state.seen += 1
         return self.fixed.chosen.clone()
 
@@ -45,27 +46,14 @@ class Repeated:
         self.program: Program | None = None
         self.tries = TRIES
 
-    def _go_on(self) -> None:
-        self.changed = self.changed or not (self.laid.fresh() and self.weights.same())
-        if self.program is not None and not self.changed:
-            self.program()
-        elif self.tries and not self.changed:
-            self._noted()
-        else:
-            self._step()
-
-    def _noted(self) -> Tape:
-        self.tries -= 1
-        with Tape() as tape:
-            self._step()
-        if self.tape is not None and tape.repeats(self.tape):
-            self.program, self.tries = Program(tape.calls), 0
-        self.tape = tape if self.tries else None  # it holds what the step made
-        return tape
-
-    def _step(self) -> None:
-        with self.laid.active():
+    def _note(self) -> None:
+        """A step like any other, noted; a program, where the one before was the same."""
+        with self.laid.active(), Tape() as tape:
             self.fixed.move(self.fixed.step())
+        self.tries = 0 if tape.obstacle else self.tries - 1
+        if self.tape is not None and tape.repeats(self.tape):
+            self.program = Program(tape.calls)
+        self.tape = None if self.program else tape  # it holds all that the step made
 
 
 class _Weights:
@@ -73,10 +61,11 @@ class _Weights:
 
     def __init__(self, model: nn.Module) -> None:
         kinds = [kind for m in model.modules() for kind in (m._parameters, m._buffers)]
-        self.owners, self.names, self.tensors = (
-            list(column) for column in zip(*((kind, name, kind[name]) for kind in kinds for name in kind), strict=True)
-        )
+        known = [(kind, name) for kind in kinds for name in kind]
+        self.kinds: list[dict[str, Any]] = [kind for kind, _ in known]
+        self.names = [name for _, name in known]
+        self.tensors = [kind[name] for kind, name in known]
 
     def same(self) -> bool:
         """Whether none is another one. What is written into them does not matter: it is read where it is."""
-        return all(map(is_, map(dict.get, self.owners, self.names), self.tensors))
+        return all(map(is_, map(dict.get, self.kinds, self.names), self.tensors))

@@ -35,7 +35,7 @@ DESCRIBE = frozenset(
 """Functions that say something of a tensor, but nothing of its values."""
 SIZED_BY_VALUES = frozenset(
     (
-        *("argwhere", "bincount", "masked_select", "nonzero", "tensor_split"),
+        *("argwhere", "bincount", "masked_select", "nonzero", "one_hot", "tensor_split"),
         *("unique", "unique_consecutive", "unique_dim"),
     )
 )
@@ -215,7 +215,7 @@ def _name(function: Callable[..., Any]) -> str:
 def _is_sized_by_values(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> bool:
     if isinstance(function, OpOverload):
         return torch.Tag.dynamic_output_shape in function.tags
-    if name == "__getitem__":  # of what is true: as many as are
+    if name in ("__getitem__", "index"):  # what is true: as many as are
         index = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
         return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in index)
     if name == "where":

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from registry.context import PADDING
+from registry.context import PADDING, State
 from registry.contracts import Position
-from transformer_kit.generate.recorded import fixable
+from transformer_kit.generate.fixed import fixable
+from transformer_kit.generate.tape import Program, Tape
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
 
@@ -61,7 +62,7 @@ def decodes_as_it_reads(model: Model) -> None:
 
 @torch.no_grad()
 def steps_of_fixed_shapes(model: Model) -> None:
-    """Decoding steps whose shapes stay the same, as they are recorded on a GPU, give the logits of reading at once."""
+    """Decoding steps whose shapes stay the same, as they are recorded, give the logits of reading at once."""
     ids = tokens(model)
     segments = torch.full_like(ids, 3)
     segments[1, :1] = PADDING
@@ -79,6 +80,53 @@ def steps_of_fixed_shapes(model: Model) -> None:
                 agree(got, expected[:, t : t + 1], f"logits of token {t} in steps of fixed shapes")
                 place += 1
                 state.seen += 1
+
+
+@torch.no_grad()
+def steps_repeated(model: Model) -> None:
+    """Decoding steps that are noted and repeated, as on a processor, give the logits of reading at once."""
+    ids, prompt = tokens(model), 2
+    segments = torch.full_like(ids, 3)
+    segments[1, :1] = PADDING
+    for divided in (None, segments):
+        state, expected = model.state(len(ids), LENGTH), model(ids, segments=divided).logits
+        model(ids[:, :prompt], segments=None if divided is None else divided[:, :prompt], state=state)
+        if not fixable(model, state):
+            return
+        state.fix(torch.tensor([prompt]), LENGTH)
+        step = Step(model, state)
+        for t in range(prompt, LENGTH):
+            got = step(ids[:, t : t + 1])
+            if step.tape.obstacle:
+                return
+            agree(got, expected[:, t : t + 1], f"logits of token {t} in repeated steps")
+        assert step.program, "steps could be repeated, but no two of them were alike"
+
+
+class Step:
+    """A step of a fixed state, noted until two are alike."""
+
+    def __init__(self, model: Model, state: State) -> None:
+        self.model, self.state = model, state
+        self.token = torch.zeros(state.batch, 1, dtype=torch.long)
+        self.logits = torch.zeros(state.batch, 1, model.spec.model.vocab_size)
+        self.tape = Tape()
+        self.program: Program | None = None
+
+    def __call__(self, token: Tensor) -> Tensor:
+        """Logits (B, 1, V) after a token (B, 1)."""
+        assert self.state.place is not None
+        self.token.copy_(token)
+        if self.program:
+            self.program()
+        else:
+            before = self.tape
+            with Tape() as self.tape:
+                self.logits.copy_(self.model(self.token, state=self.state).logits)
+            self.program = Program(self.tape.calls) if self.tape.repeats(before) else None
+        self.state.place += 1
+        self.state.seen += 1
+        return self.logits
 
 
 @torch.no_grad()
@@ -119,6 +167,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     rows_independent,
     decodes_as_it_reads,
     steps_of_fixed_shapes,
+    steps_repeated,
     padded_as_alone,
     packed_as_separate,
 )
