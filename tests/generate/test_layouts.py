@@ -34,11 +34,14 @@ def test_eight_bits_are_off_by_their_steps(features: int, out: int, biased: bool
     assert off <= bound * 1.01 + 1e-4
 
 
-@pytest.mark.parametrize(("threads", "count"), [(1, 5), (2, 6), (13, 13), (64, 64)])
-def test_each_thread_has_as_many_parts(threads: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("threads", "out", "count"), [(1, 50, 5), (2, 50, 10), (2, 49, 6), (2, 60, 6), (13, 50, 13), (64, 50, 64)]
+)
+def test_each_thread_has_as_many_parts(threads: int, out: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none is filled up where up to twice as many divide the outputs."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(layouts, "WIDTH", 10)
-    weight, x = torch.randn(50, 40), torch.randn(1, 1, 40)
+    weight, x = torch.randn(out, 40), torch.randn(1, 1, 40)
     parts = []
     bag = torch.embedding_bag
     monkeypatch.setattr(torch, "embedding_bag", lambda *a: parts.append(len(a[2])) or bag(*a))

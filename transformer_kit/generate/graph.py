@@ -45,7 +45,7 @@ class Graph:
 
     def _prepare(self) -> None:
         """Make room, and do a step there once: libraries get ready, and what is compiled is compiled."""
-        self.fixed.widen(max(FIRST - self.fixed.state.seen, self.fixed.state.seen))
+        self.fixed.widen(more(self.fixed.state.seen))
         with aside(self.stream):
             self._step()
 
@@ -57,6 +57,11 @@ class Graph:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
             self.fixed.move(self._step())
+
+
+def more(seen: int) -> int:
+    """For how many more tokens than were seen there is room."""
+    return max(FIRST - seen, seen)
 
 
 @contextmanager

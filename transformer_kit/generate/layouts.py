@@ -101,7 +101,7 @@ def columns(weight: Tensor, bias: Tensor | None) -> Packed:
     index, starts = _places(table, weight)
 
     def multiply(x: Tensor) -> Tensor:
-        weights = _row(x).expand(bags, 1, -1).reshape(-1)
+        weights = _row(x).repeat(bags, 1, 1).view(-1)
         y = torch.embedding_bag(table, index, starts, False, 0, False, weights)[0]
         return _finished(y, x, len(weight), bias)
 
@@ -117,7 +117,7 @@ def eight_bits(weight: Tensor, bias: Tensor | None) -> Packed:
     bag = ops.embedding_bag_byte_rowwise_offsets.default
 
     def multiply(x: Tensor) -> Tensor:
-        weights = _row(x).float().expand(bags, 1, -1).reshape(-1)
+        weights = _row(x).float().repeat(bags, 1, 1).view(-1)
         y = bag(table, index, starts, False, 0, False, weights, None, False).to(x.dtype)
         return _finished(y, x, len(weight), bias)
 

@@ -15,6 +15,7 @@ values being read, and cannot be repeated then. For the rest two steps are noted
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from keyword import iskeyword
 from operator import getitem
 from typing import Any, NamedTuple
 
@@ -102,19 +103,13 @@ class Tape(TorchFunctionMode):
         name, given = _name(function), (*args, *kwargs.values())
         results = result if isinstance(result, (tuple, list)) else (result,)
         if not results or not all(one is None or isinstance(one, Tensor) for one in results):
-            if name not in DESCRIBE:
-                self.obstacle = f"{name} tells Python of values"
-        elif name in MOVES and _among(result, given):
-            return
-        elif _is_sized_by_values(function, name, args, kwargs):
-            self.obstacle = f"{name} gives as many numbers as values say"
-        elif torch.is_autocast_enabled("cpu"):
-            self.obstacle = "autocast chooses types"
-        else:
+            self.obstacle = None if name in DESCRIBE else f"{name} tells Python of values"
+        elif not (name in MOVES and _among(result, given)):
+            self.obstacle = _obstacle(function, name, args, kwargs)
+            self._alive += (given, result)
             shapes = tuple(None if one is None else one.shape for one in results)
             signed = tuple(map(self._sign, args)), {key: self._sign(x) for key, x in kwargs.items()}
             made = self._add(Call(function, *signed, shapes))
-            self._alive += (given, result)
             for i, one in enumerate(results):
                 if one is not None and not _among(one, given):  # which is what it was, written to
                     self._made[id(one)] = made if one is result else (made, i)
@@ -210,6 +205,15 @@ def _needs(call: Call) -> Iterable[Made]:
 def _name(function: Callable[..., Any]) -> str:
     named = function.overloadpacket if isinstance(function, OpOverload) else function
     return getattr(named, "__name__", type(named).__name__)
+
+
+def _obstacle(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> str | None:
+    """Why this call cannot be repeated, as far as its function and its arguments' names tell."""
+    if _is_sized_by_values(function, name, args, kwargs):
+        return f"{name} gives as many numbers as values say"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast chooses types"
+    return next((f"an argument is called {key}" for key in kwargs if not key.isidentifier() or iskeyword(key)), None)
 
 
 def _is_sized_by_values(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> bool:
