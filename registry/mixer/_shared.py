@@ -125,9 +125,10 @@ class Ring:
         return all_k, all_v, torch.cat([past, torch.arange(begin, end, device=k.device)])
 
     def _turn(self, k: Tensor, v: Tensor, context: Context, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One token at index `place`; every slot that may be filled, and the index of its token, below 0 where none is.
+        """One token at index `place`; every slot that can be filled by then, and the index of its token.
 
-        The last slot that is filled before the ring turns is that of `context.start`, the largest `place` there can be.
+        Until the ring turns these are the slots up to `context.start`, the largest that `place` can be. Where the index
+        is below 0 there is nothing yet.
         """
         slot, index = context.once(("turn", self.window), lambda: last_index(place, self.window))
         self.k.index_copy_(2, slot, k)

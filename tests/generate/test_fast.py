@@ -1,5 +1,7 @@
 """Packed weights: the plain result, only inside, and never a stale one."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -282,3 +284,16 @@ def test_eight_bits_are_refused_where_they_do_nothing(case: str, why: str) -> No
 def test_eight_bits_are_for_a_processor() -> None:
     with pytest.raises(ValueError, match="for a processor, the model is on meta"):
         decode._eight_bits(_model().to("meta"), 1)
+
+
+def test_copies_are_let_go_of_at_once(model: Model) -> None:
+    """Not when a circle is found, which can take long, and memory for two."""
+    gc.disable()
+    try:
+        with Laid(model, columns, 1) as laid:
+            held = [weakref.ref(product.copy) for product in laid.products if product.copy is not None]
+            assert all(copy() is not None for copy in held)
+        del laid
+        assert [copy() for copy in held] == [None] * len(held)
+    finally:
+        gc.enable()

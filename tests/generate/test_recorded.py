@@ -246,6 +246,14 @@ def test_hooks_are_called_at_every_step(model: Model, notes: Notes) -> None:
     assert (len(seen), notes.runs) == (NEW, 0)
 
 
+def test_a_model_that_someone_compiled_is_not_recorded_on_a_processor(model: Model, notes: Notes) -> None:
+    given = (model, model.state(1), picker([], 40), torch.zeros(1, NEW), torch.ones(2, 1, dtype=torch.long))
+    laid = Laid(model, None, 1)
+    assert isinstance(recorded.recorded(*given, laid), Repeated)
+    model.layers[0].compile(backend="eager")
+    assert recorded.recorded(*given, laid) is None
+
+
 def test_experts_are_not_repeated(notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
     ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 2}, "expert": "gated"}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": ffn}

@@ -170,6 +170,27 @@ def test_a_tensor_that_comes_from_nowhere_is_noticed(unseen: Callable[[Tensor], 
     assert tapes[0].obstacle or not tapes[1].repeats(tapes[0])
 
 
+def _unheard(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+    """A compiler whose code no mode of torch's sees, as that of kernels."""
+
+    def run(*given: Tensor) -> Any:
+        with torch._C.DisableTorchFunction():
+            return graph(*given)
+
+    return run
+
+
+def test_what_is_compiled_comes_from_nowhere() -> None:
+    """And the compiler does not write a tape's own work into what it makes."""
+    double = torch.compile(lambda x: x * 2 + 1, backend=_unheard, fullgraph=True)
+    x, tapes = torch.ones(4), [Tape(), Tape()]
+    for tape in tapes:
+        with tape:
+            double(x).add(1)
+    assert len(tapes[0].calls) == 1
+    assert not tapes[1].repeats(tapes[0])
+
+
 def test_autocast_is_in_the_way() -> None:
     with Tape() as tape, torch.autocast("cpu"):
         IDS.float() @ IDS.float()

@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from registry import core
 from transformer_kit import Spec, build
-from transformer_kit.generate import decode
-from transformer_kit.generate import recorded as recording
+from transformer_kit.generate import decode, graph
+from transformer_kit.generate.recorded import recorded
 from transformer_kit.model.model import Model
 from transformer_kit.model.recompute import recompute
 from transformer_kit.testing import strong_init
@@ -93,10 +93,10 @@ def test_recorded_steps_write_what_plain_ones_do(
     position: str, window: int | None, samplers: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rooms of 12 tokens and twice as many are outgrown on the way."""
-    made: list[recording.Recorded | None] = []
+    made: list[object] = []
 
-    def kept(*given: Any) -> recording.Recorded | None:
-        made.append(recording.recorded(*given))
+    def kept(*given: Any) -> object:
+        made.append(recorded(*given))
         return made[-1]
 
     model = _model("cuda", window, position)
@@ -105,10 +105,9 @@ def test_recorded_steps_write_what_plain_ones_do(
         monkeypatch.setattr(decode, "recorded", lambda *given: None)
         expected = _written(model, prompts, samplers)
         monkeypatch.setattr(decode, "recorded", kept)
-        monkeypatch.setattr(recording, "FIRST", 12)
+        monkeypatch.setattr(graph, "FIRST", 12)
         assert _written(model, prompts, samplers) == expected
-    assert len(made) == 2
-    assert all(made)
+    assert [type(one) for one in made] == [graph.Graph, graph.Graph]
 
 
 @pytest.mark.slow
@@ -118,6 +117,15 @@ def test_compiled_steps_write_what_plain_ones_do() -> None:
     expected = model.generate([[1, 2, 3]], max_new_tokens=40)
     assert decode.generate(model, [[1, 2, 3]], max_new_tokens=40, compile=True) == expected
     assert all(layer._compiled_call_impl is None for layer in model.layers)
+
+
+def test_hooks_are_called_at_every_step() -> None:
+    """So nothing is recorded."""
+    seen: list[int] = []
+    model = _model("cuda")
+    model.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    model.generate([[1, 2, 3]], max_new_tokens=20)
+    assert len(seen) == 20
 
 
 def test_experts_that_are_counted_are_not_recorded() -> None:

@@ -5,7 +5,7 @@ On a GPU a record is a CUDA graph, on a processor a program.
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from registry.context import State
 from transformer_kit.generate.choose import Pick
@@ -34,7 +34,7 @@ def recorded(
     that would be compiled cannot be recorded.
     """
     device = chosen.device.type
-    possible = device in LEAST and fixable(model, state)
+    possible = device in LEAST and fixable(model, state) and not (device == "cpu" and _is_compiled(model))
     if compile and not (possible and device == "cuda"):
         raise ValueError(f"compile: {_REFUSED}")
     if not possible or draws.shape[1] < LEAST[device]:
@@ -49,3 +49,8 @@ def recorded(
         raise ValueError(f"compile: {_REFUSED}")
     state.place = None
     return None
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether someone compiled some of it, who wants that to run."""
+    return any(module._compiled_call_impl is not None for module in model.modules())

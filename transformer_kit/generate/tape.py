@@ -91,7 +91,7 @@ class Tape(TorchFunctionMode):
         self, function: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        if self.obstacle is None:
+        if self.obstacle is None and not torch.compiler.is_compiling():  # what is compiled comes from nowhere
             self._note(function, args, kwargs or {}, result)
         return result
 
