@@ -242,7 +242,8 @@ class Context:
     def _mask(self, causal: bool, window: int | None, chunk: int | None, keys: int | Tensor) -> Mask:
         seen = self.past
         if seen is not None:
-            seen = seen[:, :keys] if isinstance(keys, int) else seen[:, keys]
+            # Slots that nothing was written to have an index below 0; that they are not seen is up to the mask.
+            seen = seen[:, :keys] if isinstance(keys, int) else seen[:, keys.clamp(min=0)]
         device = self.positions.device
         return Mask(
             self.start,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from registry.contracts import Sampler
 from transformer_kit import Spec, build
 from transformer_kit.generate import decode, generate, recorded, repeated
 from transformer_kit.generate.choose import built, picker, uniforms
@@ -116,10 +117,10 @@ class Notes:
         self.runs = 0
         plain = Program.__call__
 
-        def run(program: Program) -> None:
+        def run(program: Program) -> Any:
             self.made += [] if program in self.made else [program]
             self.runs += 1
-            plain(program)
+            return plain(program)
 
         monkeypatch.setattr(Program, "__call__", run)
         monkeypatch.setattr(repeated, "ROOM", 8)
@@ -139,7 +140,7 @@ def _plainly(
         return generate(model, prompts, **settings)
 
 
-@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("window", [None, 6, 20])
 @pytest.mark.parametrize("position", ["rope", "learned", "alibi"])
 @pytest.mark.parametrize("prompts", [[[1, 2, 3]], PROMPTS])
 @pytest.mark.parametrize("samplers", [[], ["temperature", {"type": "top_p", "p": 0.8}]])
@@ -152,7 +153,7 @@ def test_repeated_steps_write_what_plain_ones_do(
     prompts: list[list[int]],
     samplers: list[Any],
 ) -> None:
-    """Rooms for 8 tokens are outgrown on the way: two steps of each are noted, the rest is repeated."""
+    """Rooms for 8 tokens are outgrown on the way, before and after a ring turns: two steps of each are noted."""
     model = make(position, window=window)
     settings: dict[str, Any] = {"max_new_tokens": NEW, "samplers": samplers, "seed": 3}
     expected = _plainly(monkeypatch, model, prompts, **settings)
@@ -165,6 +166,50 @@ def test_eight_bits_are_repeated_as_well(model: Model, notes: Notes, monkeypatch
     expected = _plainly(monkeypatch, model, [[1, 2, 3]], max_new_tokens=NEW, int8=True)
     assert generate(model, [[1, 2, 3]], max_new_tokens=NEW, int8=True) == expected
     assert notes.runs
+
+
+class FirstOnes:
+    """Holds back what is above 9 in its first steps."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def apply(self, logits: Tensor) -> Tensor:
+        self.count += 1
+        return logits if self.count > NEW // 2 else logits[:, :10]
+
+
+class Patient(FirstOnes, Sampler):
+    def __init__(self) -> None:
+        FirstOnes.__init__(self)
+
+
+def test_samplers_are_asked_at_every_step(model: Model, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = _plainly(monkeypatch, model, [[1, 2, 3]], max_new_tokens=NEW, samplers=[Patient()], seed=1)
+    assert max(expected[0]) > 9 >= max(expected[0][: NEW // 2])
+    assert generate(model, [[1, 2, 3]], max_new_tokens=NEW, samplers=[Patient()], seed=1) == expected
+    assert notes.runs
+
+
+@pytest.mark.parametrize("prompts", [[[1, 2, 3]], PROMPTS])
+def test_autocast_on_the_way_is_heeded(model: Model, notes: Notes, prompts: list[list[int]]) -> None:
+    steps = model.stream(prompts, max_new_tokens=NEW)
+    for _ in range(8):
+        next(steps)
+    runs = notes.runs
+    with torch.autocast("cpu", torch.bfloat16):
+        next(steps)
+    assert len(list(steps)) == NEW - 9
+    assert notes.runs == runs > 0
+
+
+def test_streams_in_turns_do_not_disturb_each_other(model: Model, notes: Notes) -> None:
+    expected = [generate(model, prompts, max_new_tokens=NEW) for prompts in ([[1, 2, 3]], PROMPTS)]
+    runs = notes.runs
+    both = zip(model.stream([[1, 2, 3]], max_new_tokens=NEW), model.stream(PROMPTS, max_new_tokens=NEW), strict=True)
+    found = [list(map(list, zip(*steps, strict=True))) for steps in zip(*both, strict=True)]
+    assert found == expected
+    assert notes.runs == 2 * runs
 
 
 def test_few_tokens_are_not_worth_a_program(model: Model, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transformer_kit.generate.tape import SIZED_BY_VALUES, Program, Tape
+from transformer_kit.generate.tape import SIZED_BY_VALUES, Tape
 
 Operation = Callable[[list[Tensor]], Any]
 IDS = torch.tensor([1, 2, 2, 0])
@@ -74,8 +74,7 @@ def test_a_program_does_what_was_done(steps: list[tuple[str, int, int]], seed: i
     expected = [x.clone() for x in kept]
     for x, y in zip(kept, before, strict=True):
         x.copy_(y)
-    program = Program(tapes[1].calls)
-    program()
+    tapes[1].program()()
     for x, y in zip(kept, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
 
@@ -131,6 +130,56 @@ def test_all_that_torch_says_to_be_sized_by_values_is_known() -> None:
     }
     assert {"nonzero", "index"} < sized
     assert sized <= SIZED_BY_VALUES | seen_otherwise
+
+
+COUNT = torch.tensor(2)
+SIZED: list[Callable[[], Any]] = [
+    lambda: torch.arange(COUNT),
+    lambda: torch.zeros(COUNT, 2),
+    lambda: torch.full((COUNT, 2), 1),
+    lambda: torch.linspace(0, 1, steps=COUNT),
+    lambda: IDS.narrow(0, 0, COUNT),
+    lambda: IDS.expand(COUNT, 4),
+    lambda: IDS.repeat((COUNT,)),
+    lambda: IDS.topk(COUNT),
+    lambda: IDS.view(COUNT, 2),
+    lambda: IDS.new_ones(COUNT),
+]
+
+
+@pytest.mark.parametrize("size", SIZED)
+def test_a_tensor_that_is_given_as_a_size_is_in_the_way(size: Callable[[], Any]) -> None:
+    with Tape() as tape:
+        size()
+    assert tape.obstacle
+
+
+def test_a_generator_is_in_the_way() -> None:
+    with Tape() as tape:
+        torch.rand(3, generator=torch.Generator().manual_seed(1))
+    assert tape.obstacle == "a function is given a Generator"
+
+
+def test_a_list_that_changes_is_noticed() -> None:
+    sizes, tapes = [1, 4], [Tape(), Tape()]
+    for tape in tapes:
+        with tape:
+            IDS.view(sizes)
+        sizes[:] = [2, 2]
+    assert not tapes[1].repeats(tapes[0])
+
+
+def test_dropout_in_place_is_noted() -> None:
+    x = torch.ones(4)
+    with Tape() as tape:
+        F.dropout(x, 1.0, True, inplace=True)
+    x.fill_(1)
+    tape.program()()
+    assert x.tolist() == [0] * 4
+
+
+def test_nothing_is_a_program_too() -> None:
+    assert Tape().program()() is None
 
 
 def test_what_tells_of_sizes_is_not_in_the_way() -> None:
@@ -202,7 +251,7 @@ def test_a_program_lets_go_of_what_it_makes_and_of_what_it_read() -> None:
     kept, made = torch.ones(3), list[weakref.ref[Tensor]]()
     with Tape() as tape:
         kept.add_(kept.exp().sin().cos())
-    program = Program(tape.calls)
+    program = tape.program()
     (name,) = (name for name, thing in program.bound.items() if thing is Tensor.sin)
 
     def noting(x: Tensor) -> Tensor:
@@ -224,8 +273,8 @@ def test_a_program_lets_go_of_what_it_makes_and_of_what_it_read() -> None:
 def test_nothing_that_was_given_becomes_text_that_python_reads() -> None:
     with Tape() as tape:
         torch.einsum("ij->ji", torch.ones(2, 3)).add(0.5, alpha=2)[:, None].sum(dim=[-1], keepdim=True)
-    constants = [node.value for node in ast.walk(ast.parse(Program(tape.calls).text)) if isinstance(node, ast.Constant)]
-    assert constants == [2, 3, 2, True]
+    constants = [node.value for node in ast.walk(ast.parse(tape.program().text)) if isinstance(node, ast.Constant)]
+    assert constants == [None, 2, 3, 2, True]
 
 
 def test_a_name_that_python_does_not_take_is_in_the_way() -> None:

@@ -69,7 +69,8 @@ def stream(
     int8      for one text on a processor: weights are rounded to 8 bits where one token is multiplied alone, which is
               all but reading a prompt, or a piece of it, of several tokens
 
-    The model is in eval mode until the last step, then as it was. Raises ValueError, before anything is computed,
+    The model is in eval mode until the last step, then as it was. Its weights may change on the way, and count from then
+    on (on a GPU those that are written to); modules and hooks are those there were at the beginning. Raises ValueError, before anything is computed,
     for prompts that are empty, too long or hold unknown ids, and for settings that cannot work.
     """
     check(prompts, max_new_tokens, model.spec.model)

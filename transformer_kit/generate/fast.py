@@ -68,9 +68,9 @@ class Laid:
         finally:
             self.switch.thread = None
 
-    def fresh(self) -> bool:
-        """Whether every copy is of its weights as they are now."""
-        return self.switch.fresh()
+    def unwritten(self) -> bool:
+        """Whether nothing was written to the weights of which there are copies."""
+        return self.switch.unwritten()
 
     def _lay_out(self, packer: Packer) -> None:
         for linears in _together(self.model):
@@ -140,10 +140,14 @@ class _Switch:
                 self._counted.append(tensor)
                 self._versions.append(version)
 
+    def unwritten(self) -> bool:
+        """Whether nothing was written to weights."""
+        return list(map(_VERSION, self._counted)) == self._versions
+
     def fresh(self) -> bool:
         """Whether all weights are as they were: mostly they are, and that is to be found out fast, without Python."""
         return (
-            list(map(_VERSION, self._counted)) == self._versions
+            self.unwritten()
             and all(map(is_, map(dict.get, self._own, self._names), self._tensors))
             and not any(map(contains, self._attributes, self._names))
             and all(map(is_, map(getitem, self._attributes, repeat("_parameters")), self._own))

@@ -39,9 +39,15 @@ class Fixed:
 
     def step(self) -> Tensor:
         """What is chosen next, (2, B). Nothing moves: doing it twice is doing it once."""
-        tokens, draw = self.chosen[0][:, None], self.draws.index_select(1, self.turn)[:, 0]
-        logits = self.model(tokens, state=self.state, last=True).logits
-        return self.pick(logits[:, -1], draw)
+        return self.choose(self.read())
+
+    def read(self) -> Tensor:
+        """Take in the token chosen last; logits (B, V) of what follows it."""
+        return self.model(self.chosen[0][:, None], state=self.state, last=True).logits[:, -1]
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """What is chosen next, (2, B)."""
+        return self.pick(logits, self.draws.index_select(1, self.turn)[:, 0])
 
     def move(self, chosen: Tensor) -> None:
         """Go on to the next token, on the device."""
@@ -51,7 +57,8 @@ class Fixed:
 
 
 def fixable(model: "Model", state: State) -> bool:
-    """Whether every part of the model knows steps of fixed shapes, and none is listened to, which a record is not."""
+    """Whether every part of the model knows steps of fixed shapes, and nobody listens with a hook that is not replayed."""
     settled = all(m.settled for m in model.modules() if isinstance(m, Position))
+    known = all(getattr(layer, "fixable", False) for layer in state.layers)
     heard = _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return settled and not heard and all(getattr(layer, "fixable", False) for layer in state.layers)
+    return settled and known and not heard

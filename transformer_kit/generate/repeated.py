@@ -1,8 +1,9 @@
-"""Steps on a processor as a program: the calls that one of them makes, without the Python between them."""
+"""Steps on a processor as a program: the calls with which one reads a token, without the Python between them."""
 
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from transformer_kit.generate.fast import Laid
@@ -19,7 +20,7 @@ class Repeated:
     """`Fixed`, noted twice and repeated. Each call gives what is chosen next, (2, B), in memory of its own.
 
     None where steps cannot be repeated, and once a weight has become another one: the state is then as if it had never
-    been fixed.
+    been fixed. Samplers are asked as ever: what they do may depend on the step.
     """
 
     def __init__(self, fixed: Fixed, laid: Laid) -> None:
@@ -30,15 +31,17 @@ class Repeated:
     def __call__(self) -> Tensor | None:
         if self.fixed.full:
             self._widen()
-        if not self.weights.same() or not self.laid.fresh() or not (self.program or self.tries):
+        if not self._can_go_on():
             self.fixed.state.place = None
             return None
-        if self.program:
-            self.program()
-        else:
-            self._note()
+        logits = self.program() if self.program else self._noted()
+        self.fixed.move(self.fixed.choose(logits))
         self.fixed.state.seen += 1
         return self.fixed.chosen.clone()
+
+    def _can_go_on(self) -> bool:
+        same = self.weights.same() and self.laid.unwritten() and not torch.is_autocast_enabled("cpu")
+        return same and (self.program is not None or self.tries > 0)
 
     def _widen(self) -> None:
         self.fixed.widen(ROOM)
@@ -46,14 +49,15 @@ class Repeated:
         self.program: Program | None = None
         self.tries = TRIES
 
-    def _note(self) -> None:
-        """A step like any other, noted; a program, where the one before was the same."""
+    def _noted(self) -> Tensor:
+        """Logits of a token that is read as ever, and noted; a program, where the one before was read alike."""
         with self.laid.active(), Tape() as tape:
-            self.fixed.move(self.fixed.step())
+            logits = self.fixed.read()
         self.tries = 0 if tape.obstacle else self.tries - 1
         if self.tape is not None and tape.repeats(self.tape):
-            self.program = Program(tape.calls)
-        self.tape = None if self.program else tape  # it holds all that the step made
+            self.program = tape.program(logits)
+        self.tape = None if self.program else tape  # it holds all that was made on the way
+        return logits
 
 
 class _Weights:
@@ -61,10 +65,9 @@ class _Weights:
 
     def __init__(self, model: nn.Module) -> None:
         kinds = [kind for m in model.modules() for kind in (m._parameters, m._buffers)]
-        known = [(kind, name) for kind in kinds for name in kind]
-        self.kinds: list[dict[str, Any]] = [kind for kind, _ in known]
-        self.names = [name for _, name in known]
-        self.tensors = [kind[name] for kind, name in known]
+        known: list[tuple[dict[str, Any], str]] = [(kind, name) for kind in kinds for name in kind]
+        self.kinds, self.names = [kind for kind, _ in known], [name for _, name in known]
+        self.tensors = list(map(dict.get, self.kinds, self.names))
 
     def same(self) -> bool:
         """Whether none is another one. What is written into them does not matter: it is read where it is."""

@@ -5,13 +5,15 @@
     with Tape() as second:
         step()
     if second.repeats(first):
-        again = Program(second.calls)
+        again = second.program()
         again()  # as step()
 
 One token of a small model is some hundred calls, and Python takes as long to find them, through modules that call
 modules, checks and descriptions of masks, as a processor takes to do them. A program is the calls alone. It does what a
-step does as long as no number that Python holds depends on what is in a tensor, or on which step it is. A tape sees
-values being read, and cannot be repeated then. For the rest two steps are noted and compared.
+step does to tensors as long as nothing that Python holds depends on what is in a tensor, or on which step it is. A tape
+sees values being read, and cannot be repeated then. For the rest two steps are noted and compared. What is beyond that,
+such as a module that does something else at every tenth step, what it does beside, or `Tensor.set_` and seeds, of which
+torch tells nobody, is for whoever writes the step to leave out.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +26,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
-MOVES = frozenset(("contiguous", "dropout", "flatten", "float", "reshape", "to", "type_as"))
+MOVES = frozenset(("contiguous", "flatten", "float", "reshape", "to", "type_as"))
 """Functions that give back what they are given where there is nothing to do, and do nothing to it."""
 DESCRIBE = frozenset(
     (
@@ -41,9 +43,18 @@ SIZED_BY_VALUES = frozenset(
     )
 )
 """Functions that give more or fewer numbers as values say: Python then holds how many."""
+ARITHMETIC = frozenset(
+    (
+        *("__getitem__", "__setitem__", "add", "clamp", "div", "eq", "floor_divide", "ge", "gt", "le", "lt", "maximum"),
+        *("minimum", "mul", "ne", "remainder", "sub", "where"),
+    )
+)
+"""Functions whose sizes do not depend on a whole number that is given as a tensor."""
+MAKE = frozenset(("arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randn", "range", "zeros"))
+"""Functions that are given no tensor to do something to, but may be given one as a size."""
 PLAIN = (
     *(int, float, complex, str, type(None), type(...), slice),
-    *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator),
+    *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
 """Kinds of arguments in which no tensor hides."""
 
@@ -99,6 +110,10 @@ class Tape(TorchFunctionMode):
         """Whether both did the same to the same tensors, and nothing is in the way of doing it again."""
         return self.obstacle is None and other.obstacle is None and self.calls == other.calls
 
+    def program(self, result: Any = None) -> "Program":
+        """What was noted, to be done again, and to give what `result`, a tensor of its, has become."""
+        return Program(self.calls, self._sign(result))
+
     def _note(self, function: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> None:
         name, given = _name(function), (*args, *kwargs.values())
         results = result if isinstance(result, (tuple, list)) else (result,)
@@ -133,17 +148,17 @@ class Tape(TorchFunctionMode):
         return x
 
     def _signed_each(self, x: Any) -> Any:
-        """A list or tuple: as it is where no tensor is in it, else what makes it anew."""
-        signed = tuple(map(self._sign, x))
+        """A list or tuple: as it is now, where no tensor is in it, else what makes it anew."""
+        signed = type(x)(map(self._sign, x))
         if any(isinstance(one, (Made, Kept)) for one in signed):
-            return self._add(Call(type(x), signed, {}))
-        return x
+            return self._add(Call(type(x), tuple(signed), {}))
+        return signed
 
 
 class Program:
     """Calls as a function of its own, one line each: what it reads is bound, and its text holds nothing but numbers."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: Sequence[Call], result: Any = None) -> None:
         self.bound: dict[str, Any] = {}
         """What the text names: functions, and what they are given that no call made."""
         self._names: dict[int, str] = {}
@@ -151,13 +166,15 @@ class Program:
         self._free: list[str] = []
         self._count = 0
         last = {made.call: number for number, call in enumerate(calls) for made in _needs(call)}
+        if isinstance(result, Made):
+            last[result.call] = len(calls)
         lines = [self._line(number, call, last) for number, call in enumerate(calls)]
-        self.text = "\n    ".join(["def program():", *lines])
+        self.text = "\n    ".join(["def program():", *lines, f"return {self._value(result)}"])
         exec(compile(self.text, "<program>", "exec"), self.bound)
         self._run = self.bound.pop("program")  # which must not hold itself, or what is bound stays until it is found
 
-    def __call__(self) -> None:
-        self._run()
+    def __call__(self) -> Any:
+        return self._run()
 
     def _line(self, number: int, call: Call, last: dict[int, int]) -> str:
         made = self._written(call)
@@ -211,6 +228,8 @@ def _obstacle(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -
     """Why this call cannot be repeated, as far as its function and its arguments' names tell."""
     if _is_sized_by_values(function, name, args, kwargs):
         return f"{name} gives as many numbers as values say"
+    if _is_size(name, args, kwargs):
+        return f"{name} may be given a size that is a tensor"
     if torch.is_autocast_enabled("cpu"):
         return "autocast chooses types"
     return next((f"an argument is called {key}" for key in kwargs if not key.isidentifier() or iskeyword(key)), None)
@@ -228,6 +247,18 @@ def _is_sized_by_values(function: Callable[..., Any], name: str, args: Any, kwar
         repeats = (*args[1:], *kwargs.values())
         return not repeats or any(isinstance(x, Tensor) for x in repeats)
     return name in SIZED_BY_VALUES
+
+
+def _is_size(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a whole number is given as a tensor, of which torch may make a size that Python then holds."""
+    if name in ARITHMETIC:
+        return False
+    given = (*(args if name in MAKE else args[1:]), *kwargs.values())
+    return any(_is_whole(one) for x in given for one in (x if type(x) in (list, tuple) else (x,)))
+
+
+def _is_whole(x: object) -> bool:
+    return isinstance(x, Tensor) and x.dim() == 0 and not (x.is_floating_point() or x.is_complex())
 
 
 def _among(x: object, others: Iterable[object]) -> bool:

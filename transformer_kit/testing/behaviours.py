@@ -109,7 +109,6 @@ class Step:
     def __init__(self, model: Model, state: State) -> None:
         self.model, self.state = model, state
         self.token = torch.zeros(state.batch, 1, dtype=torch.long)
-        self.logits = torch.zeros(state.batch, 1, model.spec.model.vocab_size)
         self.tape = Tape()
         self.program: Program | None = None
 
@@ -118,15 +117,15 @@ class Step:
         assert self.state.place is not None
         self.token.copy_(token)
         if self.program:
-            self.program()
+            logits: Tensor = self.program()
         else:
             before = self.tape
             with Tape() as self.tape:
-                self.logits.copy_(self.model(self.token, state=self.state).logits)
-            self.program = Program(self.tape.calls) if self.tape.repeats(before) else None
+                logits = self.model(self.token, state=self.state).logits
+            self.program = self.tape.program(logits) if self.tape.repeats(before) else None
         self.state.place += 1
         self.state.seen += 1
-        return self.logits
+        return logits
 
 
 @torch.no_grad()
