@@ -67,15 +67,14 @@ def stream(
     chunk     tokens of a prompt that are read at once, to bound memory; all when not given
     compile   on a GPU, compile the steps: tens of seconds the first time, faster ever after
     int8      for one text on a processor: weights are rounded to 8 bits where one token is multiplied alone, which is
-              all but reading a prompt, or a piece of it, of several tokens
+              all but reading several tokens of a prompt
 
-    The model is in eval mode until the last step, then as it was. Its weights may change on the way, and count from then
-    on (on a GPU those that are written to); modules and hooks are those there were at the beginning. Raises ValueError, before anything is computed,
-    for prompts that are empty, too long or hold unknown ids, and for settings that cannot work.
+    The model is in eval mode until the last step, then as it was. Meanwhile weights may change, modules and hooks not.
+    Raises ValueError, before anything is computed, for prompts or settings that cannot work.
     """
     check(prompts, max_new_tokens, model.spec.model)
-    ends = _ends(stop, model.spec.model.vocab_size)
-    limit = _limit(vocab, model.spec.model.vocab_size)
+    size = model.spec.model.vocab_size
+    ends, limit = _ends(stop, size), _limit(vocab, size)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     device = _device(model)

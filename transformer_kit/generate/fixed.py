@@ -57,7 +57,7 @@ class Fixed:
 
 
 def fixable(model: "Model", state: State) -> bool:
-    """Whether every part of the model knows steps of fixed shapes, and nobody listens with a hook that is not replayed."""
+    """Whether every part knows steps of fixed shapes, and nobody listens with hooks, which are not replayed."""
     settled = all(m.settled for m in model.modules() if isinstance(m, Position))
     known = all(getattr(layer, "fixable", False) for layer in state.layers)
     heard = _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
