@@ -2,8 +2,8 @@
 
 Runs `kit bench` on the pages in `specs/` against every peer that is installed (`pip install -e '.[bench]'`), and
 writes docs/reference/performance.md; with `--device cuda` another table, into docs/reference/performance-gpu.md.
-`--only TEXT` measures what has TEXT in its title, prints it and writes nothing.
-Takes about twenty minutes on two cores; a quiet machine gives quieter figures, and ratios are what counts.
+`--only TEXT` measures what has TEXT in its title, and puts it in the place of what the page of the same day says.
+Takes about forty minutes on two cores; a quiet machine gives quieter figures, and ratios are what counts.
 """
 
 import argparse
@@ -55,9 +55,9 @@ CPU = [
     Entry("train", "llama-124m", 2, 512, rounds=3),
     Entry("prefill", "gpt2-124m", 1, 512),
     Entry("prefill", "llama-124m", 1, 512),
-    Entry("decode", "llama-124m", 1, 64, rounds=5, peers=(*OTHERS, INT8)),
-    *(Entry("decode", "llama-124m", rows, 64, rounds=5) for rows in (8, 32)),
-    *(Entry("decode", "llama-small", 1, seq, 32, 5, tuple(WINDOW), ()) for seq in (1024, 8000)),
+    Entry("decode", "llama-124m", 1, 64, 128, 5, peers=(*OTHERS, INT8)),
+    *(Entry("decode", "llama-124m", rows, 64, 128, 3) for rows in (8, 32)),
+    *(Entry("decode", "llama-small", 1, seq, 128, 5, tuple(WINDOW), ()) for seq in (1024, 8000)),
     *(
         Entry("memory", spec, rows, length, sets=sets, peers=(*OTHERS, LEAN))
         for spec, sets in (("gpt2-124m", ()), ("llama-124m", ("model.vocab_size=128256",)))
@@ -87,16 +87,29 @@ def main() -> int:
     table, dtype, name = {"cpu": (CPU, torch.float32, "performance"), "cuda": (GPU, torch.bfloat16, "performance-gpu")}[
         args.device
     ]
-    chosen = [entry for entry in table if args.only in entry.title]
+    page, draft = PAGES / f"{name}.md", PAGES / f"{name}.draft"  # the draft is left when a run is cut short
     results: list[Result] = []
-    draft = PAGES / f"{name}.draft"  # what is left when a run is cut short
-    for entry in chosen:
+    for place, entry in enumerate(table):
+        if args.only not in entry.title:
+            continue
         results.append(_measure(entry, torch.device(args.device), dtype, args.threads))
-        if not args.only:
+        if args.only:
+            _put(page, results[-1], place, len(table))
+        else:
             draft.write_text("\n".join(_page(results)), "utf-8")
     if not args.only:
-        os.replace(draft, PAGES / f"{name}.md")
+        os.replace(draft, page)
     return 0
+
+
+def _put(page: Path, result: Result, place: int, count: int) -> None:
+    """Put a result in its place on the page, if what else is there was measured in the same way and on the same day."""
+    head, *before = page.read_text("utf-8").split("\n### ")
+    fresh, anew = "\n".join(_page([result])).split("\n### ")
+    if head != fresh or len(before) != count:
+        sys.exit(f"{page.name} was measured otherwise, or on another day: measure all, without --only")
+    before[place] = anew
+    page.write_text("\n### ".join([head, *before]), "utf-8")
 
 
 def _measure(entry: Entry, device: torch.device, dtype: torch.dtype, threads: int) -> Result:

@@ -97,13 +97,14 @@ def onednn(weight: Tensor, bias: Tensor | None) -> Packed:
 def columns(weight: Tensor, bias: Tensor | None) -> Packed:
     """For one row, columns one after another: W x is their sum, each times a feature of x, a bag of embeddings."""
     bags = _parts(len(weight), torch.get_num_threads())
-    table, bias = _bags(weight, bags), None if bias is None else bias.detach()
+    table, bias, out = _bags(weight, bags), None if bias is None else bias.detach(), len(weight)
     index, starts = _places(table, weight)
+    filled = bags * table.shape[1]
 
     def multiply(x: Tensor) -> Tensor:
         weights = _row(x).repeat(bags, 1, 1).view(-1)
         y = torch.embedding_bag(table, index, starts, False, 0, False, weights)[0]
-        return _finished(y, x, len(weight), bias)
+        return _finished(y, x, out, filled, bias)
 
     return multiply
 
@@ -111,15 +112,15 @@ def columns(weight: Tensor, bias: Tensor | None) -> Packed:
 def eight_bits(weight: Tensor, bias: Tensor | None) -> Packed:
     """As `columns`, each part of a column rounded to 256 steps from its least number to its largest."""
     ops: Any = torch.ops.quantized
-    bags = max(BAGS, torch.get_num_threads())
+    bags, out = max(BAGS, torch.get_num_threads()), len(weight)
     exact, bias = _bags(weight, bags), None if bias is None else bias.detach()
     table, (index, starts) = ops.embedding_bag_byte_prepack(exact.float()), _places(exact, weight)
-    bag = ops.embedding_bag_byte_rowwise_offsets.default
+    bag, filled = ops.embedding_bag_byte_rowwise_offsets.default, bags * exact.shape[1]
 
     def multiply(x: Tensor) -> Tensor:
         weights = _row(x).float().repeat(bags, 1, 1).view(-1)
         y = bag(table, index, starts, False, 0, False, weights, None, False).to(x.dtype)
-        return _finished(y, x, len(weight), bias)
+        return _finished(y, x, out, filled, bias)
 
     return multiply
 
@@ -148,9 +149,8 @@ def _row(x: Tensor) -> Tensor:
     return x if x.dim() == 3 else x.reshape(1, 1, -1)
 
 
-def _finished(y: Tensor, x: Tensor, out: int, bias: Tensor | None) -> Tensor:
-    """The bags' sums (bags, out / bags) as the product, shaped like x, with the bias."""
-    filled = y.numel()
+def _finished(y: Tensor, x: Tensor, out: int, filled: int, bias: Tensor | None) -> Tensor:
+    """The bags' sums, which are `filled`, as the product, shaped like x, with the bias."""
     y = y.view(*x.shape[:-1], filled)
     y = y if filled == out else y[..., :out]
     return y if bias is None else y + bias

@@ -17,8 +17,9 @@ torch tells nobody, is for whoever writes the step to leave out.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from keyword import iskeyword
-from operator import getitem
+from operator import getitem, is_
 from typing import Any, NamedTuple
 
 import torch
@@ -254,15 +255,17 @@ def _is_size(name: str, args: Any, kwargs: Any) -> bool:
     if name in ARITHMETIC:
         return False
     given = (*(args if name in MAKE else args[1:]), *kwargs.values())
-    return any(_is_whole(one) for x in given for one in (x if type(x) in (list, tuple) else (x,)))
+    return any(map(_is_whole, given))
 
 
 def _is_whole(x: object) -> bool:
-    return isinstance(x, Tensor) and x.dim() == 0 and not (x.is_floating_point() or x.is_complex())
+    if isinstance(x, Tensor):
+        return x.dim() == 0 and not (x.is_floating_point() or x.is_complex())
+    return type(x) in (list, tuple) and any(map(_is_whole, x))  # type: ignore[call-overload]
 
 
 def _among(x: object, others: Iterable[object]) -> bool:
-    return any(x is other for other in others)
+    return any(map(partial(is_, x), others))
 
 
 def _has_tensor(ends: slice) -> bool:
