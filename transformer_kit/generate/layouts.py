@@ -102,7 +102,7 @@ def columns(weight: Tensor, bias: Tensor | None) -> Packed:
     filled = bags * table.shape[1]
 
     def multiply(x: Tensor) -> Tensor:
-        weights = _row(x).repeat(bags, 1, 1).view(-1)
+        weights = torch.cat([x.reshape(-1)] * bags)
         y = torch.embedding_bag(table, index, starts, False, 0, False, weights)[0]
         return _finished(y, x, out, filled, bias)
 
@@ -118,7 +118,7 @@ def eight_bits(weight: Tensor, bias: Tensor | None) -> Packed:
     bag, filled = ops.embedding_bag_byte_rowwise_offsets.default, bags * exact.shape[1]
 
     def multiply(x: Tensor) -> Tensor:
-        weights = _row(x).float().repeat(bags, 1, 1).view(-1)
+        weights = torch.cat([x.reshape(-1).float()] * bags)
         y = bag(table, index, starts, False, 0, False, weights, None, False).to(x.dtype)
         return _finished(y, x, out, filled, bias)
 
@@ -142,11 +142,6 @@ def _places(table: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows of the table the bags add up, and where each bag begins among them."""
     length = len(table)
     return torch.arange(length, dtype=torch.int32), torch.arange(0, length, weight.shape[1], dtype=torch.int32)
-
-
-def _row(x: Tensor) -> Tensor:
-    """One row, however it is shaped: (1, 1, in)."""
-    return x if x.dim() == 3 else x.reshape(1, 1, -1)
 
 
 def _finished(y: Tensor, x: Tensor, out: int, filled: int, bias: Tensor | None) -> Tensor:
