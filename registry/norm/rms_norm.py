@@ -3,7 +3,6 @@
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -42,7 +41,7 @@ class RMSNorm(Norm):
         scale = None if self.weight is None else self.weight.float()
         if scale is not None and self.offset:
             scale = scale + self.offset
-        return F.rms_norm(x.float(), self.shape, scale, self.eps).type_as(x)
+        return torch.rms_norm(x.float(), self.shape, scale, self.eps).type_as(x)
 
     def reset_parameters(self) -> None:
         if self.weight is not None:
