@@ -160,6 +160,14 @@ class Mask:
             self.built["dense"] = self._dense()
         return self.built["dense"]
 
+    def added(self, dtype: torch.dtype) -> Tensor:
+        """What hides by being added to scores: 0 where a query sees a key, else -inf; shaped as `dense`."""
+        key = f"added {dtype}"
+        if key not in self.built:
+            dense = self.dense
+            self.built[key] = torch.zeros_like(dense, dtype=dtype).masked_fill(~dense, float("-inf"))
+        return self.built[key]
+
     def _distance(self) -> Tensor:
         return self.queries[:, None] - (
             torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys

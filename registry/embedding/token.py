@@ -38,5 +38,6 @@ class Token(Embedding):
         return self.table.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.table(tokens) * self.scale
+        x = self.table(tokens)
+        x = x if self.scale == 1 else x * self.scale
         return self.widen(self.norm(x if self.types is None else x + self.types.weight[0]))

@@ -94,15 +94,18 @@ def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Ten
     else:
         scores = (grouped * scale @ k.mT).to(wide)
     if not mask.is_full:
-        scores = scores.masked_fill(~mask.dense, float("-inf"))
+        scores = scores + mask.added(wide)
     return (scores.softmax(dim=-1).type_as(v) @ v).view(*q.shape[:3], -1)
 
 
 def _described(mask: Mask, bias: Tensor | None, like: Tensor) -> tuple[bool, Tensor | None]:
-    """The mask as SDPA takes it: a flag when it is plainly causal; else None, true where seen, or a bias with -inf."""
+    """The mask as SDPA takes it: a flag when it is plainly causal, else None or what is added to scores.
+
+    Given what is seen, it would make what is added of it, in each layer anew.
+    """
     if bias is None:
         if mask.is_causal:
             return True, None
-        return False, None if mask.is_full else mask.dense
-    bias = bias if mask.is_full else bias.masked_fill(~mask.dense, float("-inf"))
+        return False, None if mask.is_full else mask.added(like.dtype)
+    bias = bias if mask.is_full else bias + mask.added(bias.dtype)
     return False, (bias[None] if bias.ndim == 3 else bias).type_as(like)  # 4 dimensions, or torch has no fused way

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from registry.contracts import Sampler
 from transformer_kit import Spec, build
 from transformer_kit.generate import decode, generate, recorded, repeated
-from transformer_kit.generate.choose import built, picker, uniforms
+from transformer_kit.generate.choose import Picker, built, uniforms
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.fixed import Fixed, fixable
 from transformer_kit.generate.graph import FIRST, more
@@ -30,7 +30,7 @@ def test_steps_of_fixed_shapes_choose_what_plain_ones_do(
 ) -> None:
     model = make(window=window).eval()
     expected = generate(model, PROMPTS, max_new_tokens=NEW, samplers=samplers, seed=3)
-    picked = picker(built(samplers), 40)
+    picked = Picker(built(samplers), 40)
     draws, (tokens, segments) = uniforms(3, 2, NEW), padded(PROMPTS, torch.device("cpu"))
     with torch.inference_mode():
         state = model.state(2, tokens.shape[1] + NEW - 1)
@@ -49,7 +49,7 @@ def test_steps_of_fixed_shapes_choose_what_plain_ones_do(
 
 def test_room_is_for_more_tokens_and_never_for_more_than_the_state_has(model: Model) -> None:
     state = model.state(1)
-    fixed = Fixed(model, state, lambda logits, draw: logits, torch.zeros(1, 9), torch.zeros(2, 1))
+    fixed = Fixed(model, state, Picker([], 40), torch.zeros(1, 9), torch.zeros(2, 1))
     state.seen = 5
     fixed.widen(10)
     assert (state.reach, fixed.full) == (15, False)
@@ -292,7 +292,7 @@ def test_hooks_are_called_at_every_step(model: Model, notes: Notes) -> None:
 
 
 def test_a_model_that_someone_compiled_is_not_recorded_on_a_processor(model: Model, notes: Notes) -> None:
-    given = (model, model.state(1), picker([], 40), torch.zeros(1, NEW), torch.ones(2, 1, dtype=torch.long))
+    given = (model, model.state(1), Picker([], 40), torch.zeros(1, NEW), torch.ones(2, 1, dtype=torch.long))
     laid = Laid(model, None, 1)
     assert isinstance(recorded.recorded(*given, laid), Repeated)
     model.layers[0].compile(backend="eager")
@@ -324,7 +324,7 @@ def test_a_state_that_is_given_up_goes_on_as_if_it_had_never_been_fixed(model: M
     state = model.eval().state(1, 20)
     with torch.inference_mode():
         logits = model(torch.tensor([[1, 2, 3]]), state=state, last=True).logits[:, -1]
-        picked = picker([], 40)
+        picked = Picker([], 40)
         fixed = Fixed(model, state, picked, torch.zeros(1, 20), picked(logits, torch.zeros(1)))
         steps = Repeated(fixed, Laid(model, None, 1))
         assert steps() is not None

@@ -151,6 +151,15 @@ def test_dense_is_what_the_description_says(drawn: tuple[Mask, int]) -> None:
     assert torch.equal(dense.expand(rows, -1, -1), naive(mask, rows))
 
 
+@given(masks(), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_what_is_added_hides_what_is_not_seen(drawn: tuple[Mask, int], dtype: torch.dtype) -> None:
+    added = drawn[0].added(dtype)
+    assert added.dtype == dtype
+    assert torch.equal(added == 0, drawn[0].dense)
+    assert torch.equal(added == float("-inf"), ~drawn[0].dense)
+    assert drawn[0].added(dtype) is added
+
+
 def shortcuts_hold(mask: Mask) -> bool:
     square = torch.ones(mask.length, mask.length, dtype=torch.bool).tril()
     full = not mask.is_full or bool(mask.dense.all())

@@ -36,7 +36,7 @@ class Row:
     ratio_of_minima: float
     tokens_per_second: float | None
     share: float | None
-    """Of the machine's limit: the least possible time divided by the median."""
+    """Of the machine's limit: the least possible time divided by that of a round, in half of the rounds at least."""
 
 
 @dataclass
@@ -93,11 +93,12 @@ def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Seq
     capacity = _Capacity(setting)
     tasks = [Task(name, work, spec, sets, setting, threads) for name in (KIT, *against)]
     measure = _in_turns if setting.device.type == "cpu" else _one_by_one
-    seconds, counts, absent = measure(tasks, setting.rounds, capacity)
-    peak, bandwidth = middle(capacity.peaks), middle(capacity.bandwidths)
-    limit = needed.seconds(peak, bandwidth)
-    rows = [_row(name, counts[name], seconds, needed, limit) for name in counts]
-    return _result(work, spec, setting, threads, rows, absent, (peak, bandwidth, limit))
+    found = measure(tasks, setting.rounds, capacity)
+    limits = {name: [needed.seconds(*speeds) for speeds in found.speeds[name]] for name in found.speeds}
+    rows = [_row(name, size, found.values, needed, limits[name]) for name, size in found.parameters.items()]
+    peak, bandwidth = map(middle, zip(*capacity.speeds, strict=True))
+    least = middle([needed.seconds(*speeds) for speeds in capacity.speeds])
+    return _result(work, spec, setting, threads, rows, found.absent, (peak, bandwidth, least))
 
 
 class _Capacity:
@@ -105,17 +106,15 @@ class _Capacity:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.peaks: list[float] = []
-        """FLOP/s."""
-        self.bandwidths: list[float] = []
-        """Bytes read per second."""
+        self.speeds: list[tuple[float, float]] = []
+        """FLOP/s, and bytes read per second, of each round."""
 
     def measure(self, turn: int) -> None:
         """Before a round of this number."""
         if turn < 0:
             return
-        self.peaks.append(machine.matmul_peak(self.setting.device, self.setting.dtype))
-        self.bandwidths.append(machine.read_bandwidth(self.setting.device))
+        peak = machine.matmul_peak(self.setting.device, self.setting.dtype)
+        self.speeds.append((peak, machine.read_bandwidth(self.setting.device)))
         if self.setting.device.type == "cuda":
             torch.cuda.empty_cache()  # candidates have the device to themselves
 
@@ -127,6 +126,8 @@ class _Measured(NamedTuple):
     """Seconds of the rounds, or bytes."""
     parameters: dict[str, int]
     absent: dict[str, str]
+    speeds: dict[str, list[tuple[float, float]]]
+    """What the machine could do before each of the rounds."""
 
 
 def _in_turns(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:
@@ -139,25 +140,27 @@ def _in_turns(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measu
                 ready[worker.name] = worker.turn
             except NoPeer as error:
                 absent[worker.name] = str(error)
+        begin = len(capacity.speeds)
         values = interleaved(ready, rounds, before=capacity.measure) if ready else {}
-        return _Measured(values, counts, absent)
+        return _Measured(values, counts, absent, dict.fromkeys(ready, capacity.speeds[begin:]))
 
 
 def _one_by_one(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:
     """Each process when the one before has ended: a device is quiet, and has no memory for all of them."""
-    found = _Measured({}, {}, {})
+    found = _Measured({}, {}, {}, {})
     for task in tasks:
         one = _in_turns([task], rounds, capacity)
         found.values.update(one.values)
         found.parameters.update(one.parameters)
         found.absent.update(one.absent)
+        found.speeds.update(one.speeds)
     return found
 
 
 def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str], threads: int) -> Result:
     if setting.device.type == "cpu" and not STATUS.exists():
         raise OSError(f"how much memory a process takes is read from {STATUS}, which this system does not have")
-    found = _Measured({}, {}, {})
+    found = _Measured({}, {}, {}, {})
     for name in (KIT, *against):
         with Worker(Task(name, "train", spec, sets, setting, threads), PROMPT) as worker:
             try:
@@ -168,11 +171,12 @@ def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str]
             for turn in range(STEPS):
                 worker.turn(turn)
             found.values[name] = [float(worker.peak)]
-    rows = [_row(name, size, found.values, None, None) for name, size in found.parameters.items()]
+    rows = [_row(name, size, found.values, None, []) for name, size in found.parameters.items()]
     return _result("memory", spec, setting, threads, rows, found.absent, (None, None, None))
 
 
-def _row(name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limit: float | None) -> Row:
+def _row(name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limits: Sequence[float]) -> Row:
+    """`limits` are those of the rounds, for what is fast or slow by the minute is so for both."""
     own, kit = seconds[name], seconds[KIT]
     median = middle(own)
     return Row(
@@ -183,7 +187,7 @@ def _row(name: str, size: int, seconds: dict[str, list[float]], needed: Demand |
         ratio=middle(kit) / median,
         ratio_of_minima=min(kit) / min(own),
         tokens_per_second=None if needed is None else needed.tokens / median,
-        share=None if limit is None else limit / median,
+        share=middle([limit / taken for limit, taken in zip(limits, own, strict=True)]) if limits else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Choosing the next token: samplers narrow the logits, then each row draws with its own random numbers."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Protocol
 
 import torch
@@ -11,8 +11,6 @@ from torch import Tensor
 from registry.contracts import Sampler, SamplerSlot
 from registry.options import AsTuple, Options
 
-Pick = Callable[[Tensor, Tensor], Tensor]
-"""Logits (B, V) and draws (B,) -> what was chosen, (2, B), as `pick` gives it."""
 _SAMPLERS: TypeAdapter[tuple[Options, ...]] = TypeAdapter(Annotated[tuple[SamplerSlot, ...], AsTuple])
 
 
@@ -81,8 +79,7 @@ def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) ->
     for sampler in samplers:
         narrowed = sampler.apply(narrowed)
     best, likeliest = narrowed.max(dim=-1)  # (B,) twice
-    top = logits.amax(dim=-1) if samplers else best
-    why = torch.where(top.isfinite(), NOTHING, UNUSABLE)
+    why = torch.where(logits.amax(dim=-1).isfinite(), NOTHING, UNUSABLE) if samplers else UNUSABLE
     wrong = torch.where(best.isfinite(), 0, why)
     if uniform is None:
         return torch.stack([likeliest, wrong])
@@ -93,9 +90,15 @@ def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) ->
     return torch.stack([drawn.clamp(max=logits.shape[1] - 1), wrong])  # within bounds where something is wrong
 
 
-def picker(samplers: Sequence[Narrows], limit: int) -> Pick:
-    """`pick` by these samplers among the ids below `limit`."""
-    return lambda logits, draw: pick(logits[:, :limit], samplers, draw if samplers else None)
+class Picker:
+    """`pick` by these samplers among the ids below `limit`; without samplers, the likeliest."""
+
+    def __init__(self, samplers: Sequence[Narrows], limit: int) -> None:
+        self.samplers, self.limit = samplers, limit
+
+    def __call__(self, logits: Tensor, draw: Tensor | None) -> Tensor:
+        """Logits (B, V) and draws (B,) -> what was chosen, (2, B), in memory of its own."""
+        return pick(logits[:, : self.limit], self.samplers, draw if self.samplers else None)
 
 
 NOTHING, UNUSABLE = 1, 2

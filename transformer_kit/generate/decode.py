@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from registry.context import State
-from transformer_kit.generate.choose import Pick, built, picker, sound, uniforms
+from transformer_kit.generate.choose import Picker, built, sound, uniforms
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.layouts import Packer, eight_bits, layout_for, packable
 from transformer_kit.generate.prompts import check, check_ids, padded
@@ -82,7 +82,7 @@ def stream(
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
     laid = Laid(model, packer, len(prompts))
-    steps = _steps(model, tokens, segments, picker(built(samplers), limit), draws, chunk, compile, laid)
+    steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile, laid)
     return _until_stopped(model, steps, ends, len(prompts), laid)
 
 
@@ -104,7 +104,7 @@ def _steps(
     model: "Model",
     tokens: Tensor,
     segments: Tensor | None,
-    picked: Pick,
+    picked: Picker,
     draws: Tensor,
     chunk: int | None,
     compile: bool,

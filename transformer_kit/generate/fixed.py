@@ -12,7 +12,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from registry.context import State
 from registry.contracts import Position
-from transformer_kit.generate.choose import Pick
+from transformer_kit.generate.choose import Picker
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Fixed:
     """One step: reads the token chosen last, chooses the next."""
 
-    def __init__(self, model: "Model", state: State, pick: Pick, draws: Tensor, chosen: Tensor) -> None:
+    def __init__(self, model: "Model", state: State, pick: Picker, draws: Tensor, chosen: Tensor) -> None:
         """draws (B, steps); chosen (2, B): the first of the steps, after which `state` stands."""
         self.model, self.state, self.pick, self.draws = model, state, pick, draws
         self.chosen = chosen.clone()
@@ -47,13 +47,19 @@ class Fixed:
 
     def choose(self, logits: Tensor) -> Tensor:
         """What is chosen next, (2, B)."""
-        return self.pick(logits, self.draws.index_select(1, self.turn)[:, 0])
+        draw = self.draws.index_select(1, self.turn)[:, 0] if self.pick.samplers else None
+        return self.pick(logits, draw)
 
-    def move(self, chosen: Tensor) -> None:
-        """Go on to the next token, on the device."""
+    def move(self, chosen: Tensor) -> Tensor:
+        """Go on to the next token, on the device; what was chosen."""
         self.chosen.copy_(chosen)
         self.place.add_(1)
         self.turn.add_(1)
+        return chosen
+
+    def go(self) -> Tensor:
+        """A step, and on to the next token."""
+        return self.move(self.step())
 
 
 def fixable(model: "Model", state: State) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from registry.context import State
-from transformer_kit.generate.choose import Pick
+from transformer_kit.generate.choose import Picker
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.fixed import Fixed, fixable
 from transformer_kit.generate.graph import Graph
@@ -26,7 +26,7 @@ _REFUSED = (
 
 
 def recorded(
-    model: "Model", state: State, pick: Pick, draws: Tensor, chosen: Tensor, laid: Laid, compile: bool = False
+    model: "Model", state: State, pick: Picker, draws: Tensor, chosen: Tensor, laid: Laid, compile: bool = False
 ) -> Graph | Repeated | None:
     """The rest of the steps, recorded; None where they cannot be, or where it does not pay.
 

@@ -20,12 +20,13 @@ class Repeated:
     """`Fixed`, noted twice and repeated. Each call gives what is chosen next, (2, B), in memory of its own.
 
     None where steps cannot be repeated, and once a weight has become another one: the state is then as if it had never
-    been fixed. Samplers are asked as ever: what they do may depend on the step.
+    been fixed. Samplers are asked as ever, for what they do may depend on the step; without them, all is repeated.
     """
 
     def __init__(self, fixed: Fixed, laid: Laid) -> None:
         self.fixed, self.laid = fixed, laid
         self.weights = _Weights(fixed.model)
+        self.step = fixed.read if fixed.pick.samplers else fixed.go
         self._widen()
 
     def __call__(self) -> Tensor | None:
@@ -34,10 +35,9 @@ class Repeated:
         if not self._can_go_on():
             self.fixed.state.place = None
             return None
-        logits = self.program() if self.program else self._noted()
-        self.fixed.move(self.fixed.choose(logits))
+        found: Tensor = self.program() if self.program else self._noted()
         self.fixed.state.seen += 1
-        return self.fixed.chosen.clone()
+        return self.fixed.move(self.fixed.choose(found)) if self.fixed.pick.samplers else found
 
     def _can_go_on(self) -> bool:
         same = self.weights.same() and self.laid.unwritten() and not torch.is_autocast_enabled("cpu")
@@ -50,14 +50,14 @@ class Repeated:
         self.tries = TRIES
 
     def _noted(self) -> Tensor:
-        """Logits of a token that is read as ever, and noted; a program, where the one before was read alike."""
+        """A step that is done as ever, and noted; a program, where the one before was alike."""
         with self.laid.active(), Tape() as tape:
-            logits = self.fixed.read()
+            found = self.step()
         self.tries = 0 if tape.obstacle else self.tries - 1
         if self.tape is not None and tape.repeats(self.tape):
-            self.program = tape.program(logits)
+            self.program = tape.program(found)
         self.tape = None if self.program else tape  # it holds all that was made on the way
-        return logits
+        return found
 
 
 class _Weights:

@@ -43,7 +43,7 @@ class Model(nn.Module):
         model = spec.model
         self.embedding = site.build(model.embedding, Embedding)
         self.position, site = _added(model.position, site)
-        self.dropout = nn.Dropout(model.dropout)
+        self.dropout = nn.Dropout(model.dropout) if model.dropout else nn.Identity()
         self.layers = nn.ModuleList(
             replace(site, at=partial(int, i)).build(block, Block) for i, block in enumerate(model.layers.blocks)
         )
