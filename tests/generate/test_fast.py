@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from registry.contracts import ModelPart, Site
 from transformer_kit import Spec, build
-from transformer_kit.generate import decode, stream
+from transformer_kit.generate import copies, stream
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.layouts import Packed, Packer, columns, eight_bits, layout_for, mkl, onednn
 from transformer_kit.model.model import Model
@@ -45,7 +45,8 @@ def packed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> C
         packer: Packer = mkl(rows) if request.param is mkl else request.param
         return packer
 
-    monkeypatch.setattr(decode, "layout_for", lambda weight, rows: pack(rows))
+    monkeypatch.setattr(copies, "layout_for", lambda weight, rows: pack(rows))
+    monkeypatch.setattr(copies, "PAYS", 1)
     return pack
 
 
@@ -178,8 +179,9 @@ def test_under_autocast_generation_uses_the_weights_themselves(rows: int) -> Non
 @pytest.mark.parametrize("rows", [1, 4])
 def test_a_model_in_bfloat16_writes_what_its_own_weights_do(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = _model().bfloat16(), [[1, 2, 3]] * rows
+    monkeypatch.setattr(copies, "PAYS", 1)
     found = model.generate(prompts, max_new_tokens=3)
-    monkeypatch.setattr(decode, "layout_for", lambda weight, rows: None)
+    monkeypatch.setattr(copies, "layout_for", lambda weight, rows: None)
     assert model.generate(prompts, max_new_tokens=3) == found
 
 
@@ -219,7 +221,7 @@ def test_eight_bits_write_the_tokens_and_do_not_read_the_prompt(monkeypatch: pyt
         multiply = eight_bits(weight, bias)
         return lambda x: calls.append(x) or multiply(x)
 
-    monkeypatch.setattr(decode, "eight_bits", counting)
+    monkeypatch.setattr(copies, "eight_bits", counting)
     steps, seen = stream(model, [[1, 2, 3]], max_new_tokens=3, int8=True), []
     for _ in steps:
         seen.append(len(calls))
@@ -283,7 +285,7 @@ def test_eight_bits_are_refused_where_they_do_nothing(case: str, why: str) -> No
 
 def test_eight_bits_are_for_a_processor() -> None:
     with pytest.raises(ValueError, match="for a processor, the model is on meta"):
-        decode._eight_bits(_model().to("meta"), 1)
+        copies._eight_bits(_model().to("meta"), 1)
 
 
 def test_copies_are_let_go_of_at_once(model: Model) -> None:

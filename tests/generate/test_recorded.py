@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from registry.contracts import Sampler
 from transformer_kit import Spec, build
-from transformer_kit.generate import decode, generate, recorded, repeated
+from transformer_kit.generate import copies, decode, generate, recorded, repeated
 from transformer_kit.generate.choose import Picker, built, uniforms
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.fixed import Fixed, fixable
@@ -125,6 +125,7 @@ class Notes:
         monkeypatch.setattr(Program, "__call__", run)
         monkeypatch.setattr(repeated, "ROOM", 8)
         monkeypatch.setitem(recorded.LEAST, "cpu", 1)
+        monkeypatch.setattr(copies, "PAYS", 1)
 
 
 @pytest.fixture

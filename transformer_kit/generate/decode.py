@@ -12,8 +12,8 @@ from torch import Tensor
 
 from registry.context import State
 from transformer_kit.generate.choose import Picker, built, sound, uniforms
+from transformer_kit.generate.copies import laid_for
 from transformer_kit.generate.fast import Laid
-from transformer_kit.generate.layouts import Packer, eight_bits, layout_for, packable
 from transformer_kit.generate.prompts import check, check_ids, padded
 from transformer_kit.generate.recorded import recorded
 
@@ -78,10 +78,9 @@ def stream(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     device = _device(model)
-    packer = _eight_bits(model, len(prompts)) if int8 else layout_for(model.embedding.weight, len(prompts))
+    laid = laid_for(model, len(prompts), max_new_tokens, int8)
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
-    laid = Laid(model, packer, len(prompts))
     steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile, laid)
     return _until_stopped(model, steps, ends, len(prompts), laid)
 
@@ -164,20 +163,6 @@ def _device(model: "Model") -> torch.device:
     if device.type == "meta":
         raise ValueError("a model on the meta device has no weights to generate with; load or materialise it first")
     return device
-
-
-def _eight_bits(model: "Model", rows: int) -> Packer:
-    weight = model.embedding.weight
-    reasons = (
-        (rows != 1, f"one text at a time is written so, got {rows}"),
-        (not weight.is_cpu, f"weights of 8 bits are for a processor, the model is on {weight.device}"),
-        (not packable(weight), f"the model must be in float32, or bfloat16 where that is fast, got {weight.dtype}"),
-        (torch.is_autocast_enabled("cpu"), "autocast chooses types of its own"),
-    )
-    for applies, why in reasons:
-        if applies:
-            raise ValueError(f"int8: {why}; leave int8 out")
-    return eight_bits
 
 
 def _ends(stop: Sequence[int], vocab_size: int) -> frozenset[int]:

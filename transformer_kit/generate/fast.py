@@ -38,18 +38,27 @@ class Laid:
         self.products: list[_Product | _Projection] = []
         self.switch = _Switch()
         self.changed: list[tuple[nn.Module, str, Any]] = []
+        self.users = 0
 
     def __enter__(self) -> Self:
-        if self.packer is not None:
-            try:
-                with _LOCK:
+        """The first who enters has the copies made, the last who leaves has them forgotten."""
+        try:
+            with _LOCK:
+                self.users += 1
+                if self.users == 1 and self.packer is not None:
                     self._lay_out(self.packer)
-            except BaseException:  # such as memory that does not suffice for the copies
-                self.__exit__()
-                raise
+        except BaseException:  # such as memory that does not suffice for the copies
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        with _LOCK:
+            self.users -= 1
+            if self.users < 1:
+                self._forget()
+
+    def _forget(self) -> None:
         for module, name, mine in self.changed:
             if module.__dict__.get(name) is mine:
                 del module.__dict__[name]
@@ -57,16 +66,18 @@ class Laid:
         self.changed.clear()
         self.products.clear()
         self.switch.products.clear()
+        self.switch = _Switch()
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """For one pass: copies are used that are of their weights as they are now."""
-        self.switch.check()
-        self.switch.thread = get_ident()
+        switch = self.switch
+        switch.check()
+        switch.thread = get_ident()
         try:
             yield
         finally:
-            self.switch.thread = None
+            switch.thread = None
 
     def unwritten(self) -> bool:
         """Whether nothing was written to the weights of which there are copies."""
