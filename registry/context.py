@@ -160,12 +160,18 @@ class Mask:
             self.built["dense"] = self._dense()
         return self.built["dense"]
 
+    @property
+    def hidden(self) -> Tensor:
+        """True where a query does not see a key, shaped as `dense`."""
+        if "hidden" not in self.built:
+            self.built["hidden"] = ~self.dense
+        return self.built["hidden"]
+
     def added(self, dtype: torch.dtype) -> Tensor:
-        """What hides by being added to scores: 0 where a query sees a key, else -inf; shaped as `dense`."""
+        """What hides finite scores by being added to them: 0 where a query sees a key, else -inf; shaped as `dense`."""
         key = f"added {dtype}"
         if key not in self.built:
-            dense = self.dense
-            self.built[key] = torch.zeros_like(dense, dtype=dtype).masked_fill(~dense, float("-inf"))
+            self.built[key] = torch.zeros_like(self.hidden, dtype=dtype).masked_fill(self.hidden, float("-inf"))
         return self.built[key]
 
     def _distance(self) -> Tensor:

@@ -8,8 +8,8 @@ from registry.context import Mask
 
 MANY, LONG = 2**19, 48
 """Numbers of all keys, a quarter where they are not float32, and keys of a row, from which a processor is faster than
-its fused kernel with one query. With 12 heads and cold keys one row is as fast at 700 of them in float32, eight rows
-are a sixth faster at 80; in bfloat16 one is slower by a third at 160, and faster by a fifth at 512 (an AMD EPYC)."""
+its fused kernel with one query. With 12 heads and cold keys one row is as fast at 700 of them in float32, eight are a
+fifth faster at 120; in bfloat16 one is slower by a third at 160, and faster by a fifth at 512 (an AMD EPYC)."""
 
 
 def softmax_attention(
@@ -38,7 +38,7 @@ def softmax_attention(
     if bias is not None:
         scores = scores + bias
     if not mask.is_full:
-        scores = scores.masked_fill(~mask.dense, float("-inf"))
+        scores = scores.masked_fill(mask.hidden, float("-inf"))
     weights = F.dropout(_softmax(scores, sinks), dropout).type_as(v)
     return (weights.reshape(B, G, H // G, T, -1) @ v[:, :, None]).reshape(B, H, T, -1)
 
@@ -96,7 +96,7 @@ def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Ten
     else:
         scores = (grouped * scale @ k.mT).to(wide)
     if not mask.is_full:
-        scores = scores + mask.added(wide)
+        scores = scores.masked_fill(mask.hidden, float("-inf"))
     return (scores.softmax(dim=-1).type_as(v) @ v).view(*q.shape[:3], -1)
 
 
@@ -109,5 +109,5 @@ def _described(mask: Mask, bias: Tensor | None, like: Tensor) -> tuple[bool, Ten
         if mask.is_causal:
             return True, None
         return False, None if mask.is_full else mask.added(like.dtype)
-    bias = bias if mask.is_full else bias + mask.added(bias.dtype)
+    bias = bias if mask.is_full else bias.masked_fill(mask.hidden, float("-inf"))
     return False, (bias[None] if bias.ndim == 3 else bias).type_as(like)  # 4 dimensions, or torch has no fused way

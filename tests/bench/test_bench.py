@@ -176,6 +176,29 @@ def test_the_limit_is_what_the_machine_mostly_does(monkeypatch: pytest.MonkeyPat
     assert result.rows[0].share == pytest.approx(result.limit / 2)  # the middle one of 1/4, 1/10 and 1/2
 
 
+def test_a_candidate_alone_is_compared_with_what_the_machine_did_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = iter([1.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr(run.machine, "read_bandwidth", lambda _: next(speeds))
+    monkeypatch.setattr(run.machine, "matmul_peak", lambda *_: 0.5)
+
+    class Quick:
+        def __init__(self, task: worker.Task) -> None:
+            self.name = task.candidate
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *_: None  # noqa: E731
+        parameters = lambda self: 7  # noqa: E731
+        turn = lambda self, turn: 1.0  # noqa: E731
+
+    monkeypatch.setattr(run, "Worker", Quick)
+    setting = Setting(batch=1, seq=8, new=4, device=CPU, dtype=torch.float32, rounds=2)
+    tasks = [worker.Task(name, "decode", "page", [], setting, 1) for name in (KIT, "plain")]
+    found = run._one_by_one(tasks, 2, run._Capacity(setting))
+    assert found.speeds == {KIT: [(0.5, 1.0), (0.5, 2.0)], "plain": [(0.5, 3.0), (0.5, 4.0)]}
+    assert found.values == {KIT: [1.0, 1.0], "plain": [1.0, 1.0]}
+    assert found.parameters == {KIT: 7, "plain": 7}
+
+
 def test_what_the_work_takes_is_counted() -> None:
     spec = _spec("llama")
     setting = Setting(batch=3, seq=8, new=4, device=CPU, dtype=torch.float32, rounds=1)

@@ -334,6 +334,18 @@ def test_a_state_that_is_given_up_goes_on_as_if_it_had_never_been_fixed(model: M
     assert (state.place, state.seen) == (None, 4)
 
 
+@pytest.mark.parametrize("samplers", [[], ["temperature"]])
+def test_what_was_chosen_stays_when_the_next_is(model: Model, samplers: list[Any]) -> None:
+    state = model.eval().state(1, 20)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[1, 2, 3]]), state=state, last=True).logits[:, -1]
+        picked = Picker(built(samplers), 40)
+        draws = torch.full((1, 20), 0.5, dtype=torch.float64)
+        steps = Repeated(Fixed(model, state, picked, draws, picked(logits, draws[:, 0])), Laid(model, None, 1))
+        found = [steps() for _ in range(5)]
+    assert len({one.data_ptr() for one in found if one is not None}) == 5
+
+
 def test_a_default_device_changes_neither_weights_nor_choices(make: Callable[..., Model], model: Model) -> None:
     expected = generate(model, [[1, 2]], max_new_tokens=4, samplers=["temperature"], seed=1)
     with torch.device("meta"):

@@ -158,6 +158,7 @@ def test_what_is_added_hides_what_is_not_seen(drawn: tuple[Mask, int], dtype: to
     assert torch.equal(added == 0, drawn[0].dense)
     assert torch.equal(added == float("-inf"), ~drawn[0].dense)
     assert drawn[0].added(dtype) is added
+    assert torch.equal(drawn[0].hidden, ~drawn[0].dense)
 
 
 def shortcuts_hold(mask: Mask) -> bool:

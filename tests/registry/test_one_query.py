@@ -29,6 +29,7 @@ def test_both_ways_are_attention(many: int, monkeypatch: pytest.MonkeyPatch) -> 
 def test_scores_are_not_rounded(heads: int, dtype: torch.dtype, off: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of scores as large as 16 a rounded one would be off by far more."""
     taken = _watched(monkeypatch)
+    monkeypatch.setattr(_shared, "MANY", 0)
     generator = torch.Generator().manual_seed(0)
     state = torch.randn(2, 4, heads, 700, 64, generator=generator).to(dtype)
     k, v = state[:, :, :, :600]  # what is filled of it
@@ -52,6 +53,18 @@ def test_few_keys_of_many_rows_are_left_to_the_fused_kernel(keys: int, monkeypat
     fused_attention(q, k, k, mask, scale=0.125, softcap=None, bias=None, sinks=None, dropout=0.0)
     assert k.numel() >= _shared.MANY
     assert bool(taken) == (keys == _shared.LONG)
+
+
+@pytest.mark.parametrize(("dtype", "keys"), [(torch.float32, 683), (torch.bfloat16, 171)])
+def test_few_numbers_are_left_to_the_fused_kernel(
+    dtype: torch.dtype, keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = _watched(monkeypatch)
+    for more, count in ((False, keys - 1), (True, keys)):  # of 12 heads, 64 numbers each
+        q, k = torch.randn(1, 12, 1, 64, dtype=dtype), torch.randn(1, 12, count, 64, dtype=dtype)
+        mask = Mask(count - 1, 1, count, True, None, q.device)
+        fused_attention(q, k, k, mask, scale=0.125, softcap=None, bias=None, sinks=None, dropout=0.0)
+        assert bool(taken) == more
 
 
 def _watched(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:

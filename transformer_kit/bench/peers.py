@@ -32,6 +32,7 @@ def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
 
     def written(compile: bool, tokens: Tensor, count: int) -> Iterator[Any]:
         with prepared(model, len(tokens), int8=name == INT8):
+            list(stream(model, tokens[:, :1].tolist(), max_new_tokens=2, int8=name == INT8))  # the head's copy is made
             yield from stream(model, tokens.tolist(), max_new_tokens=count, compile=compile, int8=name == INT8)
 
     return Candidate(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ PAYS = 48
 """Tokens of one text, half as many of several, below which a copy takes longer than it saves: as long as reading the
 weights 20 times, half of which is the system's finding memory (an AMD EPYC with two threads)."""
 
+_LOCK = Lock()
 _READY: dict["Model", tuple[tuple[int, bool], Laid]] = {}
 """The number of texts and whether weights are rounded, and what was laid out for that."""
 
@@ -30,29 +32,33 @@ def prepared(model: "Model", rows: int = 1, *, int8: bool = False) -> Iterator[N
 
     Otherwise each generation makes a copy of its own, if it is long enough. On a processor a copy takes as much memory
     as the weights, until the end. `int8` is for generations with `int8`. Generations that are not as is said here use
-    the weights themselves meanwhile. Weights may change, and their copies are not used from then on; modules and hooks
-    may not. Raises ValueError where the model is prepared already, or where `int8` is not possible.
+    the weights themselves meanwhile, and so do all but one of several threads. Weights may change, and their copies
+    are not used from then on; modules and hooks may not, and the model is not to be copied or pickled as a whole.
+    Raises ValueError where the model is prepared already or generates, or where `int8` is not possible.
     """
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
-    if model in _READY:
-        raise ValueError("the model is prepared already; leave that before you prepare it anew")
     laid = Laid(model, _packer(model, rows, int8), rows)
-    with laid:
+    with _LOCK:
+        if model in _READY:
+            raise ValueError("the model is prepared already; leave that before you prepare it anew")
         _READY[model] = (rows, int8), laid
-        try:
+    try:
+        with laid:
+            if laid.packer is not None and not laid.products:
+                raise ValueError("nothing can be prepared while the model generates; end that first")
             yield
-        finally:
-            del _READY[model]
+    finally:
+        del _READY[model]
 
 
 def laid_for(model: "Model", rows: int, tokens: int, int8: bool) -> Laid:
     """For a generation of so many texts and tokens, to be entered for as long as it lasts."""
-    ready = _READY.get(model)
+    packer, ready = _packer(model, rows, int8), _READY.get(model)
     if ready is not None and ready[0] == (rows, int8):
         return ready[1]
-    few = tokens * min(rows, 2) < PAYS
-    return Laid(model, None if few and not int8 else _packer(model, rows, int8), rows)
+    pays = int8 or tokens * min(rows, 2) >= PAYS
+    return Laid(model, packer if pays else None, rows)
 
 
 def _packer(model: "Model", rows: int, int8: bool) -> Packer | None:

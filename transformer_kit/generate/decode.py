@@ -117,6 +117,8 @@ def _steps(
         chosen = picked(_read(model, tokens, segments, state, chunk or width), draws[:, 0])
         replay = recorded(model, state, picked, draws, chosen, laid, compile)
     yield chosen
+    if count == 1:
+        return
     with laid:  # only now, so that the first token does not wait for copies
         for turn in range(1, count):
             with torch.inference_mode():

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from registry.contracts import Head, ModelPart
 from registry.linear import Linear, linear
@@ -39,26 +41,29 @@ class Laid:
         self.switch = _Switch()
         self.changed: list[tuple[nn.Module, str, Any]] = []
         self.users = 0
+        self.steps: RemovableHandle | None = None
 
     def __enter__(self) -> Self:
         """The first who enters has the copies made, the last who leaves has them forgotten."""
-        try:
-            with _LOCK:
-                self.users += 1
-                if self.users == 1 and self.packer is not None:
+        with _LOCK:
+            if not self.users and self.packer is not None:
+                try:
                     self._lay_out(self.packer)
-        except BaseException:  # such as memory that does not suffice for the copies
-            self.__exit__()
-            raise
+                except BaseException:  # such as memory that does not suffice for the copies
+                    self._forget()
+                    raise
+            self.users += 1
         return self
 
     def __exit__(self, *_: object) -> None:
         with _LOCK:
             self.users -= 1
-            if self.users < 1:
+            if not self.users:
                 self._forget()
 
     def _forget(self) -> None:
+        if self.steps is not None:
+            self.steps.remove()
         for module, name, mine in self.changed:
             if module.__dict__.get(name) is mine:
                 del module.__dict__[name]
@@ -72,18 +77,23 @@ class Laid:
     def active(self) -> Iterator[None]:
         """For one pass: copies are used that are of their weights as they are now."""
         switch = self.switch
-        switch.check()
-        switch.thread = get_ident()
+        if not switch.lock.acquire(blocking=False):  # another thread is at it, and this one uses the weights
+            yield
+            return
         try:
+            switch.check()
+            switch.thread = get_ident()
             yield
         finally:
             switch.thread = None
+            switch.lock.release()
 
     def unwritten(self) -> bool:
         """Whether nothing was written to the weights of which there are copies."""
         return self.switch.unwritten()
 
     def _lay_out(self, packer: Packer) -> None:
+        self.steps = register_optimizer_step_post_hook(_count_steps)
         for linears in _together(self.model):
             product = _Product(linears, packer, self.rows, self.switch)
             self.products.append(product)
@@ -98,6 +108,12 @@ class Laid:
     def _change(self, module: nn.Module, name: str, to: Any) -> None:
         module.__dict__[name] = to
         self.changed.append((module, name, to))
+
+
+def _count_steps(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Count what an optimizer wrote: fused ones write without telling anybody."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    torch.autograd.graph.increment_version(parameters)
 
 
 def _together(model: nn.Module) -> list[list[nn.Linear]]:
@@ -122,6 +138,8 @@ class _Switch:
     """Says which thread uses packed weights now, and which of them are not fresh any more."""
 
     def __init__(self) -> None:
+        self.lock = Lock()
+        """Held by the thread that uses packed weights."""
         self.thread: int | None = None
         self.stale = False
         """Whether any is."""

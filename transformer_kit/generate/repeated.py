@@ -1,4 +1,4 @@
-"""Steps on a processor as a program: the calls with which one reads a token, without the Python between them."""
+"""Steps on a processor as a program: the calls of which one consists, without the Python between them."""
 
 from operator import is_
 from typing import Any
