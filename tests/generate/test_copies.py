@@ -81,6 +81,19 @@ def test_what_it_is_not_prepared_for_uses_the_weights(model: Model, made: Made) 
         assert not made.products
 
 
+def test_what_is_prepared_without_a_layout_is_not_in_the_way(
+    model: Model, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some processors have a layout for several texts and none for one."""
+    monkeypatch.setattr(copies, "layout_for", lambda weight, rows: made.pack if rows > 1 else None)
+    monkeypatch.setattr(copies, "PAYS", 1)
+    with prepared(model):
+        generate(model, ONE, max_new_tokens=4)
+        assert not made.copies
+        generate(model, TWO, max_new_tokens=4)
+        assert made.products
+
+
 def test_eight_bits_are_prepared_as_well(model: Model, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "eight_bits", made.pack)
     with prepared(model, int8=True):
@@ -128,10 +141,10 @@ def test_a_weight_that_changes_in_between_counts(model: Model, made: Made, chang
     assert generate(model, ONE, max_new_tokens=6) == after != before
 
 
-def test_nobody_counts_steps_any_more_once_nothing_is_laid_out(model: Model) -> None:
+def test_nobody_counts_steps_any_more_once_nothing_is_laid_out(model: Model, made: Made) -> None:
     weight = model.embedding.weight
     with prepared(model):
-        pass
+        assert made.copies
     before = weight._version
     _learn(_late, model)
     assert weight._version == before

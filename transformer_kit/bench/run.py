@@ -36,7 +36,7 @@ class Row:
     ratio_of_minima: float
     tokens_per_second: float | None
     share: float | None
-    """Of the machine's limit: the least possible time divided by that of a round, in half of the rounds at least."""
+    """Of the machine's limit: the median, over the rounds, of the least possible time divided by the time it took."""
 
 
 @dataclass
