@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from registry import untrusted
 from registry.contracts import Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -137,17 +138,10 @@ def _translated(error: BaseException, what: str) -> BaseException:
 
 def _page(path: Path) -> tuple[str, dict[str, Any]]:
     """A JSON file's text and content."""
+    text = untrusted.text(path, MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{path}: too large for a tokenizer: more than {MAX_BYTES // 2**20} MiB")
-    try:
-        text = content.decode()
-        page = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        page = untrusted.parsed(text)
+    except ValueError as error:
         raise ValueError(f"{path}: not a tokenizer's file: {error}") from None
     if not isinstance(page, dict):
         raise ValueError(f"{path}: not a tokenizer's file: must be a mapping, got {type(page).__name__}")

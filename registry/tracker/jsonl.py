@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from registry import untrusted
 from registry.contracts import Tracker
 from registry.core import register
 from registry.options import Options
@@ -50,7 +51,7 @@ class Jsonl(Tracker):
 def _step(line: str) -> float:
     """The step that a line is about; infinity for what is no line of ours."""
     try:
-        record = json.loads(line)
+        record = untrusted.parsed(line)
     except ValueError:
         return float("inf")
     step = record.get("step") if isinstance(record, dict) else None

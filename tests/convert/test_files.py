@@ -11,6 +11,7 @@ from transformer_kit import Spec, build, load
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.importing import import_folder
+from transformer_kit.model.folder import FolderError
 from transformer_kit.testing import strong_init
 
 __all__ = ["folder"]
@@ -18,14 +19,14 @@ __all__ = ["folder"]
 CONFIGS = {
     "not JSON": (b"{", "cannot be read"),
     "no mapping": (b"[]", "must be a mapping, got list"),
-    "not UTF-8": (b"\xff", "cannot be read"),
-    "too deep": (b"[" * 100_000, "cannot be read"),
+    "not UTF-8": (b"\xff", "not UTF-8 text: byte 0"),
+    "too deep": (b"[" * 100_000, "cannot be read: nested too deeply: at most 60 levels"),
     "too large a number": (b'{"hidden_size": ' + b"1" * 10_000 + b"}", "cannot be read"),
 }
 INDICES = {
     "not JSON": (b"{", "cannot be read"),
-    "no mapping": (b"[]", "cannot be read"),
-    "too deep": (b"[" * 100_000, "cannot be read"),
+    "no mapping": (b"[]", "must be a mapping, got list"),
+    "too deep": (b"[" * 100_000, "cannot be read: nested too deeply: at most 60 levels"),
     "no files": (b'{"weight_map": []}', "weight_map must give a file for each tensor"),
     "no names": (b'{"weight_map": {"a": 1}}', "weight_map must give a file for each tensor"),
     "elsewhere": (b'{"weight_map": {"a": "/etc/hostname"}}', "names /etc/hostname, outside the folder"),
@@ -153,3 +154,48 @@ def test_a_folder_below_a_file(folder: Path) -> None:
 def test_others_may_read_an_export(folder: Path) -> None:
     config, weights = folder / "config.json", folder / "model.safetensors"
     assert weights.stat().st_mode == config.stat().st_mode
+
+
+OUTSIDE = (
+    "config.json", "generation_config.json", "chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json",
+    "tokenizer.json", "model.safetensors",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_links_that_leave_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
+    """Whatever the file: its content would go into the kit folder, and from there into an export."""
+    outside = tmp_path / "outside"
+    if (folder / name).exists():
+        (folder / name).rename(outside)
+    else:
+        outside.write_text("{}")
+    (folder / name).symlink_to(outside)
+    told = f"{folder / name}: is a link that leads out of its folder, to {outside}"
+    assert told in refused(folder, tmp_path / "out")
+    with pytest.raises(ConvertError, match="leads out of its folder"):
+        load(folder)
+    with pytest.raises(ConvertError, match="leads out of its folder"):
+        export(build(Spec.of(PAGE)), tmp_path / "again", beside=folder)
+    assert not (tmp_path / "again").exists()
+
+
+def test_links_of_a_kit_folder(folder: Path, tmp_path: Path) -> None:
+    import_folder(folder, tmp_path / "kit")
+    (tmp_path / "kit" / "generation_config.json").unlink()
+    (tmp_path / "kit" / "generation_config.json").symlink_to("/etc/hostname")
+    with pytest.raises(FolderError, match="is a link that leads out of its folder, to /etc/hostname"):
+        load(tmp_path / "kit")
+
+
+def test_the_cache_of_the_hub(folder: Path, tmp_path: Path) -> None:
+    """There every file is a link to a blob."""
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / "main"
+    blobs = snapshot.parent.parent / "blobs"
+    for place in (snapshot, blobs):
+        place.mkdir(parents=True)
+    for i, path in enumerate(sorted(folder.iterdir())):
+        path.rename(blobs / str(i))
+        (snapshot / path.name).symlink_to(f"../../blobs/{i}")
+    import_folder(snapshot, tmp_path / "kit")
+    assert load(tmp_path / "kit").state_dict().keys() == load(snapshot).state_dict().keys()

@@ -197,7 +197,7 @@ def added(content: str, number: int) -> dict[str, Any]:
     [
         ("", "not a tokenizer's file"),
         ("<html>", "not a tokenizer's file"),
-        (b"\x80\x04\x95pickle", "not a tokenizer's file"),
+        (b"\x80\x04\x95pickle", "not UTF-8 text"),
         ("[" * 100_000, "not a tokenizer's file"),
         ("[]", "must be a mapping, got list"),
         ("{}", "not a tokenizer's file: Model missing"),
@@ -228,7 +228,7 @@ def test_missing_folder_and_oversized_files(tmp_path: Path, monkeypatch: pytest.
         load_tokenizer(tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"tokenizer\.json: cannot be read"):
         load_tokenizer(tmp_path)
-    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+    with pytest.raises(ValueError, match="cannot be read: is a folder"):
         make("bpe", tmp_path, file=".")
     monkeypatch.setattr(_shared, "MAX_BYTES", 20)
     (tmp_path / "tokenizer.json").write_text(page())

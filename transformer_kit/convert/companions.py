@@ -4,6 +4,9 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from registry import untrusted
+from transformer_kit.convert.errors import of_file
+
 CORE = "tokenizer.json"
 TOKENIZER = (CORE, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """All that says how text becomes ids; the others mean nothing without the first."""
@@ -19,7 +22,9 @@ def carried(folder: Path) -> list[str]:
 
 
 def carry(source: Path, target: Path) -> None:
-    """Copy them."""
+    """Copy them. Raises ConvertError where one is a link to a place outside."""
+    with of_file():
+        untrusted.check_links(source)
     for name in carried(source):
         shutil.copyfile(source / name, target / name)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from registry.untrusted import FileError
 from transformer_kit.spec.errors import Problem
 
 CONFIG = "config.json"
@@ -33,3 +34,12 @@ def of_folder(folder: Path) -> Iterator[None]:
         if error.where != CONFIG:
             raise
         raise ConvertError(str(folder / CONFIG), error.problems) from error.__cause__
+
+
+@contextmanager
+def of_file() -> Iterator[None]:
+    """Inside, what is wrong with a file that others wrote is a ConvertError."""
+    try:
+        yield
+    except FileError as error:
+        raise ConvertError(str(error.path), [error.reason]) from error.__cause__

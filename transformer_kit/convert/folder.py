@@ -1,6 +1,5 @@
 """A Hugging Face folder as a model in memory: config.json, safetensors (one file or shards with an index)."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from registry import untrusted
 from registry.options import Options
 from transformer_kit.convert.declaration import Declaration
-from transformer_kit.convert.errors import CONFIG, ConvertError, of_folder
+from transformer_kit.convert.errors import CONFIG, ConvertError, of_file, of_folder
 from transformer_kit.convert.layout import inward
 from transformer_kit.convert.page import declaration_of, fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, alternatives, constants, ignored
@@ -23,7 +23,6 @@ from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 
 QUANTISED = "quantization_config"
-MAX_CONFIG = 16 * 2**20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -31,15 +30,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise ConvertError(str(folder), [f"holds no {CONFIG}, so it is not a Hugging Face folder"])
-    try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise ValueError(f"larger than {MAX_CONFIG} bytes")
-        config = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ConvertError(str(path), [f"cannot be read: {error}"]) from None
-    if not isinstance(config, dict):
-        raise ConvertError(str(path), [f"must be a mapping, got {type(config).__name__}"])
-    return config
+    with of_file():
+        untrusted.check_links(folder)
+        return untrusted.mapping(path)
 
 
 def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None, *, weights: bool = False) -> Spec:

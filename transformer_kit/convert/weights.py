@@ -1,6 +1,5 @@
 """The tensors of a Hugging Face folder, opened and not yet read: one file of safetensors, or shards with an index."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,12 +7,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from registry import untrusted
 from transformer_kit.convert import stream
-from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.errors import ConvertError, of_file
 from transformer_kit.convert.layout import unfold
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {name: dtype for dtype, name in stream.NAMES.items()}
+MAX_INDEX = 32 * 2**20
+"""Bytes of an index."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types of weights; narrower ones need scales, which no part reads."""
 
@@ -125,12 +127,10 @@ def _names(path: Path) -> list[str]:
 
 
 def _index(path: Path) -> dict[str, str]:
-    try:
-        listed = json.loads(path.read_text("utf-8"))["weight_map"]
-        if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
-            raise ValueError("weight_map must give a file for each tensor")
-    except (ValueError, KeyError, OSError, TypeError, RecursionError) as error:
-        raise ConvertError(str(path), [f"cannot be read: {error}"]) from None
+    with of_file():
+        listed = untrusted.mapping(path, MAX_INDEX).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+        raise ConvertError(str(path), ["weight_map must give a file for each tensor"])
     return listed
 
 

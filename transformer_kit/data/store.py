@@ -18,8 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from registry import untrusted
+
 FORMAT = 1
 MANIFEST = "manifest.json"
+MAX_MANIFEST = 256 * 2**20
+"""Bytes of a manifest; some 12 for each block."""
 BLOCK = 1 << 24
 """Bytes that share a checksum."""
 CHECKED = 64
@@ -110,11 +114,9 @@ def _map(path: Path, dtype: str) -> NDArray[Any]:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        page = json.loads(path.read_bytes())
+        page = untrusted.mapping(path, MAX_MANIFEST)
         content, digest = page["content"], page["sha256"]
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError):
+    except (TypeError, KeyError):
         raise ValueError(f"{path}: is damaged") from None
     if _digest(content) != digest or content["format"] != FORMAT:
         raise ValueError(f"{path}: is damaged")

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from registry import untrusted
 from registry.contracts import ModelPart, Tokenizer
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
@@ -159,6 +160,10 @@ def _check_folder(path: Path) -> None:
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
         raise FolderError(f"{path} {what}; a model's folder holds {SPEC} and {WEIGHTS}")
+    try:
+        untrusted.check_links(path)
+    except untrusted.FileError as error:
+        raise FolderError(str(error)) from None
     missing = [name for name in (SPEC, WEIGHTS) if not (path / name).is_file()]
     if missing:
         pickled = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from registry import untrusted
 from registry.core import suggest
 from transformer_kit.spec import yaml
 from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
@@ -45,14 +46,9 @@ def page(path: Path) -> tuple[Table, Mark]:
     """The mapping in one file, as written. Raises SpecError."""
     file = _short(path)
     try:
-        with path.open("rb") as stream:
-            text = stream.read(MAX_BYTES + 1).decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.end > MAX_BYTES:
-            raise SpecError([Problem(Mark(file), f"the page is too long: at most {MAX_BYTES} bytes")]) from None
-        raise SpecError([Problem(Mark(file), f"not UTF-8 text: byte {error.start}: {error.reason}")]) from None
-    except OSError as error:
-        raise SpecError([Problem(Mark(file), f"cannot be read: {error.strerror}")]) from None
+        text = untrusted.text(path, MAX_BYTES)
+    except untrusted.FileError as error:
+        raise SpecError([Problem(Mark(file), error.reason)]) from error.__cause__
     value, mark = yaml.parse(text, file)
     if value is None:
         raise SpecError([Problem(Mark(file, 1, 1), "the page is empty; `kit new model NAME` writes a first one")])
