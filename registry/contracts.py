@@ -143,7 +143,11 @@ class Mixer(ModelPart):
 
     family = "mixer"
     accepts: ClassVar[frozenset[str]] = frozenset()
-    """Places where a position scheme may act in this mixer: `rotation`, `bias`."""
+    """Places where a position scheme may act in this mixer: `rotation`, `bias`. None, unless it says so."""
+
+    def __init__(self, options: Any, site: Site) -> None:
+        super().__init__(options, site)
+        self._check_position(site)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         raise NotImplementedError
@@ -157,13 +161,23 @@ class Mixer(ModelPart):
 
         Raises ValueError when the scheme acts where this mixer lets none act.
         """
-        chosen = site.chosen(None, Position)
-        acts = chosen.part.acts
-        if acts == "nowhere" or acts in self.accepts:
-            return site.build(None, Position)
+        self._check_position(site)
+        return site.build(None, Position)
+
+    def _check_position(self, site: Site) -> None:
+        """Raise ValueError when the layer's scheme acts where this mixer lets none act: it would be ignored."""
+        chosen = site.defaults.get("position")  # a mixer that stands alone has none
+        if chosen is None or chosen.part.acts == "nowhere" or chosen.part.acts in self.accepts:
+            return
+        name, acts = chosen.part.name, chosen.part.acts
+        if acts == "embedding":
+            raise ValueError(f"position '{name}' acts on the embedding, not in mixers; set it in `model.position`")
         able = [n for n in core.names("mixer") if _accepts(n, acts)]
-        who = f"mixers that take it: {', '.join(able)}" if able else "choose it as the model's `position`"
-        raise ValueError(f"position '{chosen.part.name}' acts on the {acts}, not in mixer '{self.name}'; {who}")
+        who = f"choose a mixer that accepts it ({', '.join(able)})" if able else "no mixer accepts it"
+        raise ValueError(
+            f"position '{name}' acts on the {acts}, which mixer '{self.name}' does not use; "
+            f"{who}, or `position: none` in this block"
+        )
 
 
 def _accepts(mixer: str, place: str) -> bool:

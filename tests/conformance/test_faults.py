@@ -22,7 +22,6 @@ class Counted(Mixer):
 
     def __init__(self, options: Mixer.Options, site: Site) -> None:
         super().__init__(options, site)
-        self.position_at(site)  # lets no scheme act, and so refuses those that would
         self.out = nn.Linear(site.d_model, site.d_model)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
@@ -63,6 +62,13 @@ def deaf_to_segments() -> type[Any]:
             return super().forward(x, whole, state)
 
     return Deaf
+
+
+def ignores_positions() -> type[Any]:
+    class Ignoring(Counted):
+        accepts = frozenset({"rotation"})
+
+    return Ignoring
 
 
 def mixes_rows() -> type[Any]:
@@ -276,6 +282,7 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("mixer", forgetful, "decodes_as_it_reads"),
     ("mixer", deaf_to_segments, "packed_as_separate"),
     ("mixer", deaf_to_segments, "padded_as_alone"),
+    ("mixer", ignores_positions, "uses_what_it_accepts"),
     ("norm", mixes_rows, "rows_independent"),
     ("norm", mixes_rows, "tokens_independent"),
     ("norm", never_filled, "weights_all_filled"),

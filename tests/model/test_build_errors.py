@@ -9,7 +9,7 @@ from torch import Tensor
 
 from registry import core
 from registry.context import Context
-from registry.contracts import Mixer, Site
+from registry.contracts import Mixer
 from tests.spec.pages import PAGE, Pages
 from transformer_kit.model.build import assemble, build
 from transformer_kit.spec.errors import SpecError
@@ -32,10 +32,6 @@ def plain_mixer() -> Iterator[None]:
         @core.register("my.mean")
         class Mean(Mixer):
             """Mean over the tokens so far."""
-
-            def __init__(self, options: Any, site: Site) -> None:
-                super().__init__(options, site)
-                self.position = self.position_at(site)
 
             def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
                 return x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
@@ -60,22 +56,22 @@ WRONG = {
     ),
     "learned positions inside a mixer": (
         ("type: pre_norm", "type: pre_norm\n      position: learned"),
-        "page.yaml:12:7: model.layers.block.mixer: position 'learned' acts on the embedding, not in mixer 'attention'; "
-        "choose it as the model's `position`",
+        "page.yaml:12:7: model.layers.block.mixer: position 'learned' acts on the embedding, not in mixers; "
+        "set it in `model.position`",
     ),
     "rope in a mixer that takes none": (
         (MIXER, "mixer: my.mean"),
-        "page.yaml:11:7: model.layers.block.mixer: position 'rope' acts on the rotation, not in mixer 'my.mean'; "
-        "mixers that take it: attention, differential, latent",
+        "page.yaml:11:7: model.layers.block.mixer: position 'rope' acts on the rotation, which mixer 'my.mean' does "
+        "not use; choose a mixer that accepts it (attention, differential, latent), or `position: none` in this block",
     ),
     "rope of its own in a mixer that takes none": (
         (MIXER, "position: {type: rope, theta: 5.0}\n      mixer: my.mean"),
-        "page.yaml:12:7: model.layers.block.mixer: position 'rope' acts on the rotation, not in mixer 'my.mean'",
+        "page.yaml:12:7: model.layers.block.mixer: position 'rope' acts on the rotation, which mixer 'my.mean' does",
     ),
     "alibi in a mixer that takes none": (
         (MIXER, "position: alibi\n      mixer: my.mean"),
-        "page.yaml:12:7: model.layers.block.mixer: position 'alibi' acts on the bias, not in mixer 'my.mean'; "
-        "mixers that take it: attention, differential",
+        "page.yaml:12:7: model.layers.block.mixer: position 'alibi' acts on the bias, which mixer 'my.mean' does "
+        "not use; choose a mixer that accepts it (attention, differential), or",
     ),
 }
 
@@ -107,6 +103,7 @@ def test_all_that_cannot_be_built_is_named_at_once(pages: Pages) -> None:
     text = pages.changed("n_heads: 4", "n_heads: 5") + more
     assert [line.split(";")[0] for line in pages.wrong(text, judge=assemble)] == [
         "page.yaml:11:7: model.layers.block.mixer: n_heads must divide d_model (32), got 5",
+        "page.yaml:11:7: model.layers.block.mixer: position 'learned' acts on the embedding, not in mixers",
         "page.yaml:14:13: model.layers.kinds.odd.mixer: n_heads must divide d_model (32), got 6",
         "page.yaml:17:15: model.layers.at.-1.mixer: n_heads must divide d_model (32), got 7",
     ]

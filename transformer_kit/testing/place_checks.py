@@ -12,7 +12,17 @@ from registry.contracts import FFN, Init, ModelPart, Site
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.spec.errors import SpecError
-from transformer_kit.testing.carriers import D_MODEL, LAYERS, LENGTH, MAX_SEQ_LEN, ROWS, VOCAB, agree, strong_init
+from transformer_kit.testing.carriers import (
+    D_MODEL,
+    LAYERS,
+    LENGTH,
+    MAX_SEQ_LEN,
+    ROWS,
+    VOCAB,
+    agree,
+    strong_init,
+    tokens,
+)
 from transformer_kit.testing.checks import MODEL, check
 from transformer_kit.testing.model_checks import assert_reason, default, standing
 from transformer_kit.testing.values import minimal, variants
@@ -178,6 +188,19 @@ def refuses_what_cannot_act(part: Any) -> None:
             except SpecError:
                 continue
             raise AssertionError(f"position '{name}' acts on the {scheme.acts}, and is ignored instead of refused")
+
+
+@check("mixer")
+@torch.no_grad()
+def uses_what_it_accepts(part: Any) -> None:
+    """A scheme that acts where this mixer says it accepts one changes the logits."""
+    schemes = [core.get("position", name) for name in core.names("position")]
+    nothing = next(s for s in schemes if s.acts == "nowhere")
+    for scheme in schemes:
+        if scheme.acts in part.accepts:
+            models = [default(part).with_model(position=minimal(s)).strong() for s in (scheme, nothing)]
+            one, other = (model(tokens(model)).logits for model in models)
+            assert not torch.equal(one, other), f"accepts {scheme.acts}, but position '{scheme.name}' changes nothing"
 
 
 @check(MODEL)
