@@ -228,6 +228,16 @@ class Block(ModelPart):
 
     mixer: Mixer
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, Any]:
+        """The norm and the position scheme of this block; norms of its branches are the block's own unless given."""
+        norm = site.chosen(options.norm, Norm)
+        norms = [name for name, field in type(options).model_fields.items() if _options.slot_family(field) == "norm"]
+        return {
+            **{name: norm if getattr(options, name) is None else getattr(options, name) for name in norms},
+            "position": site.chosen(options.position, Position),
+        }
+
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         raise NotImplementedError
 

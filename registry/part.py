@@ -34,6 +34,11 @@ class Part:
             setattr(cls, "Options", own)  # noqa: B010 - a type checker takes a nested class for final
         cls.Options.part = cls
 
+    @classmethod
+    def derived(cls, options: Any, site: "Site") -> dict[str, Any]:
+        """The values used at this site of options that may be left open, by name: `{"d_ff": 2048}`."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Site:

@@ -23,9 +23,13 @@ class Token(Embedding):
         types: Count | None = None
         """Types of tokens that have a vector each; all tokens are of the first. None is added when not given."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, int]:
+        return {"width": site.d_model if options.width is None else options.width}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        width = site.d_model if options.width is None else options.width
+        width = self.derived(options, site)["width"]
         self.scale = options.scale
         self.table = nn.Embedding(site.vocab_size, width)
         self.types = None if options.types is None else nn.Embedding(options.types, width)

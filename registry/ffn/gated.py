@@ -29,9 +29,13 @@ class Gated(FFN):
         norm: NormSlot = named("none")
         """Norm of the inner features."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, int]:
+        return {"d_ff": -(-8 * site.d_model // (3 * 256)) * 256 if options.d_ff is None else options.d_ff}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        d_ff = -(-8 * site.d_model // (3 * 256)) * 256 if options.d_ff is None else options.d_ff
+        d_ff = self.derived(options, site)["d_ff"]
         inner, limit = site.inside(d_model=d_ff), options.limit
         self.gate = Linear(site.d_model, d_ff, bias=options.bias)
         self.up = Linear(site.d_model, d_ff, bias=options.bias)

@@ -22,9 +22,13 @@ class MLP(FFN):
         bias: bool = True
         """Whether both projections add a bias."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, int]:
+        return {"d_ff": 4 * site.d_model if options.d_ff is None else options.d_ff}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        d_ff = 4 * site.d_model if options.d_ff is None else options.d_ff
+        d_ff = self.derived(options, site)["d_ff"]
         self.up = Linear(site.d_model, d_ff, bias=options.bias)
         self.activation = site.inside(d_model=d_ff).build(options.activation, Activation)
         self.down = Linear(d_ff, site.d_model, bias=options.bias)

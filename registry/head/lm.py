@@ -25,9 +25,13 @@ class LM(Head):
         width: Width | None = None
         """Width of W's rows, reached by a projection before it; d_model, without one, when not given."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, int]:
+        return {"width": site.d_model if options.width is None else options.width}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        width = site.d_model if options.width is None else options.width
+        width = self.derived(options, site)["width"]
         if options.tied:
             check_tied(width, site)
         self.scale = options.scale

@@ -2,6 +2,8 @@
 Warner et al. 2024, arXiv:2412.13663, and Ettin, Weller et al. 2025, arXiv:2507.11412).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +31,14 @@ class Transformed(Head):
         width: Width | None = None
         """Width of the dense layer and of W's rows; d_model when not given."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, Any]:
+        width = site.d_model if options.width is None else options.width
+        return {"width": width, "norm": site.chosen(options.norm, Norm)}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        width = site.d_model if options.width is None else options.width
+        width = self.derived(options, site)["width"]
         if options.tied:
             check_tied(width, site)
         inner = site.inside(d_model=width)

@@ -1,7 +1,7 @@
 """What mixers with queries and keys share: groups of options, the keys and values of the past, norms, gates."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -256,3 +256,17 @@ def head_width(n_heads: int, head_dim: int | None, site: Site) -> int:
             f"n_heads must divide d_model ({site.d_model}), got {n_heads}; choose another, or give head_dim"
         )
     return site.d_model // n_heads
+
+
+def used(
+    n_heads: int, n_kv_heads: int | None, head_dim: int | None, heads: Heads, scores: Scores, site: Site
+) -> dict[str, Any]:
+    """Heads, widths, scale and dropout of an attention, by the names of their options; ValueError as `head_width`."""
+    width = head_width(n_heads, head_dim, site)
+    return {
+        "n_kv_heads": n_heads if n_kv_heads is None else n_kv_heads,
+        "head_dim": width,
+        "heads.value_dim": width if heads.value_dim is None else heads.value_dim,
+        "scores.scale": width**-0.5 if scores.scale is None else scores.scale,
+        "scores.dropout": site.dropout if scores.dropout is None else scores.dropout,
+    }

@@ -5,7 +5,7 @@ al. 2020, arXiv:2004.05150; query-key norm: Henry et al. 2020, arXiv:2010.04245;
 sinks: GPT-OSS, arXiv:2508.10925; temperature and chunks: Llama 4; output gate: Qiu et al. 2025, arXiv:2505.06708.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -21,10 +21,10 @@ from registry.mixer._shared import (
     Ring,
     Scores,
     gate_of,
-    head_width,
     norm_of,
     split,
     temperature_of,
+    used,
 )
 from registry.options import AsTuple, Count, Width
 
@@ -64,15 +64,17 @@ class Attention(Mixer):
                 raise ValueError("a norm over all heads comes before rotation; give place: before")
             return self
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, Any]:
+        return used(options.n_heads, options.n_kv_heads, options.head_dim, options.heads, options.scores, site)
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.head_dim = head_width(options.n_heads, options.head_dim, site)
-        self.value_dim = self.head_dim if options.heads.value_dim is None else options.heads.value_dim
-        self.kv_heads = options.n_heads if options.n_kv_heads is None else options.n_kv_heads
+        made = self.derived(options, site)
+        self.head_dim, self.value_dim, self.kv_heads = made["head_dim"], made["heads.value_dim"], made["n_kv_heads"]
         self.window, self.chunk, self.softcap = options.window, options.scores.chunk, options.scores.softcap
-        scale = self.head_dim**-0.5 if options.scores.scale is None else options.scores.scale
-        self.scale = scale / (site.layer + 1) if options.scores.by_depth else scale
-        self.dropout = site.dropout if options.scores.dropout is None else options.scores.dropout
+        self.scale, self.dropout = made["scores.scale"], made["scores.dropout"]
+        self.scale /= site.layer + 1 if options.scores.by_depth else 1
         self._build_heads(options, site)
         self._build_result(options, site)
         self.sinks = nn.Parameter(torch.empty(options.n_heads)) if options.scores.sinks else None
@@ -80,13 +82,11 @@ class Attention(Mixer):
 
     def _build_heads(self, options: Options, site: Site) -> None:
         heads, inside = options.heads, site.inside(d_model=self.head_dim, n_heads=options.n_heads)
-        wide, narrow = options.n_heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q = Linear(site.d_model, wide, bias="q" in options.bias)
-        self.k = Linear(site.d_model, narrow, bias="k" in options.bias)
-        self.v = None
-        if heads.values == "own":
-            self.v = Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
-        elif self.value_dim != self.head_dim or "v" in options.bias:
+        self.q = Linear(site.d_model, options.n_heads * self.head_dim, bias="q" in options.bias)
+        self.k = Linear(site.d_model, self.kv_heads * self.head_dim, bias="k" in options.bias)
+        own = Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
+        self.v = own if heads.values == "own" else None
+        if self.v is None and (self.value_dim != self.head_dim or "v" in options.bias):
             raise ValueError("values: keys leaves no room for a value_dim or a bias of the values; leave them out")
         self.q_norm = norm_of(heads, inside, options.n_heads)
         self.k_norm = norm_of(heads, inside, self.kv_heads)

@@ -34,9 +34,13 @@ class Differential(Mixer):
         eps: Positive = 1e-5
         """Added to the mean square in the norm."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, int]:
+        return {"n_kv_heads": options.n_heads if options.n_kv_heads is None else options.n_kv_heads}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        heads, kv = options.n_heads, options.n_heads if options.n_kv_heads is None else options.n_kv_heads
+        heads, kv = options.n_heads, self.derived(options, site)["n_kv_heads"]
         if site.d_model % heads or heads % 2 or kv % 2 or heads % kv:
             raise ValueError(
                 f"n_heads must be even, divide d_model ({site.d_model}) and be a multiple of n_kv_heads, "

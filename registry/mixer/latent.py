@@ -54,11 +54,15 @@ class Latent(Mixer):
         temperature: Warmth | None = None
         """Growth of the queries with position; none when not given."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, float]:
+        return {"scale": (options.plain_dim + options.turn_dim) ** -0.5 if options.scale is None else options.scale}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         heads, plain, turn = options.n_heads, options.plain_dim, options.turn_dim
         self.plain, self.turn, self.value_dim, self.heads = plain, turn, options.value_dim, heads
-        self.scale = (plain + turn) ** -0.5 if options.scale is None else options.scale
+        self.scale = self.derived(options, site)["scale"]
         self.dropout = site.dropout
         latents, width = options.latents, site.d_model
         self.q_down: nn.Module = nn.Identity()

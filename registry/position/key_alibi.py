@@ -28,12 +28,16 @@ class KeyALiBi(Position):
         flattest: Positive = 8.0
         """The flattest slope is 2 to the power of minus this."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, float]:
+        return {"scale": site.d_model**-0.5 if options.scale is None else options.scale}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         if site.n_heads is None:
             raise ValueError("key_alibi biases the scores of a mixer with heads, and this one has none")
         self.n_heads, self.flattest = site.n_heads, options.flattest
-        self.scale = site.d_model**-0.5 if options.scale is None else options.scale
+        self.scale = self.derived(options, site)["scale"]
 
     def bias(self, mask: Mask) -> Tensor:
         slope = slopes(self.n_heads, self.flattest, mask.device).bfloat16()[:, None, None]

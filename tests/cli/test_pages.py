@@ -82,6 +82,47 @@ def test_explain_tells_where_values_come_from(kit: Kit, page: Path, tmp_path: Pa
     assert "Base of the wavelengths" in found
 
 
+def test_explain_shows_the_defaults_that_are_used(kit: Kit, page: Path) -> None:
+    text = (
+        PAGE.replace("rope", "alibi")
+        .replace(", d_ff: 24", "")
+        .replace("type: pre_norm", "type: pre_norm\n      norm: none")
+    )
+    page.write_text(f"{text}    at: {{1: {{ffn: {{type: mlp, bias: false}}}}}}\n    kinds: {{idle: {{ffn: mlp}}}}\n")
+
+    def used(path: str) -> tuple[object, str]:
+        found = kit("explain", page, path, "--json").json()
+        return found["value"], found["origin"]
+
+    for layer in ("0", "-2", "block"):
+        assert used(f"model.layers.{layer}.ffn.d_ff") == (256, "default")
+        assert used(f"model.layers.{layer}.mixer.heads.value_dim") == (8, "default")
+        assert used(f"model.layers.{layer}.ffn_norm.type") == ("none", "default")
+        assert used(f"model.layers.{layer}.position.type") == ("alibi", "default")
+    for layer in ("1", "-1", "at.1"):
+        assert used(f"model.layers.{layer}.ffn.d_ff") == (64, "default")
+        assert used(f"model.layers.{layer}.ffn.bias") == (False, "page")
+    assert used("model.layers.kinds.idle.ffn.activation.type") == ("gelu", "default")  # it stands in no layer
+    assert used("model.final_norm.type") == ("layer_norm", "default")
+    assert used("model.head.width") == (16, "default")
+    assert used("model.layers.block.mixer.window") == (None, "default")
+    done = kit("explain", "quickstart", "train.seq_len").out
+    assert done.startswith("train.seq_len = 256\nnot written: the default of train\n")
+
+
+def test_explain_of_a_whole_is_many_lines_and_marks_defaults(kit: Kit, page: Path) -> None:
+    lines = kit("explain", page, "model.layers").out.splitlines()
+    assert max(map(len, lines)) < 60
+    assert lines[:5] == ["model.layers:", "  count: 2", "  block:", "    type: pre_norm", lines[4]]
+    table = {key.strip(): rest.split("#") for key, _, rest in (line.partition(":") for line in lines)}
+    assert [word.strip() for word in table["d_ff"]] == ["24"]
+    assert [word.strip() for word in table["head_dim"]] == ["8", "default"]
+    assert [word.strip() for word in table["mixer_norm"]] == ["layer_norm", "default"]
+    kinds = kit("explain", "gpt-oss-20b", "model.layers").out
+    assert "\n  kinds:\n    local:\n      mixer:\n        window: 128\n  pattern: [local, block]\n" in kinds
+    assert "written in" in kit("explain", "gpt-oss-20b", "model.layers.kinds.local").out
+
+
 def test_explain_of_nothing_is_a_mistake(kit: Kit, page: Path) -> None:
     for path, text in [
         ("model.d_mode", "did you mean 'd_model'?"),

@@ -87,13 +87,16 @@ def explain(
     Example: `kit explain llama-3-8b model.layers.0.ffn.d_ff`
     """
     from transformer_kit.cli.card import inline
-    from transformer_kit.spec.provenance import provenance
+    from transformer_kit.cli.nested import nested
+    from transformer_kit.model.provenance import provenance
 
     found = provenance(spec, path, sets or [])
     if json:
         emit(found.data())
         return
-    say(f"{path} = {inline(found.value)}", style="bold")
+    lines = nested(path, found.value, found.defaults)
+    for line in lines if len(lines) > 1 else [f"{path} = {inline(found.value)}"]:
+        say(line, style="bold")
     say(found.whence())
     if found.documentation:
         say(found.documentation, style="dim")

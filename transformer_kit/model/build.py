@@ -66,6 +66,17 @@ def assemble_distinct(spec: Spec, kernel: str | Options = KERNEL) -> tuple[Model
     return model, places
 
 
+def standing(spec: Spec) -> dict[tuple[Any, ...], tuple[Options, Site]]:
+    """The options and the site of each part, by its path in the spec; of layers that equal each other, the first alone.
+
+    Where a part cannot be built, those inside it may be missing.
+    """
+    assembler = _Assembler(spec, KERNEL, distinct=True)
+    with torch.device("meta"), Unfilled(), core.activate(frozenset(spec.plugins)):
+        assembler.model()
+    return assembler.standing
+
+
 def _assembled(assembler: "_Assembler") -> Model:
     with torch.device("meta"), Unfilled(), core.activate(frozenset(assembler.spec.plugins)):
         model = assembler.model()
@@ -126,6 +137,7 @@ class _Assembler:
         self.layers: list[tuple[Options, Part | nn.Module]] = []
         self.problems: list[Problem] = []
         self.above: list[tuple[Options, tuple[Any, ...]]] = []
+        self.standing: dict[tuple[Any, ...], tuple[Options, Site]] = {}
         chosen = core.get("kernel", kernel).Options() if isinstance(kernel, str) else kernel
         site = _site(spec)
         self.site = replace(site, make=self.make, defaults={**site.defaults, "kernel": chosen})
@@ -145,6 +157,7 @@ class _Assembler:
 
     def make(self, options: Options, site: Site) -> Part | nn.Module:
         path = self._path(options, site)
+        self.standing.setdefault(path, (options, site))
         if self.distinct and options.part.family == "block" and not self.above:
             return self._layer(options, site, path)
         return self._made(options, site, path)

@@ -72,6 +72,11 @@ def spare_blocks(layers: Mapping[str, Any]) -> Items:
     return _items([kinds[name] for name in names], marks)
 
 
+def kinds_of(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """`block`, and each kind merged onto it, by name."""
+    return _kinds(layers, [], None)
+
+
 def unused(layers: Mapping[str, Any]) -> list[str]:
     """The kinds that stand in no layer."""
     kinds = _kinds(layers, [], None)

@@ -7,18 +7,17 @@ from typing import Any
 
 from registry import core
 from registry.options import Group, Options, plain
+from transformer_kit.model.used import BLOCKS, LAYERS, Used
 from transformer_kit.spec.errors import Mark, Problem, SpecError
 from transformer_kit.spec.layers import KEYS
 from transformer_kit.spec.read import read, tree_of
 from transformer_kit.spec.schema import Layers
-from transformer_kit.spec.tree import at, marks_of
-
-LAYERS = ("model", "layers")
+from transformer_kit.spec.tree import at, find, marks_of
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """A resolved value, and its origin."""
+    """A value as it is used, and its origin."""
 
     path: str
     value: Any
@@ -28,6 +27,8 @@ class Provenance:
     owner: str
     """Whose field it is."""
     documentation: str
+    defaults: tuple[str, ...] = ()
+    """Dotted paths inside of `value` where it holds a default."""
 
     @property
     def origin(self) -> str:
@@ -51,7 +52,8 @@ class Provenance:
         """The same for JSON."""
         place = asdict(self.mark or Mark(""))
         known = {"path": self.path, "value": self.value, "origin": self.origin, "owner": self.owner}
-        return known | {k: place[k] for k in ("file", "line", "column", "via")} | {"documentation": self.documentation}
+        known |= {k: place[k] for k in ("file", "line", "column", "via")}
+        return known | {"documentation": self.documentation, "defaults": list(self.defaults)}
 
 
 def provenance(spec: str | Path, path: str, sets: Sequence[str] = ()) -> Provenance:
@@ -61,14 +63,30 @@ def provenance(spec: str | Path, path: str, sets: Sequence[str] = ()) -> Provena
     Raises SpecError for a wrong page, and for a path that leads nowhere.
     """
     page = read(spec, sets)
+    tree, _, _ = tree_of(spec, sets)
+    used = Used(page, at(tree, LAYERS))
     keys = tuple(path.split("."))
+    walk = _Walk(page, page._source.tree, path, used)
     if keys[:2] == LAYERS and len(keys) > 2 and keys[2] in KEYS:
-        tree, _, _ = tree_of(spec, sets)
-        return _written(tree, path, keys)
-    walk = _Walk(page, page._source.tree, path)
+        named = _named(used.layers, keys[2:])
+        if named is None:
+            return _written(tree, path, keys)
+        keys = walk.enter(*named)
     for key in keys:
         walk.step(key)
-    return Provenance(path, plain(walk.value), walk.mark, walk.owner, walk.documentation)
+    return walk.found()
+
+
+def _named(layers: Any, keys: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[str, ...]] | None:
+    """`keys` in two: those of a whole block that the page writes, and those inside it. None where it writes none."""
+    count = 1 if keys[0] == "block" else 2
+    if keys[0] not in ("block", "kinds", "at") or len(keys) < count:
+        return None
+    members = [keys[0]] if count == 1 else _members(at(layers, keys[:1]))
+    real = next((key for key in members if str(key) == keys[count - 1]), None)
+    if real is None or at(layers, (*keys[: count - 1], real)) is None:
+        return None
+    return (*keys[: count - 1], real), keys[count:]
 
 
 def _written(tree: Any, path: str, keys: tuple[str, ...]) -> Provenance:
@@ -93,17 +111,43 @@ def _members(value: Any) -> list[Any]:
 
 
 class _Walk:
-    """Goes down the objects and the written values side by side, as long as there is something written."""
+    """Goes down the objects and the written values together, as long as there is something written."""
 
-    def __init__(self, value: Any, written: Any, path: str) -> None:
+    def __init__(self, value: Any, written: Any, path: str, used: Used) -> None:
         self.value = value
         self.written = written
         self.path = path
+        self.used = used
+        self.here: tuple[Any, ...] = ()
         self.mark: Mark | None = None
         self.owner = "the page"
         self.documentation = ""
 
+    def enter(self, named: tuple[Any, ...], inside: tuple[str, ...]) -> tuple[str, ...]:
+        """Go to the block that the page writes at `named`; the keys that are left to follow."""
+        mark = find(self.used.layers, named)
+        if named[0] == "at":
+            index: int | None = named[1]
+        else:
+            index = self.used.layer_of(named[-1])
+        if index is not None and inside:
+            return (*LAYERS, str(index), *inside)
+        if index is not None:
+            self.here = (*BLOCKS, index % len(self.used.blocks))
+            self.value, self.written = self.used.blocks[index], at(self.written, self.here)
+        else:
+            self.value, self.written = self.used.spare(named[-1])
+        self.mark, self.owner = mark, "layers"
+        return inside
+
+    def found(self) -> Provenance:
+        """What the walk came to."""
+        value, defaults = self.used.plain(self.value, self.written, self.here)
+        inner = tuple(defaults) if self.mark is not None else ()
+        return Provenance(self.path, value, self.mark, self.owner, self.documentation, inner)
+
     def step(self, key: str) -> None:
+        """Go down by one key."""
         if isinstance(self.value, Layers):
             self._field("blocks")
         if isinstance(self.value, Group):
@@ -127,7 +171,8 @@ class _Walk:
             raise _nowhere(self.path, f"no '{key}' in {part or _called(type(group))}{core.suggest(key, names)}")
         self.owner = f"{group.part.family} '{part}'" if part else _called(type(group))
         self.documentation = fields[key].description or ""
-        self.value = getattr(group, key)
+        self.here = (*self.here, key)
+        self.value = self.used.at(self.here, getattr(group, key))
         self.mark = self._below(key)
 
     def _member(self, key: str) -> None:
@@ -142,6 +187,7 @@ class _Walk:
                 f"there are {len(known)}, from 0" if not isinstance(self.value, Mapping) else core.suggest(key, known)
             )
             raise _nowhere(self.path, f"no '{key}' here: {there}")
+        self.here = (*self.here, real)
         self.value = self.value[real]
         self.mark = self._below(real)
 
