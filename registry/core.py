@@ -30,7 +30,7 @@ from typing import Any, TypeVar, overload
 from registry import plugins as installed
 
 ROOT = Path(__file__).parent
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 _registered: dict[tuple[str, str], type] = {}
 _active: ContextVar[frozenset[str]] = ContextVar("active plugins", default=frozenset())
@@ -278,6 +278,7 @@ def _load(load: Callable[[], Any], what: str) -> Any:
 
 
 def _unknown(family: str, name: str) -> str:
+    name = name if name.isprintable() and len(name) <= 80 else ascii(name)[1:-1][:80]
     namespace, dot, _ = name.partition(".")
     known = {*_active.get(), *(n.partition(".")[0] for _, n in _registered)}
     missing = f"; no plugin '{namespace}' is installed" if dot and namespace not in known else ""

@@ -107,9 +107,9 @@ class Slot:
     def _shape(self, value: Any) -> str:
         one = f"{'an' if self.family[0] in 'aeiou' else 'a'} {self.family}"
         if isinstance(value, Mapping):
-            keys = ", ".join(map(str, value)) or "nothing"
+            keys = ascii(", ".join(map(str, value)))[1:-1][:100] or "nothing"
             return f"needs `type:`, the name of {one} ({', '.join(core.names(self.family))}); got only {keys}"
-        return f"must be the name of {one} or a mapping with `type:`, got {value!r}"
+        return f"must be the name of {one} or a mapping with `type:`, got {ascii(value)[:100]}"
 
 
 def slot_family(field: FieldInfo) -> str | None:

@@ -5,6 +5,7 @@
     mapping(path)          likewise, where it must be a mapping
     parsed(text)           what a text says as JSON
     check_links(folder)    no file of a model's folder is a link that leads out of it
+    lone_surrogate(text)   half a character in a text
 
 Errors: FileError, a ValueError, says what is wrong with one file.
 """
@@ -77,6 +78,15 @@ def parsed(content: str) -> Any:
     return found
 
 
+def lone_surrogate(content: str) -> str | None:
+    """The first half of a character, which no encoding can write, as `U+D800`; None when there is none."""
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        return f"U+{ord(content[error.start]):04X}"
+    return None
+
+
 def check_links(folder: Path) -> None:
     """Raise FileError when a file of a model's folder is a link to a place outside.
 
@@ -125,9 +135,5 @@ def _check_depth(found: Any) -> None:
 
 def _check_characters(content: str, found: Any) -> None:
     """A lone surrogate comes in as an escape alone, which elsewhere is half of a pair."""
-    try:
-        if _SURROGATE.search(content):
-            json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        point = f"U+{ord(error.object[error.start]):04X}"
-        raise ValueError(f"holds a lone surrogate, half a character: {point}") from None
+    if _SURROGATE.search(content) and (point := lone_surrogate(json.dumps(found, ensure_ascii=False))):
+        raise ValueError(f"holds a lone surrogate, half a character: {point}")

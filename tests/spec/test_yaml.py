@@ -31,7 +31,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @given(TREES)
-@example(["\x85", "a\u2028b", "\u2029", "\r\n", "\ufeff", "\x00", "\ud800"])
+@example(["\x85", "a\u2028b", "\u2029", "\r\n", "\ufeff", "\x00"])
 @example({"a": 1e-05, "b": 5e-324, "c": 1e22, "d": float("inf"), "e": -0.0})
 def test_what_is_dumped_reads_back(tree: Any) -> None:
     value, _ = parse(dump(tree), "page")

@@ -13,7 +13,7 @@ An error of the user's, of the machine's or of the data's is one message on stde
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformer_kit.spec.errors import Mark, Problem, SpecError
+from transformer_kit.spec.errors import Mark, Problem, SpecError, readable
 
 GOOD, FAILED, USAGE, ENVIRONMENT, FIT = range(5)
 INTERRUPTED = 130
@@ -56,7 +56,8 @@ class Failure:
 
 def entry(problem: Problem) -> dict[str, Any]:
     """One problem as JSON has it; line and column are 0 where a file has none."""
-    return {**asdict(problem.mark), "text": problem.text}
+    values = {**asdict(problem.mark), "text": problem.text}
+    return {key: readable(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def failure(error: BaseException) -> Failure | None:

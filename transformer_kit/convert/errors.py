@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from registry.untrusted import FileError
-from transformer_kit.spec.errors import Problem
+from transformer_kit.spec.errors import Problem, readable
 
 CONFIG = "config.json"
+MAX_PROBLEMS = 40
+"""Lines of one error."""
 
 
 class ConvertError(ValueError):
@@ -18,10 +20,12 @@ class ConvertError(ValueError):
 
     def __init__(self, where: str, problems: list[str], placed: Sequence[Problem] = ()) -> None:
         self.where = where
-        self.problems = problems
+        self.problems = [readable(problem) for problem in dict.fromkeys(problems[:MAX_PROBLEMS])]
+        if len(problems) > MAX_PROBLEMS:
+            self.problems.append(f"and {len(problems) - MAX_PROBLEMS} more")
         self.placed = placed
         """The same, where all of it has its place in a page."""
-        lines = problems if len(problems) == 1 else ["", *(f"  {p}" for p in problems)]
+        lines = self.problems if len(self.problems) == 1 else ["", *(f"  {p}" for p in self.problems)]
         super().__init__(f"{where}: " + "\n".join(lines))
 
 

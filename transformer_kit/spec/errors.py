@@ -4,7 +4,9 @@ SpecError          everything that is wrong with one page; a ValueError
 `- .problems       each a `Problem`, in the page's order: where it stands, and what, got, choose
 """
 
+import re
 import reprlib
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +37,7 @@ class Problem:
     def __str__(self) -> str:
         path = f"{self.mark.path}: " if self.mark.path else ""
         via = f" ({self.mark.via})" if self.mark.via else ""
-        return f"{self.mark}: {path}{self.text}{via}"
+        return readable(f"{self.mark}: {path}{self.text}{via}")
 
 
 class SpecError(ValueError):
@@ -58,6 +60,25 @@ class _Short(reprlib.Repr):
 
     def repr_int(self, x: int, level: int) -> str:
         return "a number of over 50 digits" if x.bit_length() > 166 else repr(x)
+
+
+MAX_WORD, MAX_TEXT = 400, 4000
+"""Characters of a word and of a message that are shown."""
+_LONG = re.compile(rf"\S{{{MAX_WORD + 1},}}")
+
+
+def readable(text: str) -> str:
+    """A message that every terminal and every encoding can take: control characters and lone surrogates are written
+    as escapes, and what is too long is cut.
+    """
+    text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
+    text = _LONG.sub(lambda match: f"{match[0][:MAX_WORD]}...", text)
+    return text if text.isprintable() else "".join(map(_written, text))
+
+
+def _written(character: str) -> str:
+    escaped = character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs")
+    return ascii(character)[1:-1] if escaped else character
 
 
 _short = _Short()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry.options import Options, plain
+from registry.untrusted import lone_surrogate
 from transformer_kit.spec.errors import Mark, Problem, SpecError
 
 MAX_DEPTH = 60
@@ -135,7 +136,7 @@ def at(tree: Any, path: Path) -> Any:
 def written(value: Any, file: str, path: Path = ()) -> Any:
     """What a Python user wrote, with marks in `file`: plain containers, parts as mappings, other objects as they are.
 
-    Raises SpecError for what is nested without end.
+    Raises SpecError for what is nested without end, and for half characters.
     """
     if len(path) > MAX_DEPTH:
         mark = Mark(file, path=".".join(map(str, path[:3])))
@@ -146,14 +147,22 @@ def written(value: Any, file: str, path: Path = ()) -> Any:
         table = Table()
         for key, inner in value.items():
             here = (*path, key)
-            mark = Mark(file, path=".".join(map(str, here)))
+            mark = _checked(key, Mark(file, path=".".join(map(str, here))))
             table.put(key, written(inner, file, here), mark, mark)
         return table
     if isinstance(value, (list, tuple)):
         items = Items(written(inner, file, (*path, i)) for i, inner in enumerate(value))
         items.values_at = [Mark(file, path=".".join(map(str, (*path, i)))) for i in range(len(items))]
         return items
+    _checked(value, Mark(file, path=".".join(map(str, path))))
     return value
+
+
+def _checked(value: Any, mark: Mark) -> Mark:
+    """The place of a value, which is no text that nobody can write down. Raises SpecError."""
+    if isinstance(value, str) and (point := lone_surrogate(value)):
+        raise SpecError([Problem(mark, f"must be Unicode, got a lone surrogate, half a character: {point}")])
+    return mark
 
 
 def copied(tree: Any) -> Any:

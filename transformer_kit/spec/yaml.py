@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 from yaml.reader import ReaderError
 
+from registry.untrusted import lone_surrogate
 from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
 from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, copied
 
@@ -146,6 +147,8 @@ class _Reader:
             return self._table(path, depth)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._items(path, depth)
+        if point := lone_surrogate(event.value):
+            self._problem(event, path, f"must be Unicode, got a lone surrogate, half a character: {point}")
         return scalar(event.value) if event.implicit[0] else event.value
 
     def _table(self, path: tuple[Any, ...], depth: int) -> Table:
