@@ -44,11 +44,11 @@ NAMES = {
     "ligature": "ﬁ",
     "empty": "",
 }
-PLACES = """
+WORDS = """
 norm plugins.0 extends model.extends model model.norm model.norm.type model.layers.block.ffn model.layers.pattern.0
 model.layers.block.ffn.activation model.layers.block.ffn.d_ff kit tokenizer tokenizer.type data data.paths objective
 optimizer schedule trackers.0 hardware.device hardware.kernel train.freeze.0
-""".split()
+"""
 KEYS = ("", "model", "model.layers", "model.layers.kinds", "model.layers.at", "model.layers.block.ffn", "optimizer")
 
 
@@ -66,7 +66,7 @@ def put(place: str, name: str) -> dict[str, Any]:
 
 
 def pages(name: str) -> Iterator[dict[str, Any]]:
-    yield from (put(place, name) for place in PLACES)
+    yield from (put(place, name) for place in WORDS.split())
     for place in KEYS:
         page = deepcopy(PAGE)
         here: Any = page
