@@ -9,7 +9,7 @@ K head_dim, F d_ff, V vocab.
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from registry import core
 from registry import options as _options
@@ -38,13 +38,15 @@ from registry.slots import (
     TokenizerSlot,
     TrackerSlot,
 )
+from registry.weight import Role, Weight
 
 __all__ = [
     "FFN", "Activation", "ActivationSlot", "Block", "BlockSlot", "Dataset", "DatasetSlot", "Embedding",
     "EmbeddingSlot", "FFNSlot", "Head", "HeadSlot", "Init", "InitSlot", "Kernel", "KernelSlot", "Linear", "Mixer",
     "MixerSlot", "ModelPart", "Norm", "NormSlot", "Objective", "ObjectiveSlot", "Optimizer", "OptimizerSlot",
-    "Part", "Position", "PositionSlot", "Router", "RouterSlot", "Sampler", "SamplerSlot", "Scaling",
+    "Part", "Position", "PositionSlot", "Role", "Router", "RouterSlot", "Sampler", "SamplerSlot", "Scaling",
     "ScalingSlot", "Schedule", "ScheduleSlot", "Site", "Tokenizer", "TokenizerSlot", "Tracker", "TrackerSlot",
+    "Weight",
 ]  # fmt: skip
 
 
@@ -270,7 +272,7 @@ class Head(ModelPart):
 
 
 class Init(Part, ABC):
-    """Draws the first weights of linear and embedding layers."""
+    """Draws the first weights of linear and embedding layers. Their names, roles and layers tell them apart."""
 
     family = "init"
 
@@ -279,5 +281,9 @@ class Init(Part, ABC):
         self.site = site
 
     @abstractmethod
-    def fill(self, weight: Tensor, *, residual: bool, generator: Any) -> None:
-        """Fill `weight` (out, in) in place; `residual` when it writes into the residual stream."""
+    def fill(self, weight: Tensor, where: Weight, generator: Generator) -> None:
+        """Fill `weight`, (out, in) or a table (rows, width), in place, drawing from `generator` alone."""
+
+    def fill_bias(self, bias: Tensor, where: Weight, generator: Generator) -> None:
+        """Fill the bias (out,) of a linear layer in the same way; with zeros unless overridden."""
+        nn.init.zeros_(bias)

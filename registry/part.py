@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry import options as _options
+from registry.weight import Role
 
 P = TypeVar("P", bound="Part")
 
@@ -97,8 +98,11 @@ class Site:
 class ModelPart(Part, nn.Module):
     """A part of a model: a module made from its options and its site."""
 
-    residual: ClassVar[tuple[str, ...]] = ()
-    """Names of the projections that write into the residual stream; initialisers may scale them by depth."""
+    roles: ClassVar[dict[str, Role]] = {}
+    """What the linear and embedding layers of this part are for, by name, where its family does not tell:
+    `{"out": "residual"}`. Initializers ask for it. A layer that options leave out may be named too."""
+    constant: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that `reset_parameters` gives the same values whatever the seed, such as ones."""
     together: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Names of linear layers that `forward` gives one and the same tensor: generation multiplies them at once."""
     one_graph: ClassVar[bool] = True
@@ -113,8 +117,12 @@ class ModelPart(Part, nn.Module):
         """How many parameters of this module one token leaves unvisited, such as those of experts not chosen."""
         return 0
 
-    def reset_parameters(self) -> None:
-        """Fill the parameters that this module itself owns. Linear and embedding children belong to the init part."""
+    def reset_parameters(self, generator: Generator | None = None) -> None:
+        """Fill the parameters and buffers that this module itself owns, drawing from `generator` alone.
+
+        Linear and embedding children belong to the init part. The builder hands in memory of the CPU in float32, and a
+        generator that depends on the seed and on this module's name; what is not filled is an error.
+        """
 
     def after_step(self) -> dict[str, Tensor]:
         """After an optimizer step: move what no gradient moves; scalars for the metrics, which nothing waits for."""

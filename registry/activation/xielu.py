@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.contracts import Activation, Site
 from registry.core import register
@@ -17,6 +17,8 @@ class XIELU(Activation):
     """a_p x^2 + beta x for x > 0, else (exp(min(x, eps)) - 1 - x) a_n + beta x, with
     a_p = softplus(alpha_p) and a_n = beta + softplus(alpha_n).
     """
+
+    constant = ("alpha_p", "alpha_n")
 
     class Options(Activation.Options):
         alpha_p: Positive = 0.8
@@ -41,6 +43,6 @@ class XIELU(Activation):
         left = (torch.expm1(x.clamp(max=-1e-6)) - x) * (self.beta + F.softplus(self.alpha_n))
         return torch.where(x > 0, right, left) + self.beta * x
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         for parameter, value in zip((self.alpha_p, self.alpha_n), self.first, strict=True):
             nn.init.constant_(parameter, math.log(math.expm1(value)))  # softplus gives the value back

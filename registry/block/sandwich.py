@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.block._shared import Norms, joining, own
 from registry.context import Context
@@ -44,6 +44,6 @@ class Sandwich(Block):
         x = x + self.joining(self.ffn_post_norm(self.ffn(self.ffn_norm(x), context)))
         return x if self.gain is None else x * self.gain
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.gain is not None:
             nn.init.ones_(self.gain)

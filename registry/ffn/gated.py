@@ -12,7 +12,7 @@ from registry.options import NonNegative, Positive, Width, named
 class Gated(FFN):
     """down(act(gate(x)) * (up(x) + shift)), with gate(x) and up(x) bounded by `limit`."""
 
-    residual = ("down",)
+    roles = {"down": "residual"}
     together = (("gate", "up"),)
 
     class Options(FFN.Options):

@@ -12,7 +12,7 @@ from registry.options import Width, named
 class MLP(FFN):
     """down(act(up(x)))."""
 
-    residual = ("down",)
+    roles = {"down": "residual"}
 
     class Options(FFN.Options):
         d_ff: Width | None = None

@@ -23,6 +23,7 @@ class MoE(FFN):
     """
 
     one_graph = False
+    roles = {"shared_gate": "gate"}
 
     class Options(FFN.Options):
         n_experts: Count = Field(examples=[6, 4])

@@ -1,7 +1,7 @@
 """Language-model head (tying: Press & Wolf 2016, arXiv:1608.05859; softcap: Gemma 2, arXiv:2408.00118)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.contracts import Head, Linear, Site
 from registry.core import register
@@ -12,6 +12,9 @@ from registry.options import Positive, Width
 @register
 class LM(Head):
     """softcap(scale * narrow(x) W^T + b), with the embedding's own table as W when tied."""
+
+    roles = {"out": "head"}
+    constant = ("bias",)
 
     class Options(Head.Options):
         tied: bool = False
@@ -48,6 +51,6 @@ class LM(Head):
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.bias is not None:
             nn.init.zeros_(self.bias)

@@ -5,7 +5,7 @@ Warner et al. 2024, arXiv:2412.13663, and Ettin, Weller et al. 2025, arXiv:2507.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.contracts import Activation, ActivationSlot, Head, Linear, Norm, NormSlot, Site
 from registry.core import register
@@ -16,6 +16,9 @@ from registry.options import Width, named
 @register
 class Transformed(Head):
     """norm(act(dense(x))) W^T + b, with the embedding's own table as W when tied."""
+
+    roles = {"out": "head"}
+    constant = ("bias",)
 
     class Options(Head.Options):
         tied: bool = False
@@ -53,6 +56,6 @@ class Transformed(Head):
         weight = table if self.out is None else self.out.weight
         return self.project(self.norm(self.activation(self.dense(x))), weight, self.bias)
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.bias is not None:
             nn.init.zeros_(self.bias)

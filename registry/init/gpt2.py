@@ -2,7 +2,7 @@
 
 from torch import Generator, Tensor, nn
 
-from registry.contracts import Init, Site
+from registry.contracts import Init, Site, Weight
 from registry.core import register
 from registry.options import Positive
 
@@ -20,5 +20,6 @@ class GPT2(Init):
         self.std = options.std
         self.residual_std = options.std * (2 * site.n_layers) ** -0.5
 
-    def fill(self, weight: Tensor, *, residual: bool, generator: Generator) -> None:
-        nn.init.normal_(weight, std=self.residual_std if residual else self.std, generator=generator)
+    def fill(self, weight: Tensor, where: Weight, generator: Generator) -> None:
+        std = self.residual_std if where.role == "residual" else self.std
+        nn.init.normal_(weight, std=std, generator=generator)

@@ -2,7 +2,7 @@
 
 from torch import Generator, Tensor, nn
 
-from registry.contracts import Init, Site
+from registry.contracts import Init, Site, Weight
 from registry.core import register
 from registry.options import Positive
 
@@ -19,5 +19,5 @@ class Normal(Init):
         super().__init__(options, site)
         self.std = options.std
 
-    def fill(self, weight: Tensor, *, residual: bool, generator: Generator) -> None:
+    def fill(self, weight: Tensor, where: Weight, generator: Generator) -> None:
         nn.init.normal_(weight, std=self.std, generator=generator)

@@ -189,6 +189,8 @@ class NoTemperature(nn.Module):
 class Gate(nn.Module):
     """y * act(x W): gates heads' outputs y (B, T, H, K), channel by channel or head by head."""
 
+    roles = {"projection": "gate"}
+
     def __init__(self, d_model: int, heads: int, width: int, activation: nn.Module) -> None:
         super().__init__()
         self.heads = heads

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.context import Context
 from registry.contracts import Kernel, Linear, Mixer, Norm, Site
@@ -33,8 +33,8 @@ from registry.options import AsTuple, Count, Width
 class Attention(Mixer):
     """out(softmax(scale q k^T + bias) v), each query seeing the tokens before it, and itself."""
 
-    residual, together = ("out",), (("q", "k", "v"),)
-    accepts = frozenset({"rotation", "bias"})
+    roles, together = {"out": "residual"}, (("q", "k", "v"),)
+    accepts, constant = frozenset({"rotation", "bias"}), ("sinks",)
 
     class Options(Mixer.Options):
         n_heads: Count
@@ -129,7 +129,7 @@ class Attention(Mixer):
             return Ring(batch, self.kv_heads, self.window, widths, like)
         return KeyValues(batch, self.kv_heads, capacity, widths, like)
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.sinks is not None:
             nn.init.zeros_(self.sinks)
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.context import Context
 from registry.contracts import Kernel, Linear, Mixer, Site
@@ -20,7 +20,7 @@ class Differential(Mixer):
     lambda = exp(q1 . k1) - exp(q2 . k2) + first, with first = 0.8 - 0.6 exp(-0.3 layer).
     """
 
-    residual = ("out",)
+    roles = {"out": "residual"}
     together = (("q", "k", "v"),)
     accepts = frozenset({"rotation", "bias"})
 
@@ -54,7 +54,6 @@ class Differential(Mixer):
         inside = site.inside(d_model=self.head_dim, n_heads=heads)
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
-        self.layer = site.layer
         self.first = 0.8 - 0.6 * math.exp(-0.3 * site.layer)
         self.lambdas = nn.Parameter(torch.empty(4, self.head_dim))  # q1, k1, q2, k2
         self.eps = options.eps
@@ -79,10 +78,8 @@ class Differential(Mixer):
         """Keys and values (B, G, capacity, K)."""
         return KeyValues(batch, self.kv, capacity, (self.head_dim, self.head_dim), like)
 
-    def reset_parameters(self) -> None:
-        drawn = torch.randn(self.lambdas.shape, generator=torch.Generator().manual_seed(self.layer), device="cpu")
-        with torch.no_grad():
-            self.lambdas.copy_(0.1 * drawn)  # not from the global generator, so that the same seed gives the same model
+    def reset_parameters(self, generator: Generator | None = None) -> None:
+        nn.init.normal_(self.lambdas, std=0.1, generator=generator)
 
     def _weight(self) -> Tensor:
         q1, k1, q2, k2 = self.lambdas.float()

@@ -32,7 +32,7 @@ class Latent(Mixer):
     q = [q_plain | rotated q_turn], k = [k_plain | rotated k_turn], with k_plain and v from norm(down x).
     """
 
-    residual = ("out",)
+    roles = {"out": "residual"}
     together = (("q_down", "kv_down", "k_turn"), ("k_up", "v_up"))
     accepts = frozenset({"rotation"})
 

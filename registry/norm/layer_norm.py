@@ -5,7 +5,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.contracts import Norm, Site
 from registry.core import register
@@ -15,6 +15,8 @@ from registry.options import Positive
 @register
 class LayerNorm(Norm):
     """(x - mean(x)) / sqrt(var(x) + eps) * (offset + weight) + bias, over the last dimension."""
+
+    constant = ("weight", "bias")
 
     class Options(Norm.Options):
         eps: Positive = 1e-5
@@ -45,7 +47,7 @@ class LayerNorm(Norm):
         scale = self.weight if self.weight is None or self.offset == 0 else self.weight + self.offset
         return F.layer_norm(x, self.shape, scale, self.bias, self.eps)
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.weight is not None:
             nn.init.constant_(self.weight, 1.0 - self.offset)
         if self.bias is not None:

@@ -4,7 +4,7 @@ from typing import Self
 
 import torch
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.contracts import Norm, Site
 from registry.core import register
@@ -14,6 +14,8 @@ from registry.options import Positive
 @register
 class RMSNorm(Norm):
     """x / sqrt(mean(x^2) + eps) * (offset + weight), over the last dimension, in float32."""
+
+    constant = ("weight",)
 
     class Options(Norm.Options):
         eps: Positive = 1e-6
@@ -43,6 +45,6 @@ class RMSNorm(Norm):
             scale = scale + self.offset
         return torch.rms_norm(x.float(), self.shape, scale, self.eps).type_as(x)
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.weight is not None:
             nn.init.constant_(self.weight, 1.0 - self.offset)

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from registry.context import PADDING, Context
 from registry.contracts import Linear, Router, Site
@@ -120,7 +120,7 @@ class Scored(Router):
             return {}
         return self._load.told(self.correction if self.logit.weight.requires_grad else None)
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.correction is not None:
             nn.init.zeros_(self.correction)
 

@@ -97,7 +97,7 @@ def test_what_a_part_computes_is_not_saved_and_comes_back(tmp_path: Path) -> Non
                 self.register_buffer("scale", torch.empty(site.d_model), persistent=False)
                 self.reset_parameters()
 
-            def reset_parameters(self) -> None:
+            def reset_parameters(self, generator: torch.Generator | None = None) -> None:
                 torch.arange(len(self.scale), out=self.scale)
 
             def forward(self, x: Tensor, context: Context) -> Tensor:

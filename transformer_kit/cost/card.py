@@ -16,7 +16,7 @@ from transformer_kit.cost import count, show
 from transformer_kit.cost.count import Parameters
 from transformer_kit.cost.plan import Memory, Plan, mixed, planned
 from transformer_kit.cost.tree import Node, tree
-from transformer_kit.model.build import assemble, fill
+from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model, spec_of
 from transformer_kit.spec.schema import ModelSpec, Spec
 
@@ -176,7 +176,7 @@ def _loss(model: Model, size: int, length: int) -> Loss:
         return Loss(None, uniform, f"the model has more than {SMALL:,} parameters")
     twin = assemble(model.spec)
     twin.to_empty(device="cpu")
-    fill(twin, 0)
+    twin.init_weights()
     row = min(length, SAMPLE)
     draw = torch.Generator().manual_seed(0)
     tokens, targets = torch.randint(vocabulary, (2, SAMPLE // row, row), generator=draw)

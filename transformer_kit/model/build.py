@@ -3,7 +3,6 @@
 Everything is built on the meta device first, so that what is wrong is found, all at once, before memory is taken.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +13,10 @@ import torch
 from torch import nn
 
 from registry import core
-from registry.contracts import Init, ModelPart, Part, Site
+from registry.contracts import Part, Site
 from registry.options import Group, Options
 from transformer_kit.model.bypass import bypass
+from transformer_kit.model.init import site_of
 from transformer_kit.model.model import Model, spec_of
 from transformer_kit.model.unfilled import Unfilled
 from transformer_kit.spec.errors import Mark, Problem, SpecError
@@ -44,7 +44,7 @@ def build(
     if torch.device(device).type == "meta":
         return model
     model.to_empty(device=device)
-    fill(model, seed)
+    model.init_weights(seed)
     return model
 
 
@@ -87,47 +87,6 @@ def _assembled(assembler: "_Assembler") -> Model:
     return model
 
 
-def fill(model: Model, seed: int) -> None:
-    """Draw all weights. Each depends on the seed and its own name, so order, device and sharding do not matter."""
-    site = _site(model.spec)
-    init = model.spec.model.init.part(model.spec.model.init, site)
-    residual = {p for m in model.modules() if isinstance(m, ModelPart) for p in _residual(m)}
-    with torch.no_grad():
-        for name, module in model.named_modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                _fill_matrix(module, name, init, module in residual, seed)
-            elif isinstance(module, ModelPart):
-                module.reset_parameters()
-
-
-def _residual(part: ModelPart) -> Iterator[nn.Module]:
-    for name in part.residual:
-        yield part.get_submodule(name)
-
-
-def _fill_matrix(module: nn.Linear | nn.Embedding, name: str, init: Init, residual: bool, seed: int) -> None:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    with torch.device("cpu"):  # and float32, whatever the model has, so that seeds carry over
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        weight = torch.empty(module.weight.shape)
-        init.fill(weight, residual=residual, generator=generator)
-    module.weight.copy_(weight)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        module.bias.zero_()
-
-
-def _site(spec: Spec) -> Site:
-    model = spec.model
-    return Site(
-        d_model=model.d_model,
-        vocab_size=model.vocab_size,
-        max_seq_len=model.max_seq_len,
-        n_layers=len(model.layers.blocks),
-        dropout=model.dropout,
-        defaults={"norm": model.norm, "position": model.position},
-    )
-
-
 class _Assembler:
     """Builds parts depth first, noting what is wrong with each and where, instead of stopping at the first."""
 
@@ -139,7 +98,7 @@ class _Assembler:
         self.above: list[tuple[Options, tuple[Any, ...]]] = []
         self.standing: dict[tuple[Any, ...], tuple[Options, Site]] = {}
         chosen = core.get("kernel", kernel).Options() if isinstance(kernel, str) else kernel
-        site = _site(spec)
+        site = site_of(spec)
         self.site = replace(site, make=self.make, defaults={**site.defaults, "kernel": chosen})
         source = spec._source
         self.source = source if isinstance(source, Source) else Source(None, Mark("spec"))

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from registry import untrusted
-from registry.contracts import ModelPart, Tokenizer
+from registry.contracts import Tokenizer
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
+from transformer_kit.model.init import fill_unsaved
 from transformer_kit.model.model import Model
 from transformer_kit.spec.read import Source, read
 from transformer_kit.spec.schema import Spec
@@ -103,7 +104,7 @@ def load(
     tensors = read_tensors(path / WEIGHTS, device)
     _check_values(path / WEIGHTS, tensors)
     _note_hash(path / WEIGHTS, spec)
-    _fill_unsaved(model, device)
+    fill_unsaved(model, device)
     model.load_state_dict(tensors, strict=True, assign=True)
     model = model if dtype is None else model.to(dtype)
     return model.eval()
@@ -218,15 +219,6 @@ def _note_hash(path: Path, spec: Spec) -> None:
     source = spec._source
     if saved is not None and saved != _architecture(spec).hash and isinstance(source, Source):
         source.notes.append(f"{path}: the spec beside these weights was changed after they were saved")
-
-
-def _fill_unsaved(model: Model, device: str | torch.device) -> None:
-    """Make and fill what a part computes and no file holds: buffers that are not persistent."""
-    for module in model.modules():
-        if module._non_persistent_buffers_set:
-            nn.Module.to_empty(module, device=device, recurse=False)
-            if isinstance(module, ModelPart):
-                module.reset_parameters()
 
 
 def _sync(path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from registry.context import Context, State
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site
 from registry.options import Options
+from transformer_kit.model.init import init_weights
 from transformer_kit.model.inputs import check_targets, check_tokens
 from transformer_kit.model.lookups import Lookups
 from transformer_kit.model.loss import IGNORE, ROWS, rows_for, summed
@@ -134,6 +135,13 @@ class Model(nn.Module):
         from transformer_kit.generate import stream
 
         return stream(self, prompts, **settings)
+
+    def init_weights(self, seed: int = 0) -> None:
+        """Fill all parameters and buffers with fresh values: `build(spec, device="meta")`, `to_empty`, then this.
+
+        The same seed gives the same weights on every device. ValueError where there is no memory to fill.
+        """
+        init_weights(self, self.spec, seed)
 
     def describe(self) -> str:
         """The card: parts, shapes, parameters, cost; what `kit build` prints."""

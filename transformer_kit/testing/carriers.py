@@ -41,6 +41,10 @@ class Carrier:
         """The model with its own initialisation."""
         return build(self.spec, seed=seed, kernel=self.kernel)
 
+    def assemble(self) -> Model:
+        """The model on the meta device."""
+        return assemble(self.spec, self.kernel)
+
     def strong(self, seed: int = 0) -> Model:
         """The model with strong weights, in evaluation mode and float64, which leaves rounding no excuse."""
         model = self.build().double()

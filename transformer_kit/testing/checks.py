@@ -17,7 +17,16 @@ from transformer_kit.testing.carriers import is_of_model
 
 ALL = "every family"
 MODEL = "every family of the model"
-HOMES = ("option_checks", "model_checks", "place_checks", "kernel_checks", "effect_checks", "fast_checks", "run_checks")
+HOMES = (
+    "option_checks",
+    "model_checks",
+    "init_checks",
+    "place_checks",
+    "kernel_checks",
+    "effect_checks",
+    "fast_checks",
+    "run_checks",
+)
 """The modules beside this one that hold checks."""
 
 _checks: list["Check"] = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from registry.contracts import ModelPart
 from registry.options import Options
-from transformer_kit.model.build import assemble, fill
+from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.testing import behaviours
@@ -52,7 +52,7 @@ def weights_all_filled(part: Any) -> None:
         with torch.no_grad():
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.fill_(float("nan") if tensor.is_floating_point() else -77)
-        fill(model, 0)
+        model.init_weights(0)
         expected = held.build().state_dict()
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, expected[name]), f"{what}: {name} depends on what lay in memory before"

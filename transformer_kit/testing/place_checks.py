@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from registry import core
 from registry.context import Context, Mask
-from registry.contracts import FFN, Init, ModelPart, Site
+from registry.contracts import FFN, Site
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.spec.errors import SpecError
@@ -23,8 +23,8 @@ from transformer_kit.testing.carriers import (
     strong_init,
     tokens,
 )
-from transformer_kit.testing.checks import MODEL, check
-from transformer_kit.testing.model_checks import assert_reason, default, standing
+from transformer_kit.testing.checks import check
+from transformer_kit.testing.model_checks import assert_reason, default
 from transformer_kit.testing.values import minimal, variants
 
 PLACES = ("embedding", "rotation", "bias", "nowhere")
@@ -201,38 +201,6 @@ def uses_what_it_accepts(part: Any) -> None:
             models = [default(part).with_model(position=minimal(s)).strong() for s in (scheme, nothing)]
             one, other = (model(tokens(model)).logits for model in models)
             assert not torch.equal(one, other), f"accepts {scheme.acts}, but position '{scheme.name}' changes nothing"
-
-
-@check(MODEL)
-def residual_names_exist(part: Any) -> None:
-    """`residual` names projections that are there, so that initialisers scale them."""
-    if not issubclass(part, ModelPart) or not part.residual:
-        return
-    for what, held in standing(part):
-        for module in held.build().modules():
-            if isinstance(module, part):
-                for name in part.residual:
-                    found = module.get_submodule(name)
-                    assert isinstance(found, nn.Module), f"{what}: residual names '{name}', which is no module"
-
-
-@check("init")
-@torch.no_grad()
-def fills_from_its_generator(part: Any) -> None:
-    """`fill` overwrites the whole weight, in place, by the generator it is given and no other random numbers."""
-    assert issubclass(part, Init)
-    for what, init in each(part):
-        for shape in ((7, 5), (5, 7), (1, 3)):
-            for residual in (False, True):
-                drawn = []
-                before = torch.random.get_rng_state()
-                for seed in (0, 0, 1):
-                    weight = torch.full(shape, float("nan"))
-                    init.fill(weight, residual=residual, generator=torch.Generator().manual_seed(seed))
-                    drawn.append(weight)
-                assert torch.isfinite(drawn[0]).all(), f"{what}: {shape} is not filled"
-                assert torch.equal(drawn[0], drawn[1]), f"{what}: {shape} is not decided by the generator"
-                assert torch.equal(before, torch.random.get_rng_state()), f"{what}: draws global random numbers"
 
 
 def _noise(*shape: int) -> Tensor:

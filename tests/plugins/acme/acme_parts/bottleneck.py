@@ -10,7 +10,7 @@ from registry.options import Width, named
 class Bottleneck(FFN):
     """up(act(down(x)))."""
 
-    residual = ("up",)
+    roles = {"up": "residual"}
 
     class Options(FFN.Options):
         width: Width = 8
