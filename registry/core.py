@@ -16,7 +16,6 @@ Errors: RegistryError
 """
 
 import ast
-import difflib
 import importlib
 import inspect
 import re
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from registry import plugins as installed
+from registry.words import suggest as suggest
 
 ROOT = Path(__file__).parent
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -139,14 +139,6 @@ def activate(namespaces: frozenset[str]) -> Iterator[None]:
 def active() -> frozenset[str]:
     """Namespaces of the plugins that are active here."""
     return _active.get()
-
-
-def suggest(word: str, choices: list[str]) -> str:
-    """`; did you mean 'x'?` or, when nothing is near, `; choose from a, b, c`; empty without choices."""
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; choose from {', '.join(choices)}" if choices else ""
 
 
 def elsewhere(family: str, name: str) -> list[str]:

@@ -74,7 +74,7 @@ core.get("activation", "relu")
 print(json.dumps([listed, sorted(m for m in sys.modules if m.startswith("registry.") and m.count(".") == 2)]))
 """
     listed, parts = python(script, core.ROOT.parent)
-    assert listed == ["registry.core", "registry.plugins"]
+    assert listed == ["registry.core", "registry.plugins", "registry.words"]
     assert parts == ["registry.activation.relu"]
 
 

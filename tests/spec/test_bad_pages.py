@@ -229,7 +229,7 @@ def test_a_file_that_is_not_there(pages: Pages, name: str, what: str) -> None:
     (pages.folder / "folder").mkdir()
     with pytest.raises(SpecError, match=what) as caught:
         read(name)
-    assert "specs that come with the kit: " in str(caught.value)
+    assert "the specs that come with the kit" in str(caught.value)
     assert "tutorial" in str(caught.value)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from registry import core, plugins
+from registry.words import meaning, suggest
 from transformer_kit.cli import names
 from transformer_kit.cli.output import Json, emit, note, rows, say
 from transformer_kit.spec.shipped import names as shipped_names
@@ -39,8 +40,10 @@ def list_parts(
 
 
 def _known(family: str) -> str:
-    if family not in (*core.families(), *SHIPPED):
-        raise core.UnknownFamily(f"no family '{family}'{core.suggest(family, [*core.families(), *SHIPPED])}")
+    known = [*core.families(), *SHIPPED]
+    if family not in known:
+        near = "" if meaning(family, known) else _places(family)
+        raise core.UnknownFamily(f"no family '{family}'{near or suggest(family, known)}")
     return family
 
 
@@ -121,6 +124,8 @@ def _yaml(value: Any) -> str:
 
 
 def _places(word: str) -> str:
-    """Families that have a part of this name."""
-    found = [f"{f}/{word}" for f in core.families() if word in core.names(f)]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    """The parts of this name, or else those that it is another word for."""
+    found = {f: meaning(word, core.names(f)) for f in core.families()}
+    exact = [f"{f}/{word}" for f, names in found.items() if word in names]
+    near = exact or [f"{f}/{name}" for f, names in found.items() for name in names]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

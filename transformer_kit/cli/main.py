@@ -7,9 +7,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from registry.words import likely
 from transformer_kit import __version__
 from transformer_kit.cli import bench, catalogue, cost, doctor, exchange, generation, pages, start, training
 from transformer_kit.cli.failures import GOOD, INTERRUPTED, failure
+from transformer_kit.cli.hints import hint
 from transformer_kit.cli.output import console, fail, is_terminal, say
 
 
@@ -26,6 +28,7 @@ class Kit(TyperGroup):
         except (Exception, MemoryError) as error:
             if isinstance(error, (typer.Exit, typer.Abort, BrokenPipeError)):
                 raise
+            hint(error)
             if hasattr(error, "format_message") and not ctx.obj:
                 raise  # the parser shows its own errors, with the usage
             failed = failure(error)
@@ -36,6 +39,14 @@ class Kit(TyperGroup):
             except OSError:  # stdout itself cannot be written
                 fail(failed, as_json=False)
             raise typer.Exit(failed.code) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names; other words for one are suggested."""
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            near = likely(args[0], self.list_commands(ctx))
+            if near:
+                ctx.fail(f"No such command '{args[0]}'. Did you mean {' or '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note, before anything can be wrong, whether errors are to be JSON."""

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import core
 from registry.options import Group, Options, plain
+from registry.words import likely, suggest
 from transformer_kit.model.used import BLOCKS, LAYERS, Used
 from transformer_kit.spec.errors import Mark, Problem, SpecError
+from transformer_kit.spec.explain import within
 from transformer_kit.spec.layers import KEYS
 from transformer_kit.spec.read import read, tree_of
 from transformer_kit.spec.schema import Layers
@@ -97,7 +98,7 @@ def _written(tree: Any, path: str, keys: tuple[str, ...]) -> Provenance:
         known = _members(here)
         real = next((k for k in known if str(k) == key), None)
         if real is None:
-            choices = core.suggest(key, [str(k) for k in known])
+            choices = suggest(key, [str(k) for k in known])
             raise _nowhere(path, f"the page writes no '{key}' in {'.'.join(map(str, keys[:i]))}{choices}")
         keys = (*keys[:i], real, *keys[i + 1 :])
         mark = marks_of(here, real)[1]
@@ -168,7 +169,9 @@ class _Walk:
             return
         if key not in fields:
             names = [*(["type"] if part else []), *fields]
-            raise _nowhere(self.path, f"no '{key}' in {part or _called(type(group))}{core.suggest(key, names)}")
+            inside = [] if likely(key, names) else within(type(group), key)
+            near = f"; did you mean '{inside[0]}'?" if inside else suggest(key, names)
+            raise _nowhere(self.path, f"no '{key}' in {part or _called(type(group))}{near}")
         self.owner = f"{group.part.family} '{part}'" if part else _called(type(group))
         self.documentation = fields[key].description or ""
         self.here = (*self.here, key)
@@ -183,10 +186,10 @@ class _Walk:
         else:
             real = next((k for k in known if str(k) == key), None)
         if real is None:
-            there = (
-                f"there are {len(known)}, from 0" if not isinstance(self.value, Mapping) else core.suggest(key, known)
-            )
-            raise _nowhere(self.path, f"no '{key}' here: {there}")
+            there = f"; there are {len(known)}, from 0"
+            if isinstance(self.value, Mapping) or (self.here[-1] == "blocks" and likely(key, KEYS)):
+                there = suggest(key, known if isinstance(self.value, Mapping) else KEYS)
+            raise _nowhere(self.path, f"no '{key}' here{there}")
         self.here = (*self.here, real)
         self.value = self.value[real]
         self.mark = self._below(real)

@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from registry import core
 from registry.options import Group, Options, slot_family
+from registry.words import kits, likely
 from transformer_kit.spec.errors import Mark, Problem, shown
 from transformer_kit.spec.tree import Path, at, find
 
@@ -77,7 +78,26 @@ def _no_option(page: type[Group], tree: Any, path: Path) -> str:
     if whose:
         return f"{what}; it belongs to {', '.join(whose)}"
     fields = list(group.model_fields)
+    if not likely(key, fields):
+        inside = within(group, key)
+        theirs = ((o, w) for o in kits(key)[1:] if (w := _neighbours(page, tree, above, o)))
+        other, theirs_are = next(theirs, ("", []))
+        if inside:
+            return f"{what}; did you mean '{inside[0]}'?"
+        if theirs_are:
+            return f"{what}; did you mean '{other}', which belongs to {', '.join(theirs_are)}?"
     return f"{what}{core.suggest(key, fields)}" if fields else f"{what}; it has none"
+
+
+def within(group: type[Group], key: str) -> list[str]:
+    """Paths, through the groups of options inside `group`, to a field that `key` may mean: `model.d_model`."""
+    found = []
+    for name, field in group.model_fields.items():
+        inner = None if slot_family(field) else _group(field.annotation)
+        if inner is not None:
+            words = [w for w in kits(key) if w.partition(".")[0] in inner.model_fields]
+            found += [f"{name}.{w}" for w in words] or [f"{name}.{path}" for path in within(inner, key)]
+    return found
 
 
 def _neighbours(page: type[Group], tree: Any, path: Path, key: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import untrusted
-from registry.core import suggest
+from registry.words import likely, suggest
 from transformer_kit.spec import yaml
 from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
 from transformer_kit.spec.shipped import names, shipped
@@ -31,9 +31,18 @@ def locate(spec: str | Path) -> Path:
         for kind in ("models", "runs"):
             if _is_file(shipped() / kind / f"{spec}.yaml"):
                 return shipped() / kind / f"{spec}.yaml"
-    known = [*names("models"), *names("runs")]
     what = "is a folder, not a file" if _is(Path.is_dir, path) else "there is no such file"
-    raise SpecError([Problem(Mark(_short(path)), f"{what}; specs that come with the kit: {', '.join(known)}")])
+    near = _near(path) or "; `kit list models` names the specs that come with the kit"
+    raise SpecError([Problem(Mark(_short(path)), f"{what}{near}")])
+
+
+def _near(path: Path) -> str:
+    """A suggestion: of the specs of the kit, or of the files beside the one that was meant."""
+    if path.suffix not in (".yaml", ".yml"):
+        known = [*names("models"), *names("runs")]
+    else:
+        known = [p.name for p in path.parent.glob("*.y*ml")] if _is(Path.is_dir, path.parent) else []
+    return suggest(path.name, known) if likely(path.name, known) else ""
 
 
 def base(spec: str | Path) -> Path:

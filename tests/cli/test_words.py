@@ -1,0 +1,114 @@
+"""Suggestions: the field's words lead to the kit's, wherever a name may stand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry import core
+from registry.words import WORDS, kits, likely, suggest
+from tests.cli.runner import Kit
+from transformer_kit.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+MODEL = ["vocab_size", "d_model", "max_seq_len", "dropout", "position", "norm", "layers", "head", "init"]
+MIXER = ["n_heads", "n_kv_heads", "head_dim", "bias", "window"]
+FAMILIES = [*core.families(), "models", "runs"]
+
+
+@pytest.mark.parametrize(
+    ("word", "choices", "meant"),
+    [
+        ("attention", FAMILIES, "mixer"),
+        ("lr_scheduler", FAMILIES, "schedule"),
+        ("context_len", MODEL, "max_seq_len"),
+        ("contxt_len", MODEL, "max_seq_len"),  # a typing error in the field's word
+        ("block_size", MODEL, "max_seq_len"),
+        ("n_blocks", MODEL, "layers.count"),
+        ("num_hidden_layers", MODEL, "layers.count"),
+        ("hidden_size", MODEL, "d_model"),
+        ("n_embd", MODEL, "d_model"),
+        ("num_attention_heads", MIXER, "n_heads"),
+        ("num_key_value_heads", MIXER, "n_kv_heads"),
+        ("sliding_window", MIXER, "window"),
+        ("positon", MODEL, "position"),
+        ("mha", core.names("mixer"), "attention"),
+        ("gqa", core.names("mixer"), "attention"),
+        ("SwiGLU", core.names("ffn"), "gated"),
+        ("swiglu", core.names("activation"), "silu"),
+        ("RMSNorm", core.names("norm"), "rms_norm"),
+        ("rmsnorm", core.names("norm"), "rms_norm"),
+        ("learning_rate", ["lr", "betas", "eps"], "lr"),
+        ("temp", core.names("sampler"), "temperature"),
+    ],
+)
+def test_words_of_the_field_are_understood(word: str, choices: list[str], meant: str) -> None:
+    assert likely(word, choices) == [meant]
+    assert suggest(word, choices) == f"; did you mean '{meant}'?"
+
+
+def test_without_a_near_name_few_choices_are_listed_and_many_are_not() -> None:
+    assert suggest("zzz", ["a", "b"]) == "; choose from a, b"
+    assert suggest("zzz", [f"x{i}" for i in range(99)]) == ""
+    assert suggest("zzz", []) == ""
+
+
+def test_every_suggestion_exists() -> None:
+    from transformer_kit.spec.schema import ModelSpec, RunSpec, Train
+
+    commands = [c.callback.__name__ if c.name is None and c.callback else str(c.name) for c in app.registered_commands]
+    parts = [name for family in core.families() for name in core.names(family)]
+    fields = {f for c in (RunSpec, ModelSpec, Train) for f in c.model_fields}
+    for family in core.families():
+        for name in core.names(family):
+            fields |= set(core.get(family, name).Options.model_fields)
+    known = {*FAMILIES, *commands, *parts, *fields, "count", "block"}
+    unknown = {ours for found in WORDS.values() for ours in found if ours.partition(".")[0] not in known}
+    assert not unknown
+
+
+def test_the_glossary_says_the_same() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text("utf-8").split("## Words of a hand-written model")[1]
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    named = [(re.findall(r"`([a-z_]+)`", there), re.findall(r"`([^`]+)`", here)) for there, here in rows]
+    assert len(named) > 15
+    for theirs, ours in named:
+        for word in theirs if ours and ours[0] not in ("tokens", "segments") and "(" not in ours[0] else ():
+            last = {re.split(r"[:.] ?", name)[-1] for name in ours}
+            assert last & {k.rpartition(".")[2] for k in kits(word)}, f"{word} should lead to {ours}"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("list attention", "no family 'attention'; did you mean 'mixer'?"),
+        ("list swiglu", "did you mean activation/silu or ffn/gated?"),
+        ("show gqa", "did you mean mixer/attention?"),
+        ("sample x y", "Did you mean 'generate'?"),
+        ("run x", "Did you mean 'train' or 'generate'?"),
+        ("build gpt2", "did you mean 'gpt2-124m' or 'gpt2-xl'?"),
+        ("build nothing-like-it", "there is no such file; `kit list models` names"),
+        ("train quickstart --lr 1", "it is a value of the page: --set optimizer.lr=VALUE"),
+        ("build tutorial --n-layers 1", "--set model.layers.count=VALUE"),
+        ("build tutorial --bach 1", "--batch"),
+        ("explain tutorial hidden_size", "did you mean 'model.d_model'?"),
+        ("explain tutorial model.layers.blok", "did you mean 'block'?"),
+        ("check tutorial --set model.n_blocks=3", "did you mean 'layers.count'?"),
+        ("check tutorial --set n_layers=3", "did you mean 'model.layers.count'?"),
+        ("check tutorial --set model.layers.n_layers=3", "did you mean 'count'?"),
+        ("check tutorial --set model.layers.block.ffn=swiglu", "no ffn 'swiglu'; did you mean 'gated'?"),
+        ("check quickstart --set train.learning_rate=1", "did you mean 'lr', which belongs to optimizer 'adamw'?"),
+    ],
+)
+def test_commands_suggest_in_one_short_line(kit: Kit, words: str, message: str) -> None:
+    done = kit(*words.split())
+    assert done.code == 2
+    assert message in done.err
+    assert max(map(len, done.err.splitlines())) < 200
+
+
+def test_suggesting_imports_no_torch() -> None:
+    code = "import sys, transformer_kit.cli.main, registry.words; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode == 0
