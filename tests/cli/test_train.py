@@ -105,6 +105,17 @@ def test_generate_continues_a_prompt(kit: Kit, trained: Path) -> None:
     assert whole.out == f"the {first['text']}\n"
 
 
+def test_generate_goes_on_past_the_context_of_absolute_positions(kit: Kit, run_page: Path) -> None:
+    assert kit("train", run_page, "--set", "model.position=learned", "--set", "train.steps=1", "--out", "out").code == 0
+    inside = kit("generate", "out", "the ", "--max-new-tokens", 20, "--json")
+    assert (inside.code, inside.err) == (0, "")
+    past = kit("generate", "out", "the ", "--seed", 1)
+    assert past.code == 0
+    assert len(past.out) > 64
+    assert past.err.replace("\n", " ").startswith("note: 4 tokens and 128 new ones are more than max_seq_len (32)")
+    assert kit("generate", "out", "x" * 200, "--max-new-tokens", 4).code == 0
+
+
 def test_a_text_is_written_in_another_type(kit: Kit, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds: list[object] = []
     load = folder.load

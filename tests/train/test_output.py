@@ -127,6 +127,16 @@ def test_what_a_run_leaves(spec: Callable[..., RunSpec], recorder: Recorder, tmp
     assert plan.parameters == plan.learning == sum(p.numel() for p in load(result.layout.model).parameters())
 
 
+def test_a_sample_goes_on_past_the_context_of_absolute_positions(
+    spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path
+) -> None:
+    prompt = "the quick brown fox jumps "
+    sample = {"every": 8, "prompt": prompt, "max_new_tokens": 30}
+    run(spec(model={"position": "learned"}, sample=sample), tmp_path / "out", report=recorder)
+    ((_, text),) = recorder.samples
+    assert len(text) > len(prompt) > 16
+
+
 def test_an_evaluation_reads_nothing_twice(
     spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +175,10 @@ def test_metrics_are_complete(spec: Callable[..., RunSpec], recorder: Recorder, 
         ({"train": {"seq_len": 17}}, r"train.seq_len: must be at most model.max_seq_len \(16\), got 17"),
         ({"model": {"vocab_size": 200}}, r"model.vocab_size: must be at least the tokenizer's \(257\), got 200"),
         ({"sample": {"prompt": ""}}, "sample.prompt: must have 1 to 15 tokens"),
-        ({"sample": {"prompt": "x" * 16}}, "sample.prompt: must have 1 to 15 tokens .* got 16"),
+        (
+            {"sample": {"prompt": "x" * 16}, "model": {"position": "rope"}},
+            "sample.prompt: must have 1 to 15 tokens .* got 16",
+        ),
         ({"optimizer": {"type": "sgd", "lr": 0.1, "nesterov": True}}, "optimizer: nesterov needs a momentum"),
         ({"hardware": {"device": "cuda:77"}}, "hardware.device: cannot use 'cuda:77' here"),
         ({"hardware": {"device": "abacus"}}, "hardware.device: cannot use 'abacus'"),
@@ -204,13 +217,14 @@ def test_all_that_is_wrong_is_said_at_once(spec: Callable[..., RunSpec], tmp_pat
 def test_a_prompt_is_refused_before_the_first_step_whatever_the_tokenizer(
     spec: Callable[..., RunSpec], tmp_path: Path, prompt: str
 ) -> None:
-    learnt = {"type": "bpe", "vocab_size": 260}
+    learnt, model = {"type": "bpe", "vocab_size": 260}, {"vocab_size": 300, "position": "rope"}
     with pytest.raises(SpecError, match=r"sample.prompt: must have 1 to 15 tokens"):
-        run(spec(tokenizer=learnt, model={"vocab_size": 300}, sample={"prompt": prompt}), tmp_path / "out")
+        run(spec(tokenizer=learnt, model=model, sample={"prompt": prompt}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    trained = run(spec(train={"steps": 1}), tmp_path / "first").layout.model
+    model = {"position": "rope"}
+    trained = run(spec(train={"steps": 1}, model=model), tmp_path / "first").layout.model
     with pytest.raises(SpecError, match=r"sample.prompt: must have"):
-        run(spec(sample={"prompt": prompt}), tmp_path / "second", source=trained)
+        run(spec(sample={"prompt": prompt}, model=model), tmp_path / "second", source=trained)
 
 
 def test_weights_that_memory_cannot_hold_are_never_allocated(

@@ -9,7 +9,7 @@ import typer
 
 from registry import core
 from transformer_kit.cli import names
-from transformer_kit.cli.output import Json, emit, harmless
+from transformer_kit.cli.output import Json, emit, harmless, note
 from transformer_kit.cli.where import placed
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def generate(
 ) -> None:
     """Continue a prompt with a trained model.
 
+    Positions that are absolute end at max_seq_len: each token past it is chosen from the last max_seq_len tokens.
+
     Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
     """
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -74,6 +76,8 @@ def _complete(
     folder: Path, text: str, count: int | None, where: tuple[str, str | None], **settings: Any
 ) -> "Iterator[str]":
     from transformer_kit.data.tokenizer_file import load_tokenizer
+    from transformer_kit.generate.sliding import note as sliding_note
+    from transformer_kit.generate.sliding import slides
     from transformer_kit.generate.text import complete
     from transformer_kit.model.folder import load, model_folder
 
@@ -81,8 +85,11 @@ def _complete(
     device, dtype = placed(*where)
     model = load(place, device=device, dtype=dtype)
     tokenizer = load_tokenizer(place)
+    length, size = len(tokenizer.encode(text)), model.spec.model
     if count is None:
-        count = max(1, min(FAR, model.spec.model.max_seq_len - len(tokenizer.encode(text))))
+        count = FAR if slides(size) else max(1, min(FAR, size.max_seq_len - length))
+    if (cropped := sliding_note(size, length, count)) is not None:
+        note(cropped)
     return complete(model, tokenizer, text, max_new_tokens=count, **settings)
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from registry.context import State
 from transformer_kit.generate.choose import Picker, built, sound, uniforms
 from transformer_kit.generate.copies import laid_for
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.prompts import check, check_ids, padded
 from transformer_kit.generate.recorded import recorded
+from transformer_kit.generate.sliding import Window, cached, read
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -69,6 +69,9 @@ def stream(
     int8      for one text on a processor: the prompt is read with the weights as they are, what follows it with weights
               that are rounded to 8 bits
 
+    Text longer than max_seq_len is cropped where positions are absolute (`sinusoidal`, `learned`): each token past it
+    is chosen from the last max_seq_len tokens, which are read as a whole, neither compiled nor with rounded weights.
+
     The model is in eval mode until the last step, then as it was. Meanwhile weights may change, modules and hooks not.
     Raises ValueError, before anything is computed, for prompts or settings that cannot work.
     """
@@ -78,9 +81,10 @@ def stream(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     device = _device(model)
-    laid = laid_for(model, len(prompts), max_new_tokens, int8)
-    draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     tokens, segments = padded(prompts, device)
+    near = cached(model.spec.model, tokens.shape[1], max_new_tokens)
+    laid = laid_for(model, len(prompts), near, int8)
+    draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile, laid)
     return _until_stopped(model, steps, ends, len(prompts))
 
@@ -110,11 +114,38 @@ def _steps(
     laid: Laid,
 ) -> Generator[Tensor]:
     """What is chosen at each step, (2, B). Rows that have ended go on; nobody reads what they say."""
+    spec, count = model.spec.model, draws.shape[1]
+    near = cached(spec, tokens.shape[1], count)
+    window = Window(spec.max_seq_len, tokens, segments)
+    if near:
+        with closing(_cached(model, tokens, segments, picked, draws[:, :near], chunk, compile, laid)) as steps:
+            for chosen in steps:
+                if near < count:
+                    window.add(chosen[0])
+                yield chosen
+    for turn in range(near, count):
+        with torch.inference_mode():
+            chosen = picked(window.read(model, chunk), draws[:, turn])
+            window.add(chosen[0])
+        yield chosen
+
+
+def _cached(
+    model: "Model",
+    tokens: Tensor,
+    segments: Tensor | None,
+    picked: Picker,
+    draws: Tensor,
+    chunk: int | None,
+    compile: bool,
+    laid: Laid,
+) -> Generator[Tensor]:
+    """As `_steps`, of text that fits into the context."""
     width, count = tokens.shape[1], draws.shape[1]
     # Inference mode is left before each yield: it is the caller's code that runs then.
     with torch.inference_mode():
         state = model.state(len(tokens), width + count - 1)
-        chosen = picked(_read(model, tokens, segments, state, chunk or width), draws[:, 0])
+        chosen = picked(read(model, tokens, segments, state, chunk or width), draws[:, 0])
         replay = recorded(model, state, picked, draws, chosen, laid, compile)
     yield chosen
     if count == 1:
@@ -126,7 +157,7 @@ def _steps(
                 if following is None:
                     replay = None
                     with laid.active():
-                        logits = _read(model, chosen[0][:, None], None, state, 1)
+                        logits = read(model, chosen[0][:, None], None, state, 1)
                     following = picked(logits, draws[:, turn])
                 chosen = following
             yield chosen
@@ -139,15 +170,6 @@ def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
         yield previous
         previous = chosen
     yield previous
-
-
-def _read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int) -> Tensor:
-    """Take in tokens (B, T); logits (B, V) of what follows them."""
-    pieces = tokens.split(chunk, dim=1)
-    parts = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)
-    for piece, part in zip(pieces, parts, strict=True):
-        logits = model(piece, segments=part, state=state, last=True).logits
-    return logits[:, -1]
 
 
 @contextmanager
