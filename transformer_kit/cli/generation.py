@@ -56,8 +56,6 @@ def generate(
 ) -> None:
     """Continue a prompt with a trained model.
 
-    Positions that are absolute end at max_seq_len: each token past it is chosen from the last max_seq_len tokens.
-
     Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
     """
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}

@@ -1,5 +1,8 @@
 """The decode loop: prompts in one pass (or in chunks), then one token of every row at a time.
 
+Text longer than max_seq_len is cropped where positions are absolute (`sinusoidal`, `learned`): each token past it is
+chosen from the last max_seq_len tokens, which are read as a whole, neither compiled nor with rounded weights.
+
 Letters: B prompts, T tokens of the longest, V vocab.
 """
 
@@ -69,9 +72,6 @@ def stream(
     int8      for one text on a processor: the prompt is read with the weights as they are, what follows it with weights
               that are rounded to 8 bits
 
-    Text longer than max_seq_len is cropped where positions are absolute (`sinusoidal`, `learned`): each token past it
-    is chosen from the last max_seq_len tokens, which are read as a whole, neither compiled nor with rounded weights.
-
     The model is in eval mode until the last step, then as it was. Meanwhile weights may change, modules and hooks not.
     Raises ValueError, before anything is computed, for prompts or settings that cannot work.
     """
@@ -82,8 +82,7 @@ def stream(
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     device = _device(model)
     tokens, segments = padded(prompts, device)
-    near = cached(model.spec.model, tokens.shape[1], max_new_tokens)
-    laid = laid_for(model, len(prompts), near, int8)
+    laid = laid_for(model, len(prompts), cached(model.spec.model, tokens.shape[1], max_new_tokens), int8)
     draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
     steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile, laid)
     return _until_stopped(model, steps, ends, len(prompts))

@@ -125,6 +125,7 @@ class Model(nn.Module):
         """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.
 
         Without `samplers` the likeliest token is taken each time. `transformer_kit.generate.stream` has all settings.
+        Absolute positions end at max_seq_len: each token past it is chosen from the last max_seq_len tokens.
         """
         from transformer_kit.generate import generate
 
