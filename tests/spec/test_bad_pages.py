@@ -88,7 +88,7 @@ ONE = {
     ),
     "truth for a count": (
         ("count: 4", "count: true"),
-        "page.yaml:8:5: model.layers.count: must be a whole number from 1 to 4096, got true",
+        "page.yaml:8:5: model.layers.count: must be a whole number from 1 to 1024, got true",
     ),
     "text for a truth": (
         ("d_ff: 48", "bias: yes"),
@@ -116,7 +116,7 @@ ONE = {
     ),
     "absurd number of layers": (
         ("count: 4", "count: 1000000"),
-        "page.yaml:8:5: model.layers.count: must be a whole number from 1 to 4096, got 1000000",
+        "page.yaml:8:5: model.layers.count: must be a whole number from 1 to 1024, got 1000000",
     ),
     "more digits than anybody reads": (
         ("d_model: 32", "d_model: 0x" + "f" * 300),
@@ -207,7 +207,7 @@ model:
 
 
 def test_a_mistake_in_a_block_of_many_layers_is_one_line_and_quick(pages: Pages) -> None:
-    text = pages.changed("count: 4", "count: 4096").replace("d_ff: 48", "d_f: 48, bia: 1, activaton: x")
+    text = pages.changed("count: 4", "count: 1024").replace("d_ff: 48", "d_f: 48, bia: 1, activaton: x")
     began = time.process_time()
     assert len(pages.wrong(text)) == 3
     assert time.process_time() - began < 10

@@ -51,7 +51,7 @@ WRONG = {
     "none of a kind": ("    pattern: [local*0]\n", "page.yaml:16:15: model.layers.pattern.0: must be a kind or kind*n"),
     "endless": (
         "    pattern: [local*9999]\n",
-        "page.yaml:16:15: model.layers.pattern.0: must be a kind or kind*n, of at most 4096",
+        "page.yaml:16:15: model.layers.pattern.0: must be a kind or kind*n, of at most 1024",
     ),
     "not a word": ("    pattern: [{a: 1}]\n", "page.yaml:16:15: model.layers.pattern.0: must be a kind or kind*n"),
     "not a list": ("    pattern: local\n", "page.yaml:16:5: model.layers.pattern: must be a list, got 'local'"),

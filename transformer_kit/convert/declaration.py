@@ -31,6 +31,10 @@ from transformer_kit.spec.errors import Problem, SpecError
 from transformer_kit.spec.tree import find, merge
 
 FOLDER = Path(__file__).parent / "families"
+MAX_DEPTH, MAX_FRAGMENTS = 16, 64
+"""How deep fragments include each other, and how many files a declaration is made of."""
+MAX_VALUES = 2000
+"""Values of a declaration with what it includes; each layer of a model is made from them."""
 
 Cases = dict[str, dict[str, Any]]
 
@@ -63,8 +67,11 @@ def declared(kind: str) -> Declaration | None:
 
 def read(path: Path) -> Declaration:
     """The declaration in a file, with what it includes. Raises SpecError with everything that is wrong."""
-    page = _page(path)
+    page = _Reader().page(path)
+    page.pop("include", None)
     page["tensors"] = {k: v for k, v in page.get("tensors", {}).items() if v is not None}
+    if path.parent != FOLDER:  # what is right by itself may be wrong with what it includes
+        check(page, files.page(path)[1])
     try:
         return Declaration.model_validate(page)
     except ValidationError as error:  # of what is whole only with what it includes
@@ -75,32 +82,62 @@ def read(path: Path) -> Declaration:
         ) from None
 
 
-def _page(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file's page, laid on the fragments that it includes."""
-    table, start = files.page(path)
-    check(table, start)
-    base: dict[str, Any] = {}
-    for i, name in enumerate(table.get("include", [])):
-        fragment = next((p for p in (path.parent / f"_{name}.yaml", FOLDER / f"_{name}.yaml") if p.is_file()), None)
-        if fragment is None or fragment in (path, *above):
-            text = f"no fragment '{name}'" if fragment is None else f"'{name}' includes itself"
-            raise SpecError([Problem(find(table, ("include", i)) or start, text)])
-        own = fragment.parent != FOLDER
-        base = laid(base, _page(fragment, (path, *above)) if own else _shared(fragment))
-    return laid(base, _plain(table))
+class _Reader:
+    """Reads a declaration and the fragments that it includes, and not without end."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def page(self, path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+        """A file's page, laid on the fragments that it includes."""
+        table, start = files.page(path)
+        check(table, start)
+        base: dict[str, Any] = {}
+        for i, name in enumerate(table.get("include", [])):
+            try:
+                fragment = self._fragment(name, path, (path, *above))
+            except ValueError as error:
+                raise SpecError([Problem(find(table, ("include", i)) or start, str(error))]) from None
+            own = fragment.parent != FOLDER
+            base = laid(base, self.page(fragment, (path, *above)) if own else _shared(fragment))
+            if _size(base) > MAX_VALUES:
+                text = f"is too large with what it includes: at most {MAX_VALUES} values"
+                raise SpecError([Problem(find(table, ("include", i)) or start, text)])
+        if _size(table) > MAX_VALUES:
+            raise SpecError([Problem(start, f"is too large: at most {MAX_VALUES} values")])
+        return laid(base, _plain(table))
+
+    def _fragment(self, name: str, path: Path, above: tuple[Path, ...]) -> Path:
+        """The file of a fragment, in the folder of the page that includes it or in the kit's. Raises ValueError."""
+        found = next((p for p in (path.parent / f"_{name}.yaml", FOLDER / f"_{name}.yaml") if p.is_file()), None)
+        if found is None:
+            raise ValueError(f"no fragment '{name}'")
+        if found in above:
+            raise ValueError(f"'{name}' includes itself")
+        if found.resolve().parent != found.parent.resolve():
+            raise ValueError(f"'{name}' is a link that leads out of the folder of {path.name}")
+        self.read += 1
+        if len(above) > MAX_DEPTH or self.read > MAX_FRAGMENTS:
+            raise ValueError(f"includes too many: at most {MAX_DEPTH} deep and {MAX_FRAGMENTS} in all")
+        return found
 
 
 @cache
 def _shared(fragment: Path) -> dict[str, Any]:
     """A fragment of the kit's own, with what it includes: read once, though many families include it."""
-    return _page(fragment)
+    return _Reader().page(fragment)
+
+
+def _size(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_size, inner))
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, by the one merge rule; lists of names are joined, tensors of `over` come first."""
-    joined = {k: [*base[k], *over[k]] for k in ("inert", "ignore", "never") if k in base and k in over}
-    out = {**_plain(merge(base, over)), **joined}
-    if "tensors" in over:
+    both = [k for k in ("inert", "ignore", "never") if isinstance(base.get(k), list) and isinstance(over.get(k), list)]
+    out = {**_plain(merge(base, over)), **{k: [*base[k], *over[k]] for k in both}}
+    if isinstance(over.get("tensors"), dict):
         out["tensors"] = {label: out["tensors"][label] for label in (*over["tensors"], *out["tensors"])}
     return out
 

@@ -16,8 +16,22 @@ config has it, coming in or going out, and a model whose layers the rule cannot 
 from collections.abc import Mapping
 from typing import Any
 
+from transformer_kit.convert.arguments import checked
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.template import is_variable, key_of
+
+ARGUMENTS = {
+    "first": "whole number",
+    "every": "whole number",
+    "offset": "whole number",
+    "at": "indices",
+    "from": "whole number",
+    "to": "whole number",
+    "ones": "flags",
+    "runs": "runs",
+    "given": "flag",
+}
+"""What kind of value each of them is."""
 
 
 def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used: set[str]) -> list[str] | None:
@@ -25,15 +39,21 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
     if "all" in rule:
         return [_read(rule["all"], config, used)] * layers
     kind = _kind(rule)
-    if not _read(rule.get("given", True), config, used):
+    if not _argument("given", rule, config, used, default=True):
         return [rule["then"]] * layers
-    given = _read(rule[kind], config, used)
+    given = _argument(kind, rule, config, used)
+    if given is None and "or" in rule:
+        return listed(rule["or"], config, layers, used)
+    if given is None and "else" in rule:
+        return [rule["else"]] * layers
     if kind == "runs":
+        given = checked("runs", given, _spelt(rule[kind]))
         return [word for words, times in given for word in words * times]
-    if given is None:
-        return listed(rule["or"], config, layers, used) if "or" in rule else [rule["else"]] * layers
-    last = _read(rule.get("to"), config, used)
-    offset = _read(rule.get("offset"), config, used)
+    if kind == "ones" and len(given) < layers:
+        problem = f"{_spelt(rule[kind])}: must have {layers} items, one for each layer, got {len(given)}"
+        raise ConvertError("config.json", [problem])
+    last = _argument("to", rule, config, used)
+    offset = _argument("offset", rule, config, used)
     chosen = {
         "first": lambda i: i < given,
         "every": lambda i: given > 0 and i % given == (given - 1 if offset is None else offset),
@@ -41,11 +61,7 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
         "from": lambda i: given <= i <= (layers - 1 if last in (None, -1) else last),
         "ones": lambda i: bool(given[i]),
     }[kind]
-    try:
-        return [rule["then"] if chosen(i) else rule["else"] for i in range(layers)]
-    except (TypeError, IndexError):
-        problem = f"{rule[kind]}: cannot say which layers are meant, got {given!r:.60}"
-        raise ConvertError("config.json", [problem]) from None
+    return [rule["then"] if chosen(i) else rule["else"] for i in range(layers)]
 
 
 def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
@@ -74,10 +90,12 @@ def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
 
 
 def _period(rule: Mapping[str, Any], key: str, words: list[str]) -> dict[str, Any]:
-    for n in range(1, len(words) + 2):
-        for offset in range(n) if "offset" in rule and is_variable(rule["offset"]) else [rule.get("offset", n - 1)]:
-            if words == [rule["then"] if i % n == offset else rule["else"] for i in range(len(words))]:
-                return {key: n} | ({key_of(rule["offset"]): offset} if is_variable(rule.get("offset")) else {})
+    variable = is_variable(rule.get("offset"))
+    first = words.index(rule["then"]) if rule["then"] in words else 0
+    for n in range(first + 1 if variable else 1, len(words) + 2):
+        offset = first if variable else rule.get("offset", n - 1)
+        if words == [rule["then"] if i % n == offset else rule["else"] for i in range(len(words))]:
+            return {key: n} | ({key_of(rule["offset"]): offset} if variable else {})
     return {}
 
 
@@ -89,6 +107,18 @@ def _range(rule: Mapping[str, Any], key: str, chosen: list[int]) -> dict[str, An
 
 def _kind(rule: Mapping[str, Any]) -> str:
     return next(k for k in ("first", "every", "at", "from", "ones", "runs") if k in rule)
+
+
+def _argument(
+    name: str, rule: Mapping[str, Any], config: Mapping[str, Any], used: set[str], default: Any = None
+) -> Any:
+    """What a rule's `name` stands for, checked; None where nothing is given."""
+    value = _read(rule.get(name, default), config, used)
+    return value if value is None else checked(ARGUMENTS[name], value, _spelt(rule.get(name)))
+
+
+def _spelt(value: Any) -> str:
+    return key_of(value) if is_variable(value) else str(value)
 
 
 def _read(value: Any, config: Mapping[str, Any], used: set[str]) -> Any:

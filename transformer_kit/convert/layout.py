@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformer_kit.convert.arguments import checked
+
 Op = str | dict[str, Any]
 Change = Callable[[list[Tensor], int, Sequence[int]], list[Tensor]]
 """Of tensors, the operation's number, and the rows of ours."""
@@ -105,10 +107,8 @@ def _read(op: Op, rows: Sequence[int], config: Mapping[str, Any]) -> tuple[str, 
     if argument == "each":
         return name, rows[0]
     if isinstance(argument, str):
-        value = config.get(argument.removeprefix("$"))
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"operation '{name}' needs the key {argument.removeprefix('$')}, got {value!r}")
-        return name, value
+        key = argument.removeprefix("$")
+        return name, checked("count", config.get(key), f"operation '{name}' needs the key {key}")
     return name, int(argument)
 
 

@@ -9,7 +9,8 @@ from transformer_kit.convert.declaration import Cases, Declaration, declarations
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.schema import Rule
 from transformer_kit.convert.template import filled, is_variable, leaves, spelt
-from transformer_kit.spec.layers import fold
+from transformer_kit.spec.errors import shown
+from transformer_kit.spec.layers import MAX_LAYERS, fold
 
 ALWAYS_INERT = (
     "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "name_or_path",
@@ -122,8 +123,8 @@ def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str
 def _layer_count(values: Mapping[str, Any], declaration: Declaration) -> int:
     key = declaration.count
     count = values.get(key)
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 4096:
-        raise ConvertError("config.json", [f"{key} must be a whole number from 1 to 4096, got {count!r}"])
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_LAYERS:
+        raise ConvertError("config.json", [f"{key} must be a whole number from 1 to {MAX_LAYERS}, got {shown(count)}"])
     return count
 
 
@@ -131,7 +132,7 @@ def _case(key: str, value: Any, cases: Cases, problems: list[str]) -> dict[str, 
     word = spelt(value)
     if word in cases or "else" in cases:
         return cases.get(word, cases.get("else", {}))
-    problems.append(f"{key}: {value!r} is not known; known are {', '.join(cases)}")
+    problems.append(f"{key}: {shown(value)} is not known; known are {', '.join(cases)}")
     return {}
 
 

@@ -6,9 +6,10 @@ variable. So a word that is wrong deep inside is told like one at the top, and a
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -19,9 +20,10 @@ from transformer_kit.convert.template import FUNCTIONS
 from transformer_kit.spec import explain
 from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
 from transformer_kit.spec.schema import ModelSpec
-from transformer_kit.spec.tree import Table, find
+from transformer_kit.spec.tree import find
 
 _PLACEHOLDER = re.compile(r"\{(?!i\}|e\})[^}]*\}?")
+_FRAGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _KINDS = ("first", "every", "at", "from", "ones", "runs", "all")
 
 
@@ -53,6 +55,12 @@ def _operation(value: Any) -> Any:
 def _function(value: str) -> str:
     if value not in FUNCTIONS:
         raise _wrong(f"no function '{value}'{suggest(value, list(FUNCTIONS))}")
+    return value
+
+
+def _fragment(value: str) -> str:
+    if not _FRAGMENT.fullmatch(value):
+        raise _wrong(f"must be the name of a fragment, of letters, digits, '-' and '_', got {shown(value)}")
     return value
 
 
@@ -96,7 +104,7 @@ class Variable(Group):
     map: Template | None = None
     fn: Annotated[str, AfterValidator(_function)] | None = None
     times: str | None = None
-    power: int | float = 1
+    power: Annotated[int | float, Ge(-8), Le(8)] = 1
     unless: str | Template | None = None
 
     @model_validator(mode="after")
@@ -124,7 +132,7 @@ class Derived(Group):
     then: Any = None
     other: Any = Field(default=None, alias="else")
     given: Any = None
-    next: Any = Field(default=None, alias="or")
+    next: "Derived | None" = Field(default=None, alias="or")
     private: bool = False
 
     @model_validator(mode="after")
@@ -150,7 +158,7 @@ class Page(Group):
     """Order in which families are tried going out; plain ones first."""
     attention: str = "eager"
     """The attention of `transformers` that an export is compared with; some classes get one kind wrong."""
-    include: list[str] = []
+    include: Annotated[list[Annotated[str, AfterValidator(_fragment)]], MaxLen(16)] = []
     """Fragments that this one starts from."""
     prefix: str = ""
     """What the names of tensors start with, except in files of a model saved without its head."""
@@ -188,11 +196,11 @@ class Page(Group):
     """Patterns of tensors that are not weights, such as stored masks."""
 
 
-def check(page: Table, start: Mark) -> None:
+def check(page: dict[str, Any], start: Mark) -> None:
     """Raise SpecError with everything that is wrong with the page of a declaration or a fragment."""
     found: list[Problem] = []
     for piece, kind, path in _pieces(page):
-        mark = find(page, path) or start
+        mark = find(page, path) or replace(start, path=".".join(map(str, path)))
         if not isinstance(piece, Mapping):
             found.append(Problem(mark, f"must be a mapping, got {shown(piece)}"))
             continue
@@ -205,7 +213,7 @@ def check(page: Table, start: Mark) -> None:
         raise SpecError(found)
 
 
-def _pieces(page: Table) -> Iterator[tuple[Any, type[Group], tuple[Any, ...]]]:
+def _pieces(page: dict[str, Any]) -> Iterator[tuple[Any, type[Group], tuple[Any, ...]]]:
     """Everything that is checked by itself."""
     yield page, Page, ()
     for path, case in _cases(page):
@@ -218,7 +226,7 @@ def _pieces(page: Table) -> Iterator[tuple[Any, type[Group], tuple[Any, ...]]]:
         yield from ((variable, Variable, path) for path, variable in _variables(page.get(key), (key,)))
 
 
-def _cases(page: Table) -> list[tuple[tuple[Any, ...], Any]]:
+def _cases(page: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
     return [((*path, *at), case) for path, cases in _inside(page, "when") for at, case in _members(cases)]
 
 
@@ -244,7 +252,7 @@ def _variables(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, .
             yield from _variables(inner, (*path, key))
 
 
-def _unknown(page: Table) -> Iterator[tuple[tuple[Any, ...], str]]:
+def _unknown(page: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Keys of templates of `model` that no model has."""
     known = [name for name in ModelSpec.model_fields if name != "layers"]
     for path, holder in [((), page), *_cases(page)]:

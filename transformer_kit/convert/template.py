@@ -14,7 +14,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from transformer_kit.convert.arguments import checked, is_a
 from transformer_kit.convert.errors import ConvertError
+from transformer_kit.spec.errors import shown
 
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "rsqrt": (lambda x: x**-0.5, lambda y: y**-2.0),
@@ -66,28 +68,31 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
         return value
     if "map" in variable:
         return filled(_mapped(variable["map"], key, value), config, used)
+    if "unless" in variable and value == _other(variable["unless"], value, config, used):
+        raise Absent
+    if "times" in variable:
+        used.add(variable["times"])
+        if config.get(variable["times"]) is None:
+            raise Absent
+    if "times" not in variable and "fn" not in variable:
+        return value
     try:
-        if "times" in variable or "unless" in variable:
-            value = _with_other(variable, value, config, used)
-        result = FUNCTIONS[variable["fn"]][0](value) if "fn" in variable else value
-    except (TypeError, ValueError, ArithmeticError):
+        result = _computed(variable, value, config)
+    except (ValueError, ArithmeticError):
         result = None
-    if result is None or isinstance(result, complex):  # as a root of what is below zero
-        given = [f"{k}: {config.get(k)!r:.60}" for k in keys_of(variable)]
+    if not is_a("number", result):
+        given = [f"{k}: {shown(config.get(k))}" for k in keys_of(variable)]
         raise ConvertError("config.json", [f"{', '.join(given)}: must be a number that can be computed with"])
     return result
 
 
-def _with_other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
-    if "unless" in variable:
-        if value == _other(variable["unless"], value, config, used):
-            raise Absent
-        return value
-    used.add(variable["times"])
-    other = config.get(variable["times"])
-    if other is None:
-        raise Absent
-    return whole(value * other ** variable.get("power", 1))
+def _computed(variable: Any, value: Any, config: Mapping[str, Any]) -> Any:
+    """The number, or what is none: a complex one, as a root of what is below zero."""
+    number = checked("number", value, key_of(variable))
+    if "times" in variable:
+        other = checked("number", config[variable["times"]], variable["times"])
+        number = whole(number * other ** checked("power", variable.get("power", 1), "power"))
+    return FUNCTIONS[variable["fn"]][0](number) if "fn" in variable else number
 
 
 def _other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
@@ -105,7 +110,7 @@ def _as_variable(key: Any) -> Any:
 def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
     word = spelt(value)
     if word not in table:
-        raise ConvertError("config.json", [f"{key}: {value!r:.60} is not known; known are {', '.join(table)}"])
+        raise ConvertError("config.json", [f"{key}: {shown(value)} is not known; known are {', '.join(table)}"])
     return table[word]
 
 

@@ -63,7 +63,10 @@ def _named(template: Any, words: set[str]) -> Iterator[str]:
 
 def _written(key: str, given: Mapping[str, Any], declaration: Declaration) -> str:
     """The key itself, or the one that gives its default where the config does not have it."""
-    default = declaration.defaults.get(key)
-    if key in given or not is_variable(default):
-        return key
-    return _written(next(keys_of(default)), given, declaration)
+    seen = {key}
+    while key not in given and is_variable(default := declaration.defaults.get(key)):
+        key = next(keys_of(default))
+        if key in seen:  # defaults that give each other
+            break
+        seen.add(key)
+    return key

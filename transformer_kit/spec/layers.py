@@ -23,7 +23,7 @@ from transformer_kit.spec.errors import Mark, shown
 from transformer_kit.spec.tree import Items, Table, difference, find, marks_of, merge, written
 
 KEYS = ("count", "block", "kinds", "pattern", "at")
-MAX_LAYERS = 4096
+MAX_LAYERS = 1024
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\*([0-9]{1,4}))?")
 
 Wrong = tuple[tuple[Any, ...], str]
