@@ -36,11 +36,9 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 
 @settings(max_examples=30)
-@given(st.integers(10, 300), st.integers(1, 9), st.integers(0, 5), st.sampled_from(["train", "validation"]))
-def test_every_window_once_an_epoch(
-    numbered: TokenStore, seq_len: int, batch_size: int, epoch: int, split: str
-) -> None:
-    batches = Batches(numbered, split, batch_size=batch_size, seq_len=seq_len, validation=0.2, seed=3)
+@given(st.integers(10, 300), st.integers(1, 9), st.integers(0, 5))
+def test_every_window_once_an_epoch(numbered: TokenStore, seq_len: int, batch_size: int, epoch: int) -> None:
+    batches = Batches(numbered, "train", batch_size=batch_size, seq_len=seq_len, validation=0.2, seed=3)
     first, last = epoch * batches.windows, (epoch + 1) * batches.windows
     rows = [
         int(row[0])
@@ -48,9 +46,25 @@ def test_every_window_once_an_epoch(
         for i, row in enumerate(batches.batch(step)[0])
         if first <= step * batch_size + i < last
     ]
-    begin = 0 if split == "train" else 4000
-    assert sorted(rows) == [begin + i * seq_len for i in range(batches.windows)]
+    assert sorted(rows) == [i * seq_len for i in range(batches.windows)]
     assert batches.windows == (batches.tokens - 1) // seq_len
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 199), st.integers(1, 40), st.booleans())
+def test_a_pass_over_the_validation_share_holds_every_target_once(
+    numbered: TokenStore, seq_len: int, batch_size: int, regions: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformer_kit.data.batches.REGION_TOKENS", 200 if regions else 1 << 16)
+        held = Batches(
+            numbered, "validation", batch_size=batch_size, seq_len=seq_len, validation=0.2, apart=batch_size > 20
+        )
+        expected = [t for a, b in spans(5000, 0.2, "validation") for t in range(a + 1, b)]
+    batches = [held.batch(step)[0] for step in range(held.per_pass)]
+    assert sorted(t for batch in batches for t in batch[:, 1:].flatten().tolist()) == expected
+    assert all((batch.diff(dim=1) == 1).all() for batch in batches)
+    assert torch.equal(held.batch(held.per_pass)[0], batches[0])
 
 
 def test_rows_are_consecutive_tokens(numbered: TokenStore) -> None:

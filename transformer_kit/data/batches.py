@@ -2,6 +2,9 @@
 
 The corpus is cut into windows of seq_len targets that overlap by one token, and each epoch visits every window once
 in an order of its own. The number of the step is all there is to remember.
+
+Training wraps into the next epoch in the middle of a batch. A pass over the validation share ends with a smaller
+batch, and takes the rest of each region as a shorter window: every target counts once, whatever the batch size.
 """
 
 from typing import Literal
@@ -45,6 +48,7 @@ class Batches:
     ) -> None:
         self._store = store
         self._spans = spans(len(store), validation, split)
+        self._split = split
         self._seq_len = seq_len
         self._batch_size = batch_size
         self._key = f"train:{seed}" if split == "train" else "validation"
@@ -57,6 +61,12 @@ class Batches:
         """Number of tokens of this share."""
         if self.windows == 0:
             raise ValueError(self._too_small(split, validation, int(lengths.max())))
+        counts = np.maximum(0, lengths - 1) // seq_len
+        rests = np.stack([self._spans[:, 0] + counts * seq_len, self._spans[:, 1]], axis=1)
+        self._rests = rests[rests[:, 1] - rests[:, 0] > 1]  # of each region: what holds a target and fills no window
+        self._full = -(-self.windows // batch_size)
+        self.per_pass = self._full + len(self._rests)
+        """Number of batches that hold every target of the validation share once."""
 
     @property
     def bytes_per_token(self) -> float:
@@ -66,9 +76,10 @@ class Batches:
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, seq_len + 1) of `step`, from 0; and with `apart` the segment of each token, of the same shape.
 
-        Segments number the documents of a row from 0; a document's end of text belongs to it.
+        Segments number the documents of a row from 0; a document's end of text belongs to it. The last batches of a
+        pass over the validation share have fewer rows, or one shorter row.
         """
-        index = self._starts(step)[:, None] + np.arange(self._seq_len + 1)
+        index = self._index(step)
         rows = [self._store.tokens[row[0] : row[-1] + 1] for row in index]
         tokens = torch.from_numpy(np.stack(rows).astype(np.int64))
         if not self._apart:
@@ -76,10 +87,19 @@ class Batches:
         documents = self._store.document_of(index)
         return tokens, torch.from_numpy(documents - documents[:, :1])
 
-    def _starts(self, step: int) -> NDArray[np.int64]:
-        """First token of each row."""
+    def _index(self, step: int) -> NDArray[np.int64]:
+        """Places of the batch's tokens in the corpus."""
         assert step >= 0
         visit = step * self._batch_size + np.arange(self._batch_size)
+        if self._split == "validation":
+            step %= self.per_pass
+            if step >= self._full:
+                return np.arange(*self._rests[step - self._full])[None]
+            visit = np.arange(step * self._batch_size, min((step + 1) * self._batch_size, self.windows))
+        return self._starts(visit)[:, None] + np.arange(self._seq_len + 1)
+
+    def _starts(self, visit: NDArray[np.int64]) -> NDArray[np.int64]:
+        """First token of each row, given how many rows came before it."""
         epochs, places = np.divmod(visit, self.windows)
         window = np.empty_like(places)
         for epoch in np.unique(epochs):

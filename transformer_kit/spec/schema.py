@@ -153,7 +153,7 @@ class Evaluate(Group):
     every: Count = 250
     """Steps between evaluations."""
     batches: Count = 16
-    """Batches of an evaluation; at most one pass over the validation share."""
+    """Batches of an evaluation; at most one pass over the validation share, which holds every target once."""
 
 
 class Checkpoint(Group):

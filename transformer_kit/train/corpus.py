@@ -35,7 +35,7 @@ class Corpus:
     tokenizer: Tokenizer | None = None
     """None when tokens stand for no text; then there are no samples."""
     validation_batches: int | None = None
-    """How many there are before one repeats another; None when that is not known."""
+    """How many hold every target once; None when that is not known."""
 
 
 def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path | None, report: Reporter) -> Tokenizer:
@@ -72,13 +72,13 @@ def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, r
         validation = _batches(store, spec, "validation", seq_len) if spec.train.validation > 0 else None
     measured = training if validation is None else validation
     marks = {"tokens": fingerprint(store), "tokenizer": tokenizer.fingerprint}
-    once = None if validation is None else _whole_batches(validation, spec, report)
+    once = None if validation is None else _pass(validation, spec, report)
     return Corpus(training, validation, measured.bytes_per_token, marks, tokenizer, once)
 
 
-def _whole_batches(validation: Batches, spec: RunSpec, report: Reporter) -> int:
+def _pass(validation: Batches, spec: RunSpec, report: Reporter) -> int:
     """Batches in one pass over the validation share, said where fewer than the page asks for."""
-    count = max(1, validation.windows // spec.train.batch_size)
+    count = validation.per_pass
     if count < spec.evaluate.batches:
         report.note(f"the validation share has {count} of the {spec.evaluate.batches} batches of `evaluate.batches`")
     return count
