@@ -76,10 +76,19 @@ class Dataset(Part, ABC):
         """The documents as (text, whether the document ends here): overridden where one may not fit into memory."""
         return ((document, True) for document in self.documents())
 
+    def faults(self, whole: bool = False) -> Iterator[str]:
+        """What is wrong with the corpus, a line for each document, file and line named: with all of it if `whole`,
+        else with what can be looked at in a second.
+        """
+        try:
+            next(iter(self.pieces()), None)
+        except ValueError as error:
+            yield str(error)
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of the content, cheap to compute (paths, sizes and times will do); keys the token cache."""
+        """Hash of the content; keys the token cache. Of a large corpus samples of it will do, with sizes and times."""
 
 
 class Objective(Part, ABC):

@@ -1,15 +1,30 @@
-"""What datasets of files share: finding them, naming what is wrong with one, and a hash of their state."""
+"""What datasets of files share: finding them, naming what is wrong with one, and a hash of their content."""
 
 import glob
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from annotated_types import MinLen
 from pydantic import BeforeValidator
+
+from registry.contracts import Dataset
+from registry.files import POINTER, absent, located, other_kind, pointer
+from registry.patterns import matching
+
+SMALL = 64 * 2**20
+"""Bytes of a corpus that is looked through at once."""
+BEGINNING = 1 << 16
+"""Bytes that are looked at of each file of a larger one, at least."""
+HASHED = 256 * 2**20
+"""Bytes of a corpus of which all content is hashed; of a larger one, so much in many places."""
+SAMPLE = 1 << 14
+"""Bytes of a sample, of which each file has two at least."""
 
 
 def _as_paths(value: Any) -> Any:
@@ -22,23 +37,51 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_paths, json_schema_input_
 """A path or a list of them, each of which may be a glob (`corpus/**/*.txt`)."""
 
 
+class FileDataset(Dataset):
+    """Documents in the files that the option `paths` names."""
+
+    def faults(self, whole: bool = False) -> Iterator[str]:
+        """As the contract has it: of a small corpus everything is looked at, of a larger one each file's beginning."""
+        size = sum(file.stat().st_size for file in self._files)
+        looked = None if whole or size <= SMALL else max(BEGINNING, SMALL // len(self._files))
+        for file in self._files:
+            yield from self._wrong(file, looked)
+
+    @abstractmethod
+    def _wrong(self, file: Path, looked: int | None) -> Iterator[str]:
+        """What is wrong in the first `looked` bytes of a file, or in all of it."""
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return find(self.options.paths, self.base)
+
+
 def find(paths: tuple[str, ...], base: Path) -> list[Path]:
     """The files that `paths` name, in the order of `paths`, those of one glob sorted, none twice.
 
-    Empty files are left out where a glob found them. ValueError for a path that is missing, empty or a folder, and
-    for a glob that finds nothing.
+    Empty files are left out where a glob found them. ValueError for a path that is missing, empty or a folder, for a
+    glob that finds nothing, and for a link to what is not there.
     """
-    found: dict[Path, None] = {}
+    found: dict[tuple[Path, str], Path] = {}
     for path in paths:
-        found |= dict.fromkeys(_matches(path, base))
-    return list(found)
+        for file in _matches(path, base):
+            found.setdefault((file.parent.resolve(), file.name), file)
+    return list(found.values())
 
 
 def digest(files: list[Path], *decisive: object) -> str:
-    """Hash of the files' paths, sizes and times of change, and of whatever else decides the documents."""
+    """Hash of the files' content, and of whatever else decides the documents.
+
+    Of a large corpus samples are hashed, and with them sizes and times of change: that of the content, and that of
+    anything, which nobody can set back.
+    """
     with readable():
-        states = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return hashlib.sha256(json.dumps([states, decisive]).encode()).hexdigest()
+        states = [file.stat() for file in files]
+        whole = sum(state.st_size for state in states) <= HASHED
+        samples = None if whole else max(2, HASHED // SAMPLE // len(files))
+        content = [(s.st_size, _hash(f, s.st_size, samples)) for f, s in zip(files, states, strict=True)]
+        times = None if whole else [(s.st_mtime_ns, s.st_ctime_ns) for s in states]
+    return hashlib.sha256(json.dumps([content, times, decisive]).encode()).hexdigest()
 
 
 @contextmanager
@@ -50,15 +93,18 @@ def readable(path: Path | None = None) -> Iterator[None]:
         raise ValueError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
 
 
-def check_binary(path: Path, block: bytes, offset: int) -> None:
-    """ValueError when `block`, which begins at byte `offset` of the file, holds a NUL byte."""
+def check_text(path: Path, block: bytes, offset: int) -> None:
+    """ValueError when `block`, which begins at byte `offset` of the file, shows that the file is no text of its own."""
+    known = None if offset else (pointer(block) if len(block) <= POINTER else None) or other_kind(block)
+    if known is not None:
+        raise ValueError(f"{path}: {known}")
     place = block.find(0)
     if place >= 0:
         raise ValueError(f"{path}: must be text, got a binary file (byte {offset + place} is NUL)")
 
 
 def _matches(path: str, base: Path) -> list[Path]:
-    named = base / Path(path).expanduser()
+    named = located(path, base)
     with readable():
         if named.is_dir():
             raise ValueError(f"{named}: is a folder; name its files, as in '{path.rstrip('/')}/*.txt'")
@@ -66,10 +112,32 @@ def _matches(path: str, base: Path) -> list[Path]:
             raise ValueError(f"{named}: is empty")
         if named.exists():
             return [named]
-        if not glob.has_magic(path):
-            raise ValueError(f"{named}: no such file")
-        found = [Path(p) for p in sorted(glob.glob(str(named), recursive=True))]
-        files = [p for p in found if p.is_file() and p.stat().st_size > 0]
+        if named.is_symlink() or not glob.has_magic(path):
+            raise ValueError(f"{named}: {absent(named)}")
+        found = _globbed(path, base)
+        for file in found:
+            if not file.exists():
+                raise ValueError(f"{file}: {absent(file)}")
+        files = [p for p in found if p.stat().st_size > 0]
     if not files:
         raise ValueError(f"{named}: no file matches, or all that do are empty")
     return files
+
+
+def _globbed(path: str, base: Path) -> list[Path]:
+    """What `path` fits, of which a home folder at its beginning is no pattern."""
+    home, slash, rest = path.partition("/")
+    above = located(home, base)
+    return matching(PurePath(rest), above) if slash and home.startswith("~") else matching(PurePath(path), base)
+
+
+def _hash(path: Path, size: int, samples: int | None) -> str:
+    """Hash of a file's content; of evenly spread `samples` of it, first and last among them, where it has as many."""
+    with path.open("rb") as file:
+        if samples is None or size <= samples * SAMPLE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        content = hashlib.sha256()
+        for i in range(samples):
+            file.seek(i * (size - SAMPLE) // (samples - 1))
+            content.update(file.read(SAMPLE))
+        return content.hexdigest()

@@ -1,31 +1,35 @@
 """JSON lines: one object per line, one of its fields is the document."""
 
 import json
+import logging
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import MinLen
 
-from registry.contracts import Dataset
 from registry.core import register
-from registry.dataset._shared import Paths, check_binary, digest, find, readable
+from registry.dataset._shared import FileDataset, Paths, check_text, digest, readable
 
 LONGEST = 256 * 2**20
+CHATS = ("messages", "conversations", "conversation")
+
+log = logging.getLogger(__name__)
 
 
 @register
-class Jsonl(Dataset):
+class Jsonl(FileDataset):
     """Documents are the strings in `field`, line after line. Blank lines are skipped."""
 
-    class Options(Dataset.Options):
+    class Options(FileDataset.Options):
         """Where the lines are, and what in them is text."""
 
         paths: Paths
         """Files or globs, relative to the spec."""
         field: Annotated[str, MinLen(1)] = "text"
         """Field that holds the document."""
+        on_bad_lines: Literal["error", "skip"] = "error"
+        """What a line without a document is: an error, or left out, with a warning that counts them."""
 
     def documents(self) -> Iterator[str]:
         for file in self._files:
@@ -33,21 +37,36 @@ class Jsonl(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        return digest(self._files, "jsonl", self.options.field)
+        return digest(self._files, "jsonl", self.options.field, self.options.on_bad_lines)
 
-    @cached_property
-    def _files(self) -> list[Path]:
-        return find(self.options.paths, self.base)
+    def _read(self, file: Path) -> Iterator[str]:
+        first, skipped = "", 0
+        for place, line in _lines(file):
+            try:
+                document = self._document(line, place)
+            except ValueError as error:
+                if self.options.on_bad_lines == "error":
+                    raise
+                first, skipped = first or str(error), skipped + 1
+            else:
+                yield document
+        if skipped:
+            log.warning("%s: left out %d lines, the first because of %s", file, skipped, first)
 
-    def _read(self, path: Path) -> Iterator[str]:
-        offset, number = 0, 0
-        with readable(path), path.open("rb") as file:
-            while line := file.readline(LONGEST + 1):
-                number += 1
-                check_binary(path, line, offset)
-                offset += len(line)
-                if line.strip():
-                    yield self._document(line, f"{path}:{number}")
+    def _wrong(self, file: Path, looked: int | None) -> Iterator[str]:
+        seen = 0
+        try:
+            for place, line in _lines(file):
+                seen += len(line)
+                if self.options.on_bad_lines == "error":
+                    try:
+                        self._document(line, place)
+                    except ValueError as error:
+                        yield str(error)
+                if looked is not None and seen >= looked:
+                    return
+        except ValueError as error:
+            yield str(error)
 
     def _document(self, line: bytes, place: str) -> str:
         if len(line) > LONGEST:
@@ -62,15 +81,39 @@ class Jsonl(Dataset):
             raise ValueError(f"{place}: must be an object, got {type(record).__name__}")
         if self.options.field not in record:
             has = ", ".join(map(repr, list(record)[:8])) or "none"
-            raise ValueError(f"{place}: no field {self.options.field!r}; fields are {has}")
+            raise ValueError(f"{place}: no field {self.options.field!r}; fields are {has}{_hint(*record)}")
         return self._text(record[self.options.field], place)
 
     def _text(self, value: object, place: str) -> str:
+        field = self.options.field
         if not isinstance(value, str):
-            raise ValueError(f"{place}: field {self.options.field!r} must be a string, got {type(value).__name__}")
+            hint = _hint(field if isinstance(value, list) else "")
+            raise ValueError(f"{place}: field {field!r} must be a string, got {type(value).__name__}{hint}")
         try:
             value.encode()
         except UnicodeEncodeError:
-            found = f"field {self.options.field!r} holds a lone surrogate, half a character"
+            found = f"field {field!r} holds a lone surrogate, half a character"
             raise ValueError(f"{place}: {found}") from None
         return value
+
+
+def _hint(*fields: str) -> str:
+    """What to do about rows that hold chats."""
+    chat = next((name for name in fields if name in CHATS), None)
+    rendered = "`tokenizer.apply_chat_template(..., tokenize=False)` of transformers writes it"
+    return "" if chat is None else f"; a chat in {chat!r} has to be rendered to text first: {rendered}"
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Place and content of each line that is not blank; of one that is too long, its beginning."""
+    offset, number = 0, 0
+    with readable(path), path.open("rb") as file:
+        while line := file.readline(LONGEST + 1):
+            number += 1
+            check_text(path, line, offset)
+            offset += len(line)
+            if line.strip():
+                yield f"{path}:{number}", line
+            while len(line) > LONGEST and not line.endswith(b"\n"):
+                line = file.readline(LONGEST + 1)  # the rest of what is too long
+                offset += len(line)

@@ -1,9 +1,6 @@
 """The source code of the running interpreter's standard library: real text that is on every machine."""
 
-import hashlib
-import json
 import os
-import sys
 import sysconfig
 import tokenize
 from collections.abc import Iterator
@@ -12,7 +9,7 @@ from pathlib import Path
 
 from registry.contracts import Dataset
 from registry.core import register
-from registry.dataset._shared import readable
+from registry.dataset._shared import digest, readable
 from registry.options import Positive
 
 LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
@@ -35,8 +32,7 @@ class PythonStdlib(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        states = [(str(f.relative_to(_root())), f.stat().st_size) for f in self._files]
-        return hashlib.sha256(json.dumps([sys.version, states]).encode()).hexdigest()
+        return digest(self._files, "python_stdlib")
 
     @cached_property
     def _files(self) -> list[Path]:

@@ -1,31 +1,31 @@
 """Plain text files in UTF-8."""
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 from annotated_types import MinLen
 
-from registry.contracts import Dataset
 from registry.core import register
-from registry.dataset._shared import Paths, check_binary, digest, find, readable
+from registry.dataset._shared import FileDataset, Paths, check_text, digest, readable
 
 BLOCK = 1 << 20
 
 
 @register
-class Text(Dataset):
+class Text(FileDataset):
     """A file is a document, or several when a separator divides it. Line ends stay as they are."""
 
-    class Options(Dataset.Options):
+    class Options(FileDataset.Options):
         """Where the text is, and what divides it."""
 
         paths: Paths
         """Files or globs, relative to the spec."""
         separator: Annotated[str, MinLen(1)] | None = None
-        """What stands between two documents in a file, such as "\\n\\n"; not given, a file is one document."""
+        """What stands between documents in a file, such as "\\n\\n", which fits line ends of Windows too. An error
+        where no file has it; not given, a file is one document."""
 
     def documents(self) -> Iterator[str]:
         parts: list[str] = []
@@ -38,17 +38,52 @@ class Text(Dataset):
 
     def pieces(self) -> Iterator[tuple[str, bool]]:
         """The documents in pieces of at most a block, so that a file may be larger than memory."""
-        separator = self.options.separator
+        divided = False
         for file in self._files:
-            yield from _whole(_read(file)) if separator is None else _split(_read(file), separator)
+            ended = 0
+            for text, ends in self._pieces_of(file):
+                ended += ends
+                yield text, ends
+            divided = divided or ended > 1
+        if not divided and self.options.separator is not None:
+            raise ValueError(self._undivided())
+
+    def faults(self, whole: bool = False) -> Iterator[str]:
+        """Of each file the first that is wrong; a separator that none of them has, where all was looked at."""
+        self._divided, self._complete = False, True
+        found = list(super().faults(whole))
+        if not found and self._complete and not self._divided and self.options.separator is not None:
+            found = [self._undivided()]
+        yield from found
 
     @property
     def fingerprint(self) -> str:
         return digest(self._files, "text", self.options.separator)
 
-    @cached_property
-    def _files(self) -> list[Path]:
-        return find(self.options.paths, self.base)
+    def _wrong(self, file: Path, looked: int | None) -> Iterator[str]:
+        ended = seen = 0
+        try:
+            for text, ends in self._pieces_of(file):
+                ended, seen = ended + ends, seen + len(text)
+                if looked is not None and seen >= looked:
+                    self._complete = False
+                    break
+        except ValueError as error:
+            yield str(error)
+        self._divided = self._divided or ended > 1
+
+    def _pieces_of(self, file: Path) -> Iterator[tuple[str, bool]]:
+        separator = self.options.separator
+        return _whole(_read(file)) if separator is None else _split(_read(file), separator)
+
+    def _undivided(self) -> str:
+        separator, others = self.options.separator, len(self._files) - 1
+        where = f"{self._files[0]}{f' and {others} more' if others else ''}"
+        hint = (
+            ' (in YAML, "\\n" in double quotes is a line end, in single quotes it is not)' if "\\" in separator else ""
+        )
+        what = f"the separator {separator!r} occurs nowhere, so that each file would be one document"
+        return f"{where}: {what}; leave `separator` out if that is meant{hint}"
 
 
 def _read(path: Path) -> Iterator[str]:
@@ -58,7 +93,7 @@ def _read(path: Path) -> Iterator[str]:
     with readable(path), path.open("rb") as file:
         while True:
             block = file.read(BLOCK)
-            check_binary(path, block, offset)
+            check_text(path, block, offset)
             offset += len(block)
             try:
                 text = decoder.decode(block, final=not block)
@@ -77,13 +112,15 @@ def _whole(blocks: Iterable[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _split(blocks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
-    """The text between separators; empty documents are left to the engine, which drops them."""
+    """The text between separators, whose line ends may be those of Windows; the engine drops empty documents."""
+    pattern = re.compile(r"\r?\n".join(map(re.escape, separator.split("\n"))))
+    longest = len(separator) + separator.count("\n")
     rest = ""
     for block in blocks:
-        *ended, rest = (rest + block).split(separator)
+        *ended, rest = pattern.split(rest + block)
         for document in ended:
             yield document, True
-        sure = max(0, len(rest) - len(separator) + 1)  # what follows may be the beginning of a separator
+        sure = max(0, len(rest) - longest + 1)  # what follows may be the beginning of a separator
         if sure:
             yield rest[:sure], False
             rest = rest[sure:]

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ BATCH_CHARACTERS = 1 << 22
 BATCH_PIECES = 4096
 MARK_EVERY = 4096
 """Bytes of text between two marks, at least."""
+SHOWN = 20
+"""Bad documents that a message names."""
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +34,30 @@ def prepare(
     """The tokens of `dataset`, from the cache when they are there and undamaged, else tokenised now.
 
     `cache` overrides the cache folder; `progress` is told the bytes of text done so far. Memory does not grow with
-    the corpus. Raises ValueError for a bad document or no text at all, OSError when the cache cannot be written.
+    the corpus. Raises ValueError for bad documents, all of them at once, for no text at all, and for a corpus that
+    changes meanwhile; OSError when the cache cannot be written.
     """
-    folder = cache_folder(cache) / "tokens" / _key(dataset, tokenizer)
+    key = _key(dataset, tokenizer)
+    folder = cache_folder(cache) / "tokens" / key
     if folder.exists():
         try:
             return TokenStore(folder)
         except ValueError as error:
             log.warning("the token cache is made anew: %s", error)
             shutil.rmtree(folder)
+    check(dataset)
     with writing(folder) as unfinished:
         _write(dataset, tokenizer, unfinished, progress or (lambda done: None))
+        if _key(dataset, tokenizer) != key:
+            raise ValueError("the corpus was changed while it was tokenised; start again once it stays as it is")
     return TokenStore(folder)
+
+
+def check(dataset: Dataset) -> None:
+    """Look through a whole corpus before hours are spent on it: ValueError with everything that is wrong."""
+    found = list(islice(dataset.faults(whole=True), SHOWN + 1))
+    if found:
+        raise ValueError("\n  ".join([*found[:SHOWN], *(["and more"] if len(found) > SHOWN else [])]))
 
 
 def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:

@@ -13,6 +13,7 @@ from registry.options import plain
 from registry.tokenizer._shared import FileTokenizer, read
 from transformer_kit.data.cache import cache_folder, writing
 from transformer_kit.data.pieces import cut
+from transformer_kit.data.prepare import check
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -35,6 +36,7 @@ def trained(tokenizer: Tokenizer, dataset: Dataset, cache: Path | None = None) -
         return load_tokenizer(folder)
     except ValueError:  # not there, or damaged
         shutil.rmtree(folder, ignore_errors=True)
+    check(dataset)
     tokenizer.train(_texts(dataset))
     with writing(folder) as unfinished:
         tokenizer.save(unfinished)

@@ -33,8 +33,8 @@ from transformer_kit.spec.errors import SpecError
 from transformer_kit.testing.carriers import Carrier, carrier, plain_model, tokens
 from transformer_kit.testing.checks import ALL, check
 from transformer_kit.testing.run_checks import TEXTS, VOCAB, Bowl, corpus, trained, walk
+from transformer_kit.testing.values import STRINGS, changed, leaves, minimal, values, variants
 from transformer_kit.testing.values import Path as Place
-from transformer_kit.testing.values import changed, leaves, minimal, values, variants
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,10 @@ def _of_tokenizer(options: Options) -> Effect:
 
 def _of_dataset(options: Options) -> Effect:
     with corpus() as base:
-        return Effect(tuple(d for d, _ in zip(options.part(options, base).documents(), range(20), strict=False)), {})
+        documents = tuple(d for d, _ in zip(options.part(options, base).documents(), range(20), strict=False))
+        for name in STRINGS:
+            (base / name).write_text("no line of JSON\n", "utf-8")
+        return Effect((documents, bool(list(options.part(options, base).faults(whole=True)))), {})
 
 
 def _of_schedule(options: Options) -> Effect:

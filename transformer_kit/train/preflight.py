@@ -1,15 +1,17 @@
 """What is wrong with a run's page that a schema cannot see, found before anything is made: `kit check` looks here too.
 
-Parts, data and tokenizer are asked; of the data, files are found and the first piece is read.
+Parts, data and tokenizer are asked; small data is read, of larger ones the beginning of each file.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from registry.contracts import Tokenizer
+from transformer_kit.data.prepare import SHOWN
 from transformer_kit.model.model import Model
-from transformer_kit.spec.errors import SpecError
-from transformer_kit.spec.place import at
+from transformer_kit.spec.errors import Problem, SpecError
+from transformer_kit.spec.place import at, mark
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train.assemble import outline, parts, sequence_length, trackers
 from transformer_kit.train.corpus import check_vocabulary
@@ -74,7 +76,10 @@ def _optimizer(spec: RunSpec) -> None:
 
 def _data(spec: RunSpec, base: Path) -> None:
     with at(spec, "data"):
-        next(iter(spec.data.part(spec.data, base).pieces()), None)
+        found = list(islice(spec.data.part(spec.data, base).faults(), SHOWN + 1))
+    if found:
+        listed = [*found[:SHOWN], *(["more is wrong than is named here"] if len(found) > SHOWN else [])]
+        raise SpecError([Problem(mark(spec, "data"), text) for text in listed])
 
 
 def _tokenizer(spec: RunSpec, base: Path) -> None:
