@@ -31,6 +31,7 @@ def _walk(folder: Path, parts: list[str], seen: Seen) -> Iterator[Path]:
     """What fits `parts`, one for each level of folders, in `folder`."""
     part, *rest = parts
     if part == "**":
+        yield from [] if rest else [folder]
         yield from _deep(folder, rest or ["*"], seen)
     elif not glob.has_magic(part):
         path = folder / part

@@ -14,7 +14,7 @@ from annotated_types import MinLen
 from pydantic import BeforeValidator
 
 from registry.contracts import Dataset
-from registry.files import POINTER, absent, located, other_kind, pointer
+from registry.files import absent, located, other_kind, pointer
 from registry.patterns import matching
 
 SMALL = 64 * 2**20
@@ -95,7 +95,7 @@ def readable(path: Path | None = None) -> Iterator[None]:
 
 def check_text(path: Path, block: bytes, offset: int) -> None:
     """ValueError when `block`, which begins at byte `offset` of the file, shows that the file is no text of its own."""
-    known = None if offset else (pointer(block) if len(block) <= POINTER else None) or other_kind(block)
+    known = None if offset else pointer(block) or other_kind(block)
     if known is not None:
         raise ValueError(f"{path}: {known}")
     place = block.find(0)

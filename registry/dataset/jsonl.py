@@ -108,6 +108,7 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """Place and content of each line that is not blank; of one that is too long, its beginning."""
     offset, number = 0, 0
     with readable(path), path.open("rb") as file:
+        check_text(path, file.peek(), 0)
         while line := file.readline(LONGEST + 1):
             number += 1
             check_text(path, line, offset)

@@ -63,7 +63,7 @@ class Text(FileDataset):
     def _wrong(self, file: Path, looked: int | None) -> Iterator[str]:
         ended = seen = 0
         try:
-            for text, ends in self._pieces_of(file):
+            for text, ends in self._pieces_of(file, looked):
                 ended, seen = ended + ends, seen + len(text)
                 if looked is not None and seen >= looked:
                     self._complete = False
@@ -72,9 +72,9 @@ class Text(FileDataset):
             yield str(error)
         self._divided = self._divided or ended > 1
 
-    def _pieces_of(self, file: Path) -> Iterator[tuple[str, bool]]:
-        separator = self.options.separator
-        return _whole(_read(file)) if separator is None else _split(_read(file), separator)
+    def _pieces_of(self, file: Path, block: int | None = None) -> Iterator[tuple[str, bool]]:
+        separator, blocks = self.options.separator, _read(file, min(BLOCK, block or BLOCK))
+        return _whole(blocks) if separator is None else _split(blocks, separator)
 
     def _undivided(self) -> str:
         separator, others = self.options.separator, len(self._files) - 1
@@ -86,13 +86,13 @@ class Text(FileDataset):
         return f"{where}: {what}; leave `separator` out if that is meant{hint}"
 
 
-def _read(path: Path) -> Iterator[str]:
-    """The file's text, block by block; ValueError with the offset of a byte that is not UTF-8, or NUL."""
+def _read(path: Path, size: int) -> Iterator[str]:
+    """The file's text, in blocks of `size` bytes; ValueError with the offset of a byte that is not UTF-8, or NUL."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
     with readable(path), path.open("rb") as file:
         while True:
-            block = file.read(BLOCK)
+            block = file.read(size)
             check_text(path, block, offset)
             offset += len(block)
             try:

@@ -19,6 +19,9 @@ class Documents(Dataset):
         self.reads += 1
         yield from self.list
 
+    def faults(self, whole: bool = False) -> Iterator[str]:
+        yield from ()
+
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(repr(self.list).encode()).hexdigest()

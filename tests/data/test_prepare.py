@@ -264,3 +264,53 @@ def test_tokenizers_are_trained_once(tmp_path: Path) -> None:
 def test_a_tokenizer_without_training_is_left_alone(tmp_path: Path, bytewise: Tokenizer) -> None:
     assert trained(bytewise, Documents("x"), tmp_path) is bytewise
     assert not list(tmp_path.iterdir())
+
+
+def _text(base: Path, content: str) -> Dataset:
+    (base / "a.txt").write_text(content)
+    os.utime(base / "a.txt", (1, 1))
+    part = core.get("dataset", "text")
+    return part(part.Options(paths="a.txt"), base)
+
+
+def test_other_text_of_the_same_size_and_time_is_no_hit(tmp_path: Path, bytewise: Tokenizer) -> None:
+    part = core.get("tokenizer", "bpe")
+    for content in ("aaaa bbbb " * 50, "cccc dddd " * 50, "aaaa bbbb " * 50):
+        dataset = _text(tmp_path, content)
+        assert bytewise.decode(prepare(dataset, bytewise, tmp_path / "cache").tokens.tolist()) == content
+        merges = trained(part(part.Options(vocab_size=262)), dataset, tmp_path / "cache")
+        assert len(merges.encode(content)) < len(content) / 2
+    assert len(folders(tmp_path / "cache")) == 2
+    (tmp_path / "a.txt").rename(tmp_path / "b.txt")
+    (tmp_path / "moved").mkdir()
+    prepare(_text(tmp_path / "moved", content), bytewise, tmp_path / "cache")
+    assert len(folders(tmp_path / "cache")) == 2
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path: Path, bytewise: Tokenizer) -> None:
+    dataset = _text(tmp_path, "some text")
+    read = dataset.pieces
+
+    def changing() -> Iterator[tuple[str, bool]]:
+        yield from read()
+        _text(tmp_path, "more text")
+
+    dataset.pieces = changing  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="changed while it was tokenised"):
+        prepare(dataset, bytewise, tmp_path / "cache")
+    assert not folders(tmp_path / "cache")
+
+
+def test_all_bad_rows_are_told_before_anything_is_tokenised(tmp_path: Path, bytewise: Tokenizer) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 30 + "[]\n" * 30)
+    part = core.get("dataset", "jsonl")
+    dataset = part(part.Options(paths="a.jsonl"), tmp_path)
+    done: list[int] = []
+    for use in (
+        lambda: prepare(dataset, bytewise, tmp_path / "cache", done.append),
+        lambda: trained(core.get("tokenizer", "bpe")(core.get("tokenizer", "bpe").Options()), dataset, tmp_path),
+    ):
+        with pytest.raises(ValueError, match="and more") as caught:
+            use()
+        assert len(str(caught.value).splitlines()) == 21
+    assert not done
