@@ -1,12 +1,16 @@
 """What the machine measures of itself."""
 
+import random
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from transformer_kit import machine
+from transformer_kit import machine, read
+from transformer_kit.cost.card import card
+from transformer_kit.diagnosis import examine
 
 
 def test_a_measured_peak_is_plausible_and_quick() -> None:
@@ -63,3 +67,13 @@ def test_reading_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(machine, "free_memory", lambda _: 2**24)
     monkeypatch.setattr(machine, "_fastest", lambda *_: 1.0)
     assert machine.read_bandwidth("cpu") == 2**22
+
+
+def test_measuring_leaves_global_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "READ", 2**24)
+    before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    examine({"found": [], "problems": []})
+    card(read("tutorial", ["model.d_model=32", "model.layers.count=1"]))
+    after = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]

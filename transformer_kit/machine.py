@@ -37,7 +37,8 @@ def matmul_peak(device: str | torch.device, dtype: torch.dtype, budget: float = 
     """
     best, size, before, begin = 0.0, 64, None, time.perf_counter()
     while size <= LARGEST:
-        x = torch.randn(size, size, device=device).to(dtype)  # equal numbers may be multiplied faster
+        draw = torch.Generator(device).manual_seed(size)  # its own, so that measuring changes nothing elsewhere
+        x = torch.randn(size, size, device=device, generator=draw).to(dtype)  # equal numbers may be multiplied faster
         ways = _ways(x)
         seconds = min(_fastest(multiply, x.device, budget / 4 / len(ways)) for multiply in ways)
         best = max(best, 2 * size**3 / seconds)

@@ -100,10 +100,11 @@ WORK: Mapping[str, Callable[[Candidate, Setting], Timed]] = {"train": train, "pr
 def _placed(candidate: Candidate, setting: Setting, dtype: torch.dtype) -> Any:
     """The module where it is measured, with small weights: numbers far from any real model may be slow."""
     module = candidate.module.to(device=setting.device, dtype=dtype)
+    draw = torch.Generator(setting.device).manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() >= 2:
-                parameter.normal_(0.0, 0.02)
+                parameter.normal_(0.0, 0.02, generator=draw)
     return module
 
 

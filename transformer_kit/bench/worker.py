@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
+from transformer_kit import seeds
 from transformer_kit.bench.candidate import Candidate
 from transformer_kit.bench.peers import INT8, KIT, LEAN, candidate, parameters
 from transformer_kit.bench.shape import NoPeer
@@ -143,7 +144,7 @@ def _made(task: Task) -> Candidate:
         raise NoPeer("saves memory in training, and does nothing else")
     if task.candidate in (KIT, LEAN) and task.work == "train":
         keep_freed(task.setting.device)
-    with task.setting.device:
+    with seeds.scope(0, "bench"), task.setting.device:
         return candidate(task.candidate, read(task.spec, list(task.sets)))
 
 

@@ -1,10 +1,8 @@
 """Makes the pieces of a run from its page: trackers, optimizer, counters, the header of its checkpoints."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -87,7 +85,6 @@ def assemble(
 
     `outlined` is the model without memory, on which FLOPs are counted.
     """
-    _seed(spec.train.seed)
     model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
@@ -201,9 +198,3 @@ def _uncompiled(write: Callable[[], str]) -> Callable[[], str]:
             return write()
 
     return plainly
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)

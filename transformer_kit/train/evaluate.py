@@ -8,16 +8,23 @@ import torch
 from torch import nn
 
 from registry.contracts import Objective
+from transformer_kit import seeds
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Stream
 
 
-def evaluate(model: nn.Module, objective: Objective, stream: Stream, batches: int, placement: Placement) -> float:
-    """Mean loss in nats over the valid targets of the first `batches` of `stream`. Leaves no trace in the run."""
+def evaluate(
+    model: nn.Module, objective: Objective, stream: Stream, batches: int, placement: Placement, seed: int
+) -> float:
+    """Mean loss in nats over the valid targets of the first `batches` of `stream`. Leaves no trace in the run.
+
+    An objective that draws random numbers draws the same for a batch in each evaluation.
+    """
     total = torch.zeros((), device=placement.device, dtype=torch.float64 if placement.device.type != "mps" else None)
     count = torch.zeros_like(total)
-    with aside(model, placement.device), placement.autocast():
+    with aside(model, seed, "evaluation"), placement.autocast():
         for index in range(batches):
+            seeds.reseed(seed, "evaluation", index)
             tokens, segments = stream.batch(index)
             segments = None if segments is None else placement.move(segments)
             loss, valid = objective.loss(model, placement.move(tokens), segments)
@@ -32,11 +39,10 @@ def bits_per_byte(loss: float, bytes_per_token: float) -> float:
 
 
 @contextmanager
-def aside(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, the model does not learn or drop out; afterwards it and the random numbers are as before."""
+def aside(model: nn.Module, seed: int, purpose: str) -> Iterator[None]:
+    """Inside, the model does not learn or drop out, and random numbers are those of `purpose`."""
     was = model.training
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with seeds.scope(seed, purpose), torch.no_grad():
         model.eval()
         try:
             yield

@@ -1,12 +1,14 @@
 """`run`: from a run's page to a trained model in a folder."""
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from transformer_kit import seeds
 from transformer_kit.convert.companions import carry
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
@@ -64,11 +66,11 @@ def run(
     """
     report = Silent() if report is None else report
     base = Path(base)
-    with _compiler(spec):
+    with _apart(spec):
         outlined = preflight.check(spec, base, own_tokenizer=source is None and not resume)
         placement = placed(spec, outlined)
     layout = claim(Path(out), resume=resume)
-    with lock(layout), _compiler(spec):
+    with lock(layout), _apart(spec):
         start = _recorded_source(layout) if resume else source
         origin = None if start is None else model_folder(Path(start)).resolve()
         length = sequence_length(spec)
@@ -83,11 +85,11 @@ def train(
     spec: RunSpec, corpus: Corpus, out: str | Path, *, resume: bool = False, report: Reporter | None = None
 ) -> Result:
     """As `run`, on batches of one's own: for data that no part of the registry describes."""
-    with _compiler(spec):
+    with _apart(spec):
         outlined = outline(spec)
         placement = placed(spec, outlined)
     layout = claim(Path(out), resume=resume)
-    with lock(layout), _compiler(spec):
+    with lock(layout), _apart(spec):
         told = Silent() if report is None else report
         return _train(spec, corpus, layout, placement, outlined, told, resume=resume, origin=None, partial=False)
 
@@ -127,9 +129,14 @@ def _train(
     return Result(layout, loop.step, made.metrics.last_loss, loop.validation_loss, interrupted)
 
 
-def _compiler(spec: RunSpec) -> AbstractContextManager[None]:
-    """Where nothing is compiled, the compiler need not be imported, which takes longer than everything else here."""
-    return nullcontext() if spec.hardware.compile else uncompiled()
+@contextmanager
+def _apart(spec: RunSpec) -> Iterator[None]:
+    """Inside, global random numbers are the run's, and those of the caller are back afterwards.
+
+    Where nothing is compiled, the compiler need not be imported, which takes longer than everything else here.
+    """
+    with seeds.scope(spec.train.seed, "run"), nullcontext() if spec.hardware.compile else uncompiled():
+        yield
 
 
 def _go_back(made: Run, saved: Path | None) -> None:

@@ -1,6 +1,6 @@
 """The loop of a run: take a step, now and then measure, show and save, until done, interrupted or diverged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import torch
 from torch.optim import Optimizer
 
 from registry.contracts import Objective, Schedule
+from transformer_kit import seeds
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint, snapshot
@@ -77,9 +78,7 @@ class Loop:
         """One step, and what is due after it."""
         run, spec = self.run, self.run.spec
         scale = run.schedule.scale(self.step, spec.train.steps)
-        first = self.step * spec.train.accumulate
-        batches = (Batch(*run.corpus.training.batch(first + i)) for i in range(spec.train.accumulate))
-        outcome = self._advance(batches, scale)
+        outcome = self._advance(self._batches(), scale)
         self.step += 1
         run.metrics.add(self.step, outcome, self._advance.lr(scale))
         if self._due(spec.evaluate.every):
@@ -91,6 +90,16 @@ class Loop:
         if self._due(spec.checkpoint.every):
             self._save()
 
+    def _batches(self) -> Iterator[Batch]:
+        """The micro-batches of the next step, each fetched when the one before is done with.
+
+        What is drawn until the next one, by dropout or by a plugin, depends on seed, step and micro-batch alone.
+        """
+        train = self.run.spec.train
+        for i in range(train.accumulate):
+            seeds.reseed(train.seed, "step", self.step, i)
+            yield Batch(*self.run.corpus.training.batch(self.step * train.accumulate + i))
+
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.run.spec.train.steps
 
@@ -101,7 +110,9 @@ class Loop:
         with run.meter.pause():
             batches = run.spec.evaluate.batches
             batches = min(batches, run.corpus.validation_batches or batches)
-            loss = evaluate(run.model, run.objective, run.corpus.validation, batches, run.placement)
+            loss = evaluate(
+                run.model, run.objective, run.corpus.validation, batches, run.placement, run.spec.train.seed
+            )
         bits = bits_per_byte(loss, run.corpus.bytes_per_token)
         run.metrics.annotate({"val_loss": loss, "val_bits_per_byte": bits})
         self._flush()
@@ -112,7 +123,7 @@ class Loop:
         run = self.run
         if run.write_sample is None:
             return
-        with run.meter.pause(), aside(run.model, run.placement.device):
+        with run.meter.pause(), aside(run.model, run.spec.train.seed, "sample"):
             text = run.write_sample()
         path = run.layout.samples / f"step-{self.step:08d}.txt"
         with writing(path, self._last_good()):

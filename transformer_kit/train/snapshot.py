@@ -1,16 +1,15 @@
-"""Everything a run needs to go on: weights, optimizer state, random numbers, and how far it came.
+"""Everything a run needs to go on: weights, optimizer state, and how far it came.
 
 Tensors are stored as safetensors, the rest as JSON, in which a tensor of the optimizer's state stands as
-`{"tensor": shape}`. The position in the data needs no storing: a batch is a pure function of its number.
+`{"tensor": shape}`. Neither the position in the data nor random numbers need storing: a batch, and what is drawn in its
+step, are functions of the seed and the step's number.
 """
 
 import json
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch.optim import Optimizer
 
 from transformer_kit.train.errors import CheckpointError
 
-WEIGHTS, OPTIMIZER, RANDOM, STATE = "model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 Json = Any
 """What `json` reads and writes."""
@@ -46,8 +45,7 @@ def save(folder: Path, header: Header, model: nn.Module, optimizer: Optimizer) -
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in live(model).items()}
     save_file(weights, folder / WEIGHTS)
     save_file(tensors, folder / OPTIMIZER)
-    save_file(_random_tensors(), folder / RANDOM)
-    state = {"header": vars(header), "optimizer": tree, "random": _random_json()}
+    state = {"header": vars(header), "optimizer": tree}
     (folder / STATE).write_text(json.dumps(state), "utf-8")
 
 
@@ -60,11 +58,10 @@ def read_header(folder: Path) -> Header:
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Give model, optimizer and random numbers the state in `folder`. CheckpointError when it does not fit them."""
+    """Give model and optimizer the state in `folder`. CheckpointError when it does not fit them."""
     state = _state(folder)
     load_weights(model, _tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     _restore_optimizer(folder, state["optimizer"], model, optimizer)
-    _restore_random(_tensors(folder / RANDOM), state["random"])
 
 
 def live(model: nn.Module) -> dict[str, Tensor]:
@@ -148,32 +145,6 @@ def _restore_optimizer(folder: Path, tree: Json, model: nn.Module, optimizer: Op
 def _like(live: Json, value: Json) -> Json:
     """JSON knows no tuples."""
     return tuple(value) if isinstance(live, tuple) else value
-
-
-# ------------------------------------------------------------------ random numbers
-
-
-def _random_tensors() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states |= {f"cuda:{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
-
-
-def _random_json() -> Json:
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
-
-
-def _restore_random(tensors: dict[str, Tensor], state: Json) -> None:
-    torch.set_rng_state(tensors["cpu"])
-    for name, tensor in tensors.items():
-        index = int(name.partition(":")[2] or -1)
-        if 0 <= index < torch.cuda.device_count():
-            torch.cuda.set_rng_state(tensor, index)
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    np.random.set_state(tuple(state["numpy"]))
 
 
 # ------------------------------------------------------------------ files
