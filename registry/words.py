@@ -107,6 +107,11 @@ PARTS = {
     "yarn": "yarn_rope",
     "ntk": "ntk_aware",
 }
+GENERATION = {
+    "max_new_tokens": "max_length max_tokens num_tokens n_tokens",
+    "samplers": "do_sample sampler logits_processor",
+    "stop": "eos_token_id stop_token_ids eos",
+}
 FAMILIES = {
     "mixer": "attention attn self_attention mha gqa mqa token_mixer",
     "ffn": "mlp feed_forward feedforward ff",
@@ -153,7 +158,7 @@ LISTED = 24
 def _table() -> dict[str, tuple[str, ...]]:
     """For each word of the field, the kit's words."""
     found: dict[str, tuple[str, ...]] = {}
-    for group in (SIZES, OPTIONS, RUN, PARTS, FAMILIES, COMMANDS):
+    for group in (SIZES, OPTIONS, RUN, PARTS, GENERATION, FAMILIES, COMMANDS):
         for ours, theirs in group.items():
             for word in theirs.split():
                 found[_bare(word)] = tuple(dict.fromkeys((*found.get(_bare(word), ()), ours)))

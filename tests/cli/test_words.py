@@ -56,6 +56,7 @@ def test_without_a_near_name_few_choices_are_listed_and_many_are_not() -> None:
 
 
 def test_every_suggestion_exists() -> None:
+    from transformer_kit.generate.decode import Settings
     from transformer_kit.spec.schema import ModelSpec, RunSpec, Train
 
     commands = [c.callback.__name__ if c.name is None and c.callback else str(c.name) for c in app.registered_commands]
@@ -64,7 +65,7 @@ def test_every_suggestion_exists() -> None:
     for family in core.families():
         for name in core.names(family):
             fields |= set(core.get(family, name).Options.model_fields)
-    known = {*FAMILIES, *commands, *parts, *fields, "count", "block"}
+    known = {*FAMILIES, *Settings.__annotations__, *commands, *parts, *fields, "count", "block"}
     unknown = {ours for found in WORDS.values() for ours in found if ours.partition(".")[0] not in known}
     assert not unknown
 

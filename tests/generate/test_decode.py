@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from registry import core
 from transformer_kit.generate import generate, stream
 from transformer_kit.generate.decode import Settings
+from transformer_kit.generate.given import Sampling
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
 
@@ -160,9 +162,13 @@ def test_ids_beyond_the_vocabulary_in_use_are_not_chosen(model: Model) -> None:
     ("prompts", "settings", "message"),
     [
         ([], {}, "at least one list of token ids, got []"),
-        ("text", {}, "prompts must be a list"),
-        ([1, 2], {}, "prompt 0 must be a list of token ids, got 1"),
-        (["text"], {}, "the prompt must be a list of token ids, got 'text'"),
+        ("text", {}, "prompts must be token ids, got text 'text'; encode it"),
+        ([1, 2], {}, "prompts must be lists of token ids, got [1, 2]; put a single prompt in brackets"),
+        (torch.tensor([1, 2]), {}, "put a single prompt in brackets"),
+        (torch.ones(1, 2), {}, "token ids must be from 0 to 39 (vocab_size - 1), got 1.0"),
+        (["text"], {}, "the prompt must be token ids, got text 'text'; encode it"),
+        ([None], {}, "the prompt must be a list of token ids, got None"),
+        (None, {}, "prompts must be a list with at least one list of token ids, got None"),
         ([[]], {}, "the prompt is empty"),
         ([[1], []], {}, "prompt 1 is empty"),
         ([[1], [40]], {}, "prompt 1: token ids must be from 0 to 39 (vocab_size - 1), got 40"),
@@ -182,8 +188,12 @@ def test_ids_beyond_the_vocabulary_in_use_are_not_chosen(model: Model) -> None:
         ([[1]], {"seed": 1.5}, "got 1.5"),
         ([[1]], {"stop": 3}, "stop must be a list of token ids, got 3"),
         ([[1]], {"stop": [40]}, "stop: token ids must be from 0 to 39"),
-        ([[1]], {"vocab": 0}, "vocab must be at least 1, got 0"),
-        ([[1]], {"chunk": 0}, "chunk must be at least 1, got 0"),
+        ([[1]], {"vocab": 0}, "vocab must be a whole number, at least 1, got 0"),
+        ([[1]], {"chunk": "a"}, "chunk must be a whole number, at least 1, got 'a'"),
+        ([[1]], {"temperature": -1.0}, "temperature: value: "),
+        ([[1]], {"top_k": 2.5}, "top_k: k: "),
+        ([[1]], {"top_p": "a"}, "top_p: p: "),
+        ([[1]], {"temperature": 0.8, "samplers": ["greedy"]}, "give `samplers` or temperature, not both"),
         ([[1]], {"samplers": "greedy"}, "samplers must be a list, got 'greedy'"),
         ([[1]], {"samplers": ["greedi"]}, "samplers[0]: no sampler 'greedi'; did you mean 'greedy'?"),
         ([[1]], {"samplers": ["greedy", {"type": "top_k", "k": 0}]}, "samplers[1].k: "),
@@ -212,6 +222,43 @@ def test_weights_that_are_not_numbers_are_named_as_the_cause(model: Model, value
         generate(model, [[1, 2], [3, 7]], max_new_tokens=4, samplers=["top_p"], seed=0)
 
 
+def test_prompts_may_be_tensors_and_arrays(model: Model) -> None:
+    rows = [[1, 2, 3], [4, 5, 6]]
+    expected = model.generate(rows, max_new_tokens=4)
+    array = torch.tensor(rows).numpy()
+    for prompts in (
+        torch.tensor(rows),
+        torch.tensor(rows, dtype=torch.int32),
+        array,
+        list(array),
+        tuple(map(tuple, rows)),
+    ):
+        assert model.generate(prompts, max_new_tokens=4) == expected
+    assert model.generate([torch.tensor([1]), torch.tensor(rows[0])], max_new_tokens=4)[1] == expected[0]
+
+
+def test_samplers_may_be_keywords_in_any_order(model: Model) -> None:
+    listed = [{"type": "temperature", "value": 2.0}, {"type": "top_k", "k": 5}, {"type": "top_p", "p": 0.9}]
+    expected = model.generate(PROMPTS, max_new_tokens=8, samplers=listed, seed=3)
+    assert model.generate(PROMPTS, max_new_tokens=8, top_p=0.9, top_k=5, temperature=2, seed=3) == expected
+    plain = model.generate(PROMPTS, max_new_tokens=8)
+    assert expected != plain
+    assert model.generate(PROMPTS, max_new_tokens=8, temperature=0) == plain
+    assert model.generate(PROMPTS, max_new_tokens=8, temperature=None) == plain
+    whole = model.generate(PROMPTS, max_new_tokens=8, samplers=["temperature"], seed=3)
+    assert model.generate(PROMPTS, max_new_tokens=8, top_k=0, seed=3) == whole
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("do_sample", "samplers"), ("eos_token_id", "stop"), ("temprature", "temp")]
+)
+def test_unknown_settings_are_named(model: Model, word: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"generation has no setting '{word}'; did you mean '{meant}"):
+        model.generate(PROMPTS, max_new_tokens=1, **{word: 1})
+
+
 def test_every_setting_of_stream_is_one_of_generate() -> None:
     known = inspect.signature(stream).parameters.values()
-    assert set(Settings.__annotations__) == {p.name for p in known if p.kind is p.KEYWORD_ONLY}
+    keywords = {p.name for p in known if p.kind is p.KEYWORD_ONLY} | set(Sampling.__annotations__)
+    assert set(Settings.__annotations__) == keywords
+    assert set(Sampling.__annotations__) <= set(core.names("sampler"))

@@ -20,6 +20,9 @@ def model() -> Model:
 
 WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "one row without its batch": (lambda m: m(TOKENS[0]), r"tokens must be \(B, T\), .* got \(3,\)"),
+    "a list": (lambda m: m([[1, 2]]), r"tokens must be a tensor of ids \(B, T\), got list \[\[1, 2\]\]"),
+    "text": (lambda m: m("abc"), "got str 'abc'"),
+    "a state of no rows": (lambda m: m.state(0), "batch must be a whole number, at least 1, got 0"),
     "a number": (lambda m: m(torch.tensor(1)), r"got \(\)"),
     "no token": (lambda m: m(TOKENS[:, :0]), r"with one at least, got \(2, 0\)"),
     "no row": (lambda m: m(TOKENS[:0]), r"with one at least, got \(0, 3\)"),

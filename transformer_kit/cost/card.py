@@ -6,7 +6,9 @@ Nothing is allocated for it, except a small model's weights, once, for its initi
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +19,8 @@ from transformer_kit.cost.count import Parameters
 from transformer_kit.cost.plan import Memory, Plan, mixed, planned
 from transformer_kit.cost.tree import Node, tree
 from transformer_kit.model.build import assemble
-from transformer_kit.model.model import Model, spec_of
+from transformer_kit.model.model import Model
+from transformer_kit.spec.read import page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
 
 SMALL = 64_000_000
@@ -106,7 +109,7 @@ class Card:
 
 
 def card(
-    spec: Spec | ModelSpec,
+    spec: str | Path | Mapping[str, Any] | Spec | ModelSpec,
     *,
     batch: int | None = None,
     seq: int | None = None,
@@ -126,7 +129,7 @@ def card(
     that it does not allow.
     """
     ways: dict[str, Any] = {"recompute": recompute, "step_in_backward": step_in_backward, "precision": precision}
-    with planned(spec_of(spec), dtype=dtype, optimizer=optimizer, **ways) as plan:
+    with planned(page_of(spec), dtype=dtype, optimizer=optimizer, **ways) as plan:
         return _count(plan, plan.batch(batch), plan.length(seq))
 
 

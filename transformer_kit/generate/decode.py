@@ -8,7 +8,7 @@ Letters: B prompts, T tokens of the longest, V vocab.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Required, Unpack
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformer_kit.generate.choose import Picker, built, sound, uniforms
 from transformer_kit.generate.copies import laid_for
 from transformer_kit.generate.fast import Laid
+from transformer_kit.generate.given import Sampling, listed, narrowing
 from transformer_kit.generate.prompts import check, check_ids, padded
 from transformer_kit.generate.recorded import recorded
 from transformer_kit.generate.sliding import Window, cached, read
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from transformer_kit.model.model import Model
 
 
-class Settings(TypedDict, total=False):
-    """What `stream` takes beside model and prompts; it says what each means."""
+class Settings(Sampling, total=False):
+    """What `stream` takes besides model and prompts; it says what each means."""
 
     max_new_tokens: Required[int]
     samplers: Sequence[object]
@@ -37,9 +38,11 @@ class Settings(TypedDict, total=False):
     int8: bool
 
 
-def generate(model: "Model", prompts: Sequence[Sequence[int]], **settings: Unpack[Settings]) -> list[list[int]]:
+def generate(
+    model: "Model", prompts: Sequence[Sequence[int]] | Tensor, **settings: Unpack[Settings]
+) -> list[list[int]]:
     """The ids that continue each prompt, without the prompt. As `stream`, which says what the settings mean."""
-    rows: list[list[int]] = [[] for _ in prompts]
+    rows: list[list[int]] = [[] for _ in listed(prompts)]
     for step in stream(model, prompts, **settings):
         for row, token in zip(rows, step, strict=True):
             if token is not None:
@@ -49,7 +52,7 @@ def generate(model: "Model", prompts: Sequence[Sequence[int]], **settings: Unpac
 
 def stream(
     model: "Model",
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]] | Tensor,
     *,
     max_new_tokens: int,
     samplers: Sequence[object] = (),
@@ -59,10 +62,13 @@ def stream(
     chunk: int | None = None,
     compile: bool = False,
     int8: bool = False,
+    **sampling: Unpack[Sampling],
 ) -> Iterator[list[int | None]]:
     """The next id of each prompt, step by step; None for rows that have ended. Ends when all rows have.
 
-    samplers  narrow the choice in their order: options, names, or mappings as in YAML; none takes the likeliest token
+    prompts   lists of ids, one for each row, or a tensor or an array of them
+    samplers  narrow the choice in their order: options, names, or mappings as in YAML; none takes the likeliest token;
+              or by keywords: temperature, top_k, top_p, min_p
     seed      0 to 2^64 - 1; a row's choices depend on it, on the row's index and its own prompt, on no other row.
               Without one, torch's global generator draws it
     stop      ids that end a row; they are not part of what is generated
@@ -75,17 +81,18 @@ def stream(
     The model is in eval mode until the last step, then as it was. Meanwhile weights may change, modules and hooks not.
     Raises ValueError, before anything is computed, for prompts or settings that cannot work.
     """
-    check(prompts, max_new_tokens, model.spec.model)
+    rows, samplers = listed(prompts), narrowing(samplers, {**sampling}, [*Settings.__annotations__])
+    check(rows, max_new_tokens, model.spec.model)
     size = model.spec.model.vocab_size
     ends, limit = _ends(stop, size), _limit(vocab, size)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(f"chunk must be a whole number, at least 1, got {chunk!r}")
     device = _device(model)
-    tokens, segments = padded(prompts, device)
-    laid = laid_for(model, len(prompts), cached(model.spec.model, tokens.shape[1], max_new_tokens), int8)
-    draws = uniforms(seed, len(prompts), max_new_tokens).to(device)
+    tokens, segments = padded(rows, device)
+    laid = laid_for(model, len(rows), cached(model.spec.model, tokens.shape[1], max_new_tokens), int8)
+    draws = uniforms(seed, len(rows), max_new_tokens).to(device)
     steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile, laid)
-    return _until_stopped(model, steps, ends, len(prompts))
+    return _until_stopped(model, steps, ends, len(rows))
 
 
 def _until_stopped(
@@ -200,6 +207,6 @@ def _ends(stop: Sequence[int], vocab_size: int) -> frozenset[int]:
 def _limit(vocab: int | None, vocab_size: int) -> int:
     if vocab is None:
         return vocab_size
-    if vocab < 1:
-        raise ValueError(f"vocab must be at least 1, got {vocab}")
+    if not isinstance(vocab, int) or vocab < 1:
+        raise ValueError(f"vocab must be a whole number, at least 1, got {vocab!r}")
     return min(vocab, vocab_size)

@@ -12,14 +12,10 @@ from transformer_kit.spec.schema import ModelSpec
 
 def check(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: ModelSpec) -> None:
     """Raise ValueError, naming the prompt, unless each is some known ids with room for `max_new_tokens` more."""
-    if not _is_list(prompts) or not prompts:
-        raise ValueError(f"prompts must be a list with at least one list of token ids, got {prompts!r:.60}")
     if not _is_whole(max_new_tokens) or max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be a whole number, at least 1; got {max_new_tokens!r}")
     for row, prompt in enumerate(prompts):
         name = f"prompt {row}" if len(prompts) > 1 else "the prompt"
-        if not _is_list(prompt):
-            raise ValueError(f"{name} must be a list of token ids, got {prompt!r:.60}")
         if not prompt:
             raise ValueError(f"{name} is empty; give at least one token")
         check_ids(prompt, model.vocab_size, name)
@@ -60,10 +56,6 @@ def _check_room(length: int, new: int, limit: int, name: str) -> None:
         f"{name} has {length} tokens and max_new_tokens is {new}, together over the model's max_seq_len ({limit}); "
         f"choose max_new_tokens of at most {room}"
     )
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _is_whole(value: object) -> bool:

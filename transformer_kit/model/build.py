@@ -3,47 +3,50 @@
 Everything is built on the meta device first, so that what is wrong is found, all at once, before memory is taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 from registry import core
 from registry.contracts import Part, Site
-from registry.options import Group, Options
+from registry.options import Group, Options, Slot
 from transformer_kit.model.bypass import bypass
+from transformer_kit.model.given import device_of, dtype_of, seed_of
 from transformer_kit.model.init import site_of
-from transformer_kit.model.model import Model, spec_of
+from transformer_kit.model.model import Model
 from transformer_kit.model.unfilled import Unfilled
 from transformer_kit.spec.errors import Mark, Problem, SpecError
-from transformer_kit.spec.read import Source, read
+from transformer_kit.spec.read import Source, page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
 
 KERNEL = "sdpa"
 
 
 def build(
-    spec: str | Path | Spec | ModelSpec,
+    spec: str | Path | Mapping[str, Any] | Spec | ModelSpec,
     *,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: str | torch.dtype = torch.float32,
     seed: int = 0,
     kernel: str | Options = KERNEL,
 ) -> Model:
-    """The model that `spec` describes (a file, a shipped name or a spec object), with fresh weights, in training mode.
+    """The model that `spec` describes, with fresh weights, in training mode.
 
+    `spec` is a file, the name of a spec of the kit, a mapping as a page would have it, or a spec object.
     `kernel` computes attention and is no part of the architecture. On device "meta" nothing is allocated. The same
     seed gives the same weights on every device. Raises SpecError with everything that is wrong.
     """
-    page = read(spec) if isinstance(spec, (str, Path)) else spec_of(spec)
-    model = assemble(page, kernel).to(dtype)
-    if torch.device(device).type == "meta":
+    place, kind, seed = device_of(device), dtype_of(dtype), seed_of(seed)
+    model = assemble(page_of(spec), kernel).to(kind)
+    if place.type == "meta":
         return model
-    model.to_empty(device=device)
+    model.to_empty(device=place)
     model.init_weights(seed)
     return model
 
@@ -97,7 +100,7 @@ class _Assembler:
         self.problems: list[Problem] = []
         self.above: list[tuple[Options, tuple[Any, ...]]] = []
         self.standing: dict[tuple[Any, ...], tuple[Options, Site]] = {}
-        chosen = core.get("kernel", kernel).Options() if isinstance(kernel, str) else kernel
+        chosen = _kernel(kernel)
         site = site_of(spec)
         self.site = replace(site, make=self.make, defaults={**site.defaults, "kernel": chosen})
         source = spec._source
@@ -170,6 +173,13 @@ class _Assembler:
         if not mark.path:
             mark = replace(mark, path=".".join(map(str, path)))
         self.problems.append(Problem(mark, str(error)))
+
+
+def _kernel(kernel: str | Options) -> Options:
+    try:
+        return Slot("kernel").read(kernel)
+    except PydanticCustomError as error:
+        raise SpecError([Problem(Mark("kernel"), str(error))]) from None
 
 
 def _slots(group: Any, path: tuple[Any, ...]) -> list[tuple[Options, tuple[Any, ...]]]:

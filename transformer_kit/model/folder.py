@@ -20,6 +20,7 @@ from registry import untrusted
 from registry.contracts import Tokenizer
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
+from transformer_kit.model.given import device_of, dtype_of, path_of
 from transformer_kit.model.init import fill_unsaved
 from transformer_kit.model.model import Model
 from transformer_kit.spec.read import Source, read
@@ -43,7 +44,11 @@ def save(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None) -
 
     After an error or an interrupt, what was there before is there, and nothing else.
     """
-    target = Path(folder).resolve()
+    if not isinstance(model, Model):
+        raise FolderError(f"save takes a model, then a folder, got {type(model).__name__} first")
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        raise FolderError(f"tokenizer must be a tokenizer, got {tokenizer!r:.60}; give one that was loaded or built")
+    target = path_of(folder).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FolderError(
             f"{folder} exists and is not {'empty' if target.is_dir() else 'a folder'}; choose another name"
@@ -84,7 +89,7 @@ def load(
     folder: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     kernel: str | Options = KERNEL,
 ) -> Model:
     """The model in `folder`, in evaluation mode; weights keep the type they were saved in unless `dtype` is given.
@@ -92,7 +97,8 @@ def load(
     A Hugging Face folder, with a config.json and no spec.yaml, is converted in memory. Raises FolderError for what is
     not a model's folder, ConvertError for a Hugging Face folder with faults, SpecError for a wrong spec.
     """
-    path = Path(folder)
+    path = path_of(folder)
+    device, dtype = device_of(device), None if dtype is None else dtype_of(dtype)
     if (path / "config.json").is_file() and not (path / SPEC).is_file():
         from transformer_kit.convert.folder import load_folder
 

@@ -15,6 +15,8 @@ KINDS = (torch.int64, torch.int32)
 
 def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, state: State | None) -> None:
     """Raise ValueError for tokens, segments or a state that cannot go through the model together."""
+    if not isinstance(tokens, Tensor):
+        raise ValueError(f"tokens must be a tensor of ids (B, T), got {type(tokens).__name__} {tokens!r:.60}")
     if tokens.dim() != 2 or not tokens.numel():
         raise ValueError(f"tokens must be (B, T), with one at least, got {_shape(tokens)}")
     if tokens.dtype not in KINDS:
@@ -37,6 +39,12 @@ def check_targets(model: ModelSpec, tokens: Tensor, targets: Tensor) -> None:
         raise ValueError(f"targets must be ids, int64, got {_kind(targets)}")
     if not _costly(targets):
         _check_ids(f"targets that are not {IGNORE}", targets[targets != IGNORE], model.vocab_size)
+
+
+def check_size(what: str, size: int) -> None:
+    """Raise ValueError for what is no number of rows or tokens."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"{what} must be a whole number, at least 1, got {size!r:.60}")
 
 
 def _costly(ids: Tensor) -> bool:

@@ -17,10 +17,10 @@ from registry.context import Context, State
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site
 from registry.options import Options
 from transformer_kit.model.init import init_weights
-from transformer_kit.model.inputs import check_targets, check_tokens
+from transformer_kit.model.inputs import check_size, check_targets, check_tokens
 from transformer_kit.model.lookups import Lookups
 from transformer_kit.model.loss import IGNORE, ROWS, rows_for, summed
-from transformer_kit.spec.schema import ModelSpec, Spec
+from transformer_kit.spec.schema import Spec
 
 if TYPE_CHECKING:
     from transformer_kit.generate.decode import Settings
@@ -117,21 +117,26 @@ class Model(nn.Module):
     def state(self, batch: int, capacity: int | None = None) -> State:
         """Empty decode state for `batch` rows of up to `capacity` tokens (max_seq_len when not given)."""
         capacity = self.spec.model.max_seq_len if capacity is None else capacity
+        check_size("batch", batch)
+        check_size("capacity", capacity)
         like = self.embedding.weight
         layers = [layer.state(batch, capacity, like) for layer in self._blocks()]
         return State(layers, batch, capacity)
 
-    def generate(self, prompts: Sequence[Sequence[int]], **settings: "Unpack[Settings]") -> list[list[int]]:
+    def generate(self, prompts: Sequence[Sequence[int]] | Tensor, **settings: "Unpack[Settings]") -> list[list[int]]:
         """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.
 
-        Without `samplers` the likeliest token is taken each time. `transformer_kit.generate.stream` has all settings.
+        `temperature`, `top_k`, `top_p` and `min_p`, or `samplers`, say how tokens are chosen; without them it is the
+        likeliest each time. `transformer_kit.generate.stream` has all settings.
         Absolute positions end at max_seq_len: each token past it is chosen from the last max_seq_len tokens.
         """
         from transformer_kit.generate import generate
 
         return generate(self, prompts, **settings)
 
-    def stream(self, prompts: Sequence[Sequence[int]], **settings: "Unpack[Settings]") -> Iterator[list[int | None]]:
+    def stream(
+        self, prompts: Sequence[Sequence[int]] | Tensor, **settings: "Unpack[Settings]"
+    ) -> Iterator[list[int | None]]:
         """As `generate`, one step at a time: the next id of each row, None for rows that have ended."""
         from transformer_kit.generate import stream
 
@@ -174,8 +179,3 @@ def _added(options: Options, site: Site) -> tuple[Position, Site]:
     if options.part.acts == "embedding":
         return site.build(options, Position), site.using(nothing, Position)
     return Position(nothing, site), site
-
-
-def spec_of(model: ModelSpec | Spec) -> Spec:
-    """A page for a bare architecture."""
-    return model if isinstance(model, Spec) else Spec(model=model)

@@ -72,6 +72,11 @@ def load(path: Path, dropped: list[str]) -> tuple[Table, Mark]:
     return _Loader(path, dropped).load(path, ())
 
 
+def built(tree: Table, path: Path, dropped: list[str]) -> Table:
+    """The mapping `tree`, seen as a page at `path`, with all it builds on laid underneath."""
+    return _Loader(path, dropped).built(tree, path, ())
+
+
 def settle(tree: Table, path: Path, dropped: list[str]) -> None:
     """Put the architecture in the place of `model` where that names a page, as seen from `path`."""
     _Loader(path, dropped).settle(tree, path, (path.resolve(),))
@@ -87,15 +92,19 @@ class _Loader:
 
     def load(self, path: Path, above: tuple[Path, ...]) -> tuple[Table, Mark]:
         table, start = page(path)
+        return self.built(table, path, above), start
+
+    def built(self, table: Table, path: Path, above: tuple[Path, ...]) -> Table:
+        """`table`, the page at `path`, with all it builds on laid underneath."""
         above = (*above, path.resolve())
         own = self.settle(table, path, above)
         if "extends" not in table:
-            return table, start
+            return table
         base = self._reference(table, "extends", path, above)
         if own and "model" in base:  # a model of its own making replaces the one below, instead of mixing with it
             del base["model"]
         merged: Table = merge(base, _without(table, "extends"), self.dropped)
-        return merged, start
+        return merged
 
     def settle(self, table: Table, path: Path, above: tuple[Path, ...]) -> bool:
         """Put the named architecture at `model`, or under it; whether one was named."""

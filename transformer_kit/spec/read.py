@@ -19,7 +19,7 @@ from registry import core, plugins
 from transformer_kit.spec import explain, files, yaml
 from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
 from transformer_kit.spec.layers import Wrong, blocks_of, marked, spare_blocks, unused
-from transformer_kit.spec.schema import VERSION, Layers, RunSpec, Spec
+from transformer_kit.spec.schema import VERSION, Layers, ModelSpec, RunSpec, Spec
 from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, find, merge, named, remarked, written
 
 S = TypeVar("S", bound=Spec)
@@ -40,8 +40,21 @@ class Source:
         return find(self.tree, path) or self.start
 
 
-def read(spec: str | Path, sets: Sequence[str] = ()) -> Spec:
-    """The spec in a file, or of a name; a RunSpec when the page says how to train. Raises SpecError."""
+def page_of(spec: str | Path | Mapping[str, Any] | Spec | ModelSpec) -> Spec:
+    """The page that a Python user means: as `read`, a spec object as it is, a bare architecture as a page of its own.
+
+    Raises SpecError.
+    """
+    if isinstance(spec, Spec):
+        return spec
+    if isinstance(spec, ModelSpec):
+        return Spec(model=spec)
+    bare = isinstance(spec, Mapping) and "model" not in spec and set(ModelSpec.model_fields) & set(spec)
+    return read({"model": spec} if bare else spec)
+
+
+def read(spec: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Spec:
+    """The spec in a file, of a name or in a mapping; a RunSpec when it says how to train. Raises SpecError."""
     tree, start, notes = tree_of(spec, sets)
     kind = RunSpec if RUN_KEYS & set(tree) else Spec
     return checked(tree, kind, start, notes)
@@ -56,14 +69,17 @@ def read_run(spec: str | Path, sets: Sequence[str] = (), trained: Path | None = 
     return checked(tree, RunSpec, start, notes)
 
 
-def tree_of(spec: str | Path, sets: Sequence[str] = (), trained: Path | None = None) -> tuple[Table, Mark, list[str]]:
+def tree_of(
+    spec: str | Path | Mapping[str, Any], sets: Sequence[str] = (), trained: Path | None = None
+) -> tuple[Table, Mark, list[str]]:
     """The page's values with all it builds on and `sets` applied, its start, and notes. Raises SpecError.
 
     What the page says nothing of, its model and its plugins, is taken from the page `trained`.
     """
-    path = files.locate(spec)
     notes: list[str] = []
-    tree, start = files.load(path, notes)
+    if isinstance(sets, (str, Mapping)):
+        raise SpecError([Problem(Mark("sets"), f'must be a list such as ["model.d_model=64"], got {shown(sets)}')])
+    path, tree, start = _loaded(spec, notes)
     if trained is not None and "model" not in tree:
         known, _ = files.load(trained, notes)
         for key in {"model", "plugins"} & known.keys() - tree.keys():
@@ -78,6 +94,18 @@ def tree_of(spec: str | Path, sets: Sequence[str] = (), trained: Path | None = N
     if wrong:
         raise SpecError(wrong)
     return tree, start, notes
+
+
+def _loaded(spec: Any, notes: list[str]) -> tuple[Path, Table, Mark]:
+    """The values of a page with all it builds on, its start, and the path that others are seen from."""
+    if isinstance(spec, Mapping):
+        start = Mark("spec")
+        return Path(start.file), files.built(written(spec, start.file), Path(start.file), notes), start
+    if not isinstance(spec, (str, Path)):
+        text = f"must be a file, the name of a spec of the kit, a mapping or a spec object, got {shown(spec)}"
+        raise SpecError([Problem(Mark("spec"), text)])
+    path = files.locate(spec)
+    return path, *files.load(path, notes)
 
 
 def from_mapping(value: dict[str, Any], kind: type[S]) -> S:

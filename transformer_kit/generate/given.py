@@ -1,0 +1,81 @@
+"""What `generate` and `stream` may be given: prompts of several kinds, and samplers by keywords."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from registry import core
+from registry.words import suggest
+from transformer_kit.generate.choose import built
+
+
+class Sampling(TypedDict, total=False):
+    """Samplers by the name of one and its only option, applied in this order."""
+
+    temperature: float
+    """Divides the logits; 0 takes the likeliest token."""
+    top_k: int
+    """Chooses among the k likeliest; 0 among all."""
+    top_p: float
+    """Chooses among the likeliest that hold p together."""
+    min_p: float
+    """Leaves out what is below p of the likeliest; 0 leaves out nothing."""
+
+
+ORDER = tuple(Sampling.__annotations__)
+OFF = {"top_k": (0, -1), "min_p": (0,)}
+"""Values by which a sampler is left out."""
+
+
+def listed(prompts: Any) -> list[list[int]]:
+    """Prompts as lists of ids: from lists, tensors or arrays of whole numbers. ValueError for what is none."""
+    if isinstance(prompts, (str, bytes)):
+        raise ValueError(f"prompts must be token ids, got text {prompts!r:.60}; encode it with the model's tokenizer")
+    rows = prompts.tolist() if hasattr(prompts, "tolist") else prompts
+    if not isinstance(rows, Sequence) or not rows:
+        raise ValueError(f"prompts must be a list with at least one list of token ids, got {prompts!r:.60}")
+    if all(_is_id(row) for row in rows):
+        raise ValueError(f"prompts must be lists of token ids, got {prompts!r:.60}; put a single prompt in brackets")
+    return [_ids(row, f"prompt {i}" if len(rows) > 1 else "the prompt") for i, row in enumerate(rows)]
+
+
+def _ids(row: Any, name: str) -> list[int]:
+    if isinstance(row, (str, bytes)):
+        raise ValueError(f"{name} must be token ids, got text {row!r:.60}; encode it with the model's tokenizer")
+    ids = row.tolist() if hasattr(row, "tolist") else row
+    if not isinstance(ids, Sequence):
+        raise ValueError(f"{name} must be a list of token ids, got {row!r:.60}")
+    return [id.__index__() if _is_id(id) else id for id in ids]  # what is no id is refused where ids are checked
+
+
+def _is_id(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
+
+
+def narrowing(samplers: Sequence[object], sampling: dict[str, Any], known: Sequence[str]) -> Sequence[object]:
+    """The samplers that are listed, or those that keywords name.
+
+    Raises TypeError for a keyword that is neither a sampler's nor one of `known`, ValueError for a wrong value.
+    """
+    for key in sampling:
+        if key not in ORDER:
+            raise TypeError(f"generation has no setting '{key}'{suggest(key, [*known])}")
+    given = {key: sampling[key] for key in ORDER if sampling.get(key) is not None}
+    if not given:
+        return samplers
+    if samplers:
+        raise ValueError(f"give `samplers` or {', '.join(given)}, not both")
+    if given.get("temperature") == 0:
+        return []
+    named = [_sampler(key, value) for key, value in given.items() if value not in OFF.get(key, ())]
+    return named or [_sampler("temperature", 1.0)]
+
+
+def _sampler(name: str, value: Any) -> object:
+    (option,) = core.get("sampler", name).Options.model_fields
+    exact = float(value) if isinstance(value, int) and not isinstance(value, bool) and name != "top_k" else value
+    page = {"type": name, option: exact}
+    try:
+        built([page])
+    except ValueError as error:
+        raise ValueError(f"{name}: {str(error).rpartition('samplers[0]')[2].lstrip(':. ')}") from None
+    return page
