@@ -69,14 +69,12 @@ def stream(
     prompts   lists of ids, one for each row, or a tensor or an array of them
     samplers  narrow the choice in their order: options, names, or mappings as in YAML; none takes the likeliest token;
               or by keywords: temperature, top_k, top_p, min_p
-    seed      0 to 2^64 - 1; a row's choices depend on it, on the row's index and its own prompt, on no other row.
-              Without one, torch's global generator draws it
+    seed      0 to 2^64 - 1, drawn when not given; a row's choices depend on it, the row's index and its own prompt
     stop      ids that end a row; they are not part of what is generated
     vocab     only ids below it are chosen, for a tokenizer smaller than the model's table
     chunk     tokens of a prompt that are read at once, to bound memory; all when not given
     compile   on a GPU, compile the steps: tens of seconds the first time, faster ever after
-    int8      for one text on a processor: the prompt is read with the weights as they are, what follows it with weights
-              that are rounded to 8 bits
+    int8      for one text on a processor: weights are rounded to 8 bits, but not to read the prompt
 
     The model is in eval mode until the last step, then as it was. Meanwhile weights may change, modules and hooks not.
     Raises ValueError, before anything is computed, for prompts or settings that cannot work.
@@ -85,8 +83,7 @@ def stream(
     check(rows, max_new_tokens, model.spec.model)
     size = model.spec.model.vocab_size
     ends, limit = _ends(stop, size), _limit(vocab, size)
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"chunk must be a whole number, at least 1, got {chunk!r}")
+    _check_chunk(chunk)
     device = _device(model)
     tokens, segments = padded(rows, device)
     laid = laid_for(model, len(rows), cached(model.spec.model, tokens.shape[1], max_new_tokens), int8)
@@ -202,6 +199,11 @@ def _ends(stop: Sequence[int], vocab_size: int) -> frozenset[int]:
         raise ValueError(f"stop must be a list of token ids, got {stop!r}")
     check_ids(stop, vocab_size, "stop")
     return frozenset(stop)
+
+
+def _check_chunk(chunk: int | None) -> None:
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(f"chunk must be a whole number, at least 1, got {chunk!r}")
 
 
 def _limit(vocab: int | None, vocab_size: int) -> int:
