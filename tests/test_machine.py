@@ -69,6 +69,21 @@ def test_reading_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch
     assert machine.read_bandwidth("cpu") == 2**22
 
 
+def test_who_else_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, threads = torch.device("cpu"), torch.get_num_threads()
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: threads + 2)
+    assert machine.busy(cpu) is None  # where the system does not tell
+    own = tmp_path / "self/task"
+    for name, state in (("1", "R"), ("2", "R"), ("3", "S")):
+        (own / name).mkdir(parents=True)
+        (own / name / "stat").write_text(f"{name} (a (b) R) {state} 0 0")
+    for running, expected in ((2, None), (4, None), (5, f"3 threads of other programs ran on {threads + 2} cores")):
+        (tmp_path / "stat").write_text(f"cpu  1 2 3\nprocs_running {running}\nprocs_blocked 0\n")
+        assert machine.busy(cpu) == expected
+    assert machine.busy(torch.device("cuda")) is None
+
+
 def test_measuring_leaves_global_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "READ", 2**24)
     before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()

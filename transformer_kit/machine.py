@@ -5,6 +5,7 @@
 Figures are of this moment: a busy machine measures low.
 """
 
+import os
 import platform
 import re
 import subprocess
@@ -79,7 +80,7 @@ def name(device: str | torch.device = "cpu") -> str:
     if device.type != "cpu":
         return device.type
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{processor()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def memory() -> dict[str, int | None]:
@@ -119,7 +120,26 @@ def pairs(text: str) -> Iterator[tuple[str, str]]:
             yield key.strip(), value.strip()
 
 
-def _processor() -> str:
+def busy(device: torch.device) -> str | None:
+    """Who else computes here at this moment, where that keeps torch's threads waiting; None where nobody is known."""
+    if device.type != "cpu":
+        return None
+    counted = sorted(_others() for _ in range(5))
+    cores, others = os.cpu_count() or 1, counted[2]
+    return (
+        f"{others} threads of other programs ran on {cores} cores" if others + torch.get_num_threads() > cores else None
+    )
+
+
+def _others() -> int:
+    """Threads of other programs that run or wait for a core; 0 where the system does not tell."""
+    found = re.search(r"^procs_running (\d+)$", read(PROC / "stat"), re.MULTILINE)
+    own = [read(path / "stat") for path in (PROC / "self/task").glob("*")]
+    time.sleep(0.001)
+    return max(0, int(found[1]) - sum(text.rpartition(")")[2].startswith(" R") for text in own)) if found else 0
+
+
+def processor() -> str:
     found = re.search(r"^model name\s*:\s*(.+)$", read(PROC / "cpuinfo"), re.MULTILINE)
     if found:
         return found[1].strip()

@@ -1,5 +1,7 @@
 """Precision, peaks and counters."""
 
+import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from tests.train.runs import Recorder
 from transformer_kit.cost.card import card
 from transformer_kit.model.build import build
 from transformer_kit.spec.schema import Hardware, RunSpec
-from transformer_kit.train import plot, precision, run
+from transformer_kit.train import checkpoint, plot, precision, run, throughput
 from transformer_kit.train.assemble import architecture
 from transformer_kit.train.precision import FAST_BF16, Placement, has_fast_bfloat16, place
 from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
@@ -61,12 +63,56 @@ def test_flops_are_six_for_each_weight_and_twelve_for_each_score(spec: Callable[
     assert counted == 6 * matrices + 12 * 2 * 16 * 16
 
 
-def test_peaks() -> None:
+@pytest.mark.parametrize("objective", core.names("objective"))
+def test_one_counter_for_the_card_and_for_mfu(spec: Callable[..., RunSpec], objective: str) -> None:
+    """With many ids the loss is taken in pieces, of which the meta device runs few."""
+    wanted = spec(model={"vocab_size": 128_256, "max_seq_len": 4096, "position": "none", "dropout": 0.0})
+    model = build(architecture(wanted), device="meta")
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name)
+    part = core.get("objective", objective)
+    counted = flops_per_token(model, part(part.Options()), 4096)
+    assert counted == 6 * matrices + 12 * 2 * 16 * 4096
+    assert counted == card(architecture(wanted), batch=1, seq=4096).flops.train_per_token
+
+
+def test_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     placement = Placement(CPU, torch.float32)
-    assert peak_flops(placement, 2.5) == 2.5e12
+    assert peak_flops(placement, 2.5) == (2.5e12, None)
     begin = time.perf_counter()
-    assert 1e8 < peak_flops(placement, None) < 1e14
+    for others in (None, "3 threads of other programs ran on 2 cores"):
+        monkeypatch.setattr(throughput, "busy", lambda _, others=others: others)
+        peak, note = peak_flops(placement, None)
+        assert 1e8 < peak < 1e14
+        assert (note is None) == (others is None)
+    assert note is not None
+    assert note.startswith("3 threads of other programs ran on 2 cores while the peak for MFU was measured; ")
     assert time.perf_counter() - begin < 5
+
+
+def test_a_peak_stays_as_it_is_for_the_whole_run_and_more_than_it_is_said(
+    spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorder: Recorder
+) -> None:
+    peaks = iter([1e3, 1e15, 1e15])
+    monkeypatch.setattr(throughput, "busy", lambda _: None)
+    monkeypatch.setattr(throughput, "matmul_peak", lambda *_, **__: next(peaks))
+    measured = {"hardware": {"peak_tflops": None}, "evaluate": {"every": 2, "batches": 1}}
+    run(spec(**measured, checkpoint={"every": 2, "keep": 9}), tmp_path / "out", report=recorder)
+    assert {plan.peak_flops for plan in recorder.plans} == {1e3}
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    flops = recorder.plans[0].flops_per_token
+    assert all(r["mfu"] == pytest.approx(r["tokens_per_second"] * flops / 1e3) and r["mfu"] > 1 for r in lines)
+    (note,) = [n for n in recorder.notes if "MFU" in n]
+    assert "faster than its peak of 1e+03 FLOP/s" in note
+    assert "hardware.peak_tflops" in note
+    for _, path in checkpoint.found(tmp_path / "out/checkpoints")[:2]:
+        shutil.rmtree(path)
+    again = Recorder()
+    run(spec(**measured), tmp_path / "out", report=again, resume=True)
+    assert again.plans[0].start == 4
+    assert again.plans[0].peak_flops == 1e3  # no second measurement, which would be another
+    named = Recorder()
+    run(spec(**measured | {"hardware": {"peak_tflops": 2.0}}), tmp_path / "out", report=named, resume=True)
+    assert named.plans[0].peak_flops == 2e12
 
 
 def test_the_meter_leaves_pauses_out() -> None:

@@ -80,10 +80,11 @@ def assemble(
     *,
     source: Path | None,
     allow_partial: bool,
+    peak: float = 0.0,
 ) -> Run:
     """A run at step 0: the model with its first weights, or those of the trained folder `source`.
 
-    `outlined` is the model without memory, on which FLOPs are counted.
+    `outlined` is the model without memory, on which FLOPs are counted; `peak` what MFU was measured against so far.
     """
     model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
@@ -92,7 +93,7 @@ def assemble(
     objective, schedule = parts(spec)
     with at(spec, "optimizer"):
         optimizer = spec.optimizer.part(spec.optimizer).make(model)
-    meter = _meter(spec, outlined, objective, placement, report)
+    meter = _meter(spec, outlined, objective, placement, report, peak)
     _note_space(spec, model, layout, report)
     return Run(
         spec=spec,
@@ -103,7 +104,7 @@ def assemble(
         optimizer=optimizer,
         schedule=schedule,
         corpus=corpus,
-        header=Header(0, identity(spec), corpus.fingerprints, machine(placement), 0.0),
+        header=Header(0, identity(spec), corpus.fingerprints, machine(placement), 0.0, meter.peak),
         meter=meter,
         metrics=Metrics(trackers(spec, layout.folder), report, meter, spec.train.steps),
         report=report,
@@ -157,15 +158,21 @@ def trackers(spec: RunSpec, folder: Path) -> list[Tracker]:
         return [o.part(o, folder) for o in chosen]
 
 
-def _meter(spec: RunSpec, outlined: Model, objective: Objective, placement: Placement, report: Reporter) -> Meter:
+def _meter(
+    spec: RunSpec, outlined: Model, objective: Objective, placement: Placement, report: Reporter, peak: float
+) -> Meter:
     length = sequence_length(spec)
     try:
-        flops = flops_per_token(outlined, objective, length)
+        flops = flops_per_token(outlined, objective, length, apart=spec.train.documents == "apart")
     except (RuntimeError, NotImplementedError) as error:
         flops = 0.0
         report.note(f"FLOPs cannot be counted, so there is no MFU: {str(error).splitlines()[0]}")
     tokens = spec.train.batch_size * spec.train.accumulate * length
-    return Meter(tokens, flops, peak_flops(placement, spec.hardware.peak_tflops) if flops else 0.0)
+    if flops and (spec.hardware.peak_tflops or not peak):
+        peak, note = peak_flops(placement, spec.hardware.peak_tflops)
+        if note is not None:
+            report.note(note)
+    return Meter(tokens, flops, peak if flops else 0.0)
 
 
 def _note_space(spec: RunSpec, model: nn.Module, layout: Layout, report: Reporter) -> None:

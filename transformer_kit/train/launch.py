@@ -24,7 +24,7 @@ from transformer_kit.train.output import Layout, claim, lock, writing
 from transformer_kit.train.plot import draw
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.report import Reporter, Silent
-from transformer_kit.train.resume import check, newest
+from transformer_kit.train.resume import check, known_peak, newest
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ def _train(
     saved = newest(layout.checkpoints, report) if resume else None
     # A resumed run has its weights in the checkpoint; what it once started from may be gone.
     origin_now = origin if saved is None else None
+    partial, peak = partial or resume, 0.0 if saved is None else known_peak(saved, placement)
     made = assemble(
-        spec, corpus, layout, placement, outlined, report, source=origin_now, allow_partial=partial or resume
+        spec, corpus, layout, placement, outlined, report, source=origin_now, allow_partial=partial, peak=peak
     )
     if resume:
         _go_back(made, saved)

@@ -9,7 +9,7 @@ from registry.contracts import Tracker
 from transformer_kit.train.errors import Diverged
 from transformer_kit.train.report import Progress, Reporter
 from transformer_kit.train.step import Outcome
-from transformer_kit.train.throughput import Meter
+from transformer_kit.train.throughput import REMEDY, Meter
 
 INTERVAL = 0.5
 """Seconds between fetches. A fetch waits for the device, so it must be rare; a person reads no faster."""
@@ -26,6 +26,7 @@ class Metrics:
         self._report = report
         self._meter = meter
         self._taken = 0
+        self._noted = False
         self._steps = steps
         self._pending: list[tuple[int, Outcome, dict[str, float]]] = []
         self._began = self._fetched = 0.0
@@ -54,6 +55,7 @@ class Metrics:
             return
         fetched = _fetched([outcome for _, outcome, _ in self._pending])
         speed = self._meter.lap(len(self._pending))
+        self._note_mfu(self._meter.mfu(speed))
         for (step, _, values), (loss, norm, measured) in zip(self._pending, fetched, strict=True):
             _check(step, {"loss": loss, "gradient norm": norm, "validation loss": values.get("val_loss", 0.0)})
             record = {"loss": loss, "grad_norm": norm, **values, "tokens": step * self._meter.tokens_per_step}
@@ -62,6 +64,14 @@ class Metrics:
         self._show(*self._pending[-1], speed)
         self._pending.clear()
         self._fetched = time.perf_counter()
+
+    def _note_mfu(self, mfu: float) -> None:
+        """Say once that the machine does more than it is taken for."""
+        if mfu > 1 and not self._noted:
+            self._noted = True
+            self._report.note(
+                f"MFU is {mfu:.0%}: the machine is faster than its peak of {self._meter.peak:.3g} FLOP/s; {REMEDY}"
+            )
 
     def rewind(self, step: int) -> None:
         """Forget what was written down after `step`."""

@@ -1,17 +1,17 @@
 """Going on where a run stopped: which checkpoint, whether it is this run's, and what is said about it."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from transformer_kit.machine import name, processor
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint
 from transformer_kit.train.errors import CheckpointError
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.report import Reporter
-from transformer_kit.train.snapshot import Header
+from transformer_kit.train.snapshot import Header, read_header
 
 HARMLESS = ("trackers", "evaluate", "checkpoint", "sample", "hardware")
 """Sections of a run's page that may change between start and resume: they do not say what is learnt."""
@@ -26,7 +26,7 @@ def machine(placement: Placement) -> dict[str, Any]:
     """What the last bits of a result depend on."""
     return {
         "torch": torch.__version__,
-        "processor": platform.machine(),
+        "processor": processor() if placement.device.type == "cpu" else name(placement.device),
         "device": placement.device.type,
         "precision": str(placement.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
@@ -47,6 +47,12 @@ def newest(checkpoints: Path, report: Reporter) -> Path | None:
     if candidates:
         raise CheckpointError(f"{checkpoints}: none of {len(candidates)} checkpoints is whole; the run cannot go on")
     return None
+
+
+def known_peak(saved: Path, placement: Placement) -> float:
+    """FLOP/s that the checkpoint's run was measured against, on this machine; 0 where that is not known."""
+    header = read_header(saved)
+    return 0.0 if differing(header.machine, machine(placement)) else header.peak
 
 
 def check(path: Path, header: Header, ours: Header, report: Reporter) -> None:

@@ -37,6 +37,8 @@ class Header:
     """What the last bits of a result depend on: versions, device, threads."""
     seconds: float
     """Time spent training."""
+    peak: float = 0.0
+    """FLOP/s that MFU is measured against, the same for the whole run on one machine."""
 
 
 def save(folder: Path, header: Header, model: nn.Module, optimizer: Optimizer) -> None:

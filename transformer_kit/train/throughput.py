@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from registry.contracts import Objective
-from transformer_kit.machine import matmul_peak
+from transformer_kit.cost.count import kinds, usage
+from transformer_kit.cost.meter import Work
+from transformer_kit.machine import busy, matmul_peak
+from transformer_kit.model.model import Model
 from transformer_kit.train.precision import Placement
 
 PEAKS = {
@@ -24,29 +26,33 @@ PEAKS = {
     "3090": 71e12,
 }
 """Dense bfloat16 (V100: float16) FLOP/s by a part of the device's name, from the makers' data sheets."""
+REMEDY = "MFU may be too high; set hardware.peak_tflops to what the machine can do"
 
 
-def flops_per_token(twin: nn.Module, objective: Objective, seq_len: int) -> float:
-    """FLOPs of a forward and backward pass for each token, counted on `twin`, the model on the meta device."""
-    from torch.utils.flop_counter import FlopCounterMode
+def flops_per_token(twin: Model, objective: Objective, seq_len: int, *, apart: bool = False) -> float:
+    """FLOPs of a forward and backward pass for each token, counted on `twin`, the model on the meta device.
 
-    tokens = torch.zeros(1, seq_len + 1, dtype=torch.long, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        objective.loss(twin, tokens, None)[0].backward()
-    return counter.get_total_flops() / seq_len
+    They are the card's, without those of activations that are computed again.
+    """
+    return usage(twin, kinds(twin), Work(objective, batch=1, seq=seq_len, apart=apart)).whole().flops / seq_len
 
 
-def peak_flops(placement: Placement, named: float | None) -> float:
-    """FLOP/s that a run is measured against: `named` (in TFLOP/s), the data sheet's, or else a measurement."""
+def peak_flops(placement: Placement, named: float | None) -> tuple[float, str | None]:
+    """FLOP/s that a run is measured against: `named` (in TFLOP/s), the data sheet's, or else a measurement.
+
+    With it, what a reader of MFU should know about it.
+    """
     if named:
-        return named * 1e12
+        return named * 1e12, None
     if placement.device.type == "cuda" and placement.dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(placement.device)
         known = next((peak for part, peak in PEAKS.items() if part in name), None)
         if known is not None:
-            return known
+            return known, None
+    others = busy(placement.device)
     # A slow or busy machine ends this early: it must not delay the first step.
-    return matmul_peak(placement.device, placement.dtype, budget=0.1)
+    peak = matmul_peak(placement.device, placement.dtype, budget=0.1)
+    return peak, None if others is None else f"{others} while the peak for MFU was measured; {REMEDY}"
 
 
 class Meter:
@@ -73,11 +79,7 @@ class Meter:
         return steps * self.tokens_per_step / max(window, 1e-9)
 
     def mfu(self, tokens_per_second: float) -> float:
-        """Share of the peak that this many tokens per second are, at most one.
-
-        A run that is faster than the peak shows that the machine was busy when that was measured, and corrects it.
-        """
-        self.peak = max(self.peak, tokens_per_second * self.flops_per_token) if self.peak else 0.0
+        """Model FLOPs utilization: the share of the peak that so many tokens per second are; 0 without a peak."""
         return tokens_per_second * self.flops_per_token / self.peak if self.peak else 0.0
 
     @contextmanager
