@@ -13,10 +13,10 @@ from transformer_kit import Spec, load
 from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder
 from transformer_kit.convert.importing import import_folder
-from transformer_kit.convert.signature import difference
 from transformer_kit.generate.prompts import padded
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
+from transformer_kit.model.signature import difference
 
 PROMPT, SHORTER = 5, 5
 

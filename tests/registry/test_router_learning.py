@@ -11,8 +11,8 @@ from registry import core
 from registry.context import Context
 from registry.contracts import Site
 from transformer_kit import Spec, SpecError, build
-from transformer_kit.convert.signature import difference
 from transformer_kit.model.build import assemble
+from transformer_kit.model.signature import difference
 
 E, K, D = 4, 2, 4
 LOGITS = torch.tensor([[4.0, 3.0, 0.0, -1.0], [5.0, 1.0, 0.0, 0.0], [2.0, 0.0, 1.0, -2.0], [0.0, 0.0, 9.0, 8.0]])

@@ -30,6 +30,7 @@ from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.convert.weights import INDEX, ONE, Weights
 from transformer_kit.convert.widths import with_widths
 from transformer_kit.model.build import assemble
+from transformer_kit.model.changes import changes
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.schema import Spec
@@ -100,6 +101,9 @@ def export(
     """
     target = Path(folder)
     check_free(target)
+    changed = changes(model)
+    if changed:
+        raise ConvertError("export", ["the model is not what its spec describes; change the spec", *changed])
     found = match(model, family)
     with drafted(target) as draft:
         _write(model, found, draft, tokenizer, shard)

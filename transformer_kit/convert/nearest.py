@@ -7,9 +7,9 @@ from typing import Any
 
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.signature import differences
 from transformer_kit.convert.template import unlike
 from transformer_kit.model.model import Model
+from transformer_kit.model.signature import differences
 from transformer_kit.spec.errors import Mark, Problem
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.tree import at

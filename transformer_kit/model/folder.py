@@ -20,6 +20,7 @@ from registry import untrusted
 from registry.contracts import Tokenizer
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
+from transformer_kit.model.changes import changes
 from transformer_kit.model.given import device_of, dtype_of, path_of
 from transformer_kit.model.init import fill_unsaved
 from transformer_kit.model.model import Model
@@ -75,7 +76,8 @@ def save(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None) -
 
 
 def write(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -> None:
-    """Write the model's files into a folder that exists."""
+    """Write the model's files into a folder that exists. FolderError where its modules are not those of its spec."""
+    _refuse("the model is not what its spec describes, and would be loaded as that; change the spec", changes(model))
     page = _architecture(model.spec)
     (folder / SPEC).write_text(dump(page.resolved()), "utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from registry.context import Context
@@ -31,6 +31,12 @@ def recompute(model: Model, inside: Callable[[], AbstractContextManager[object]]
     model.least_rows = FEW
     for layer in model.layers:
         layer.forward = partial(_forward, layer.forward, inside)
+
+
+def is_recomputed(layer: nn.Module) -> bool:
+    """Whether the layer recomputes its activations."""
+    forward = vars(layer).get("forward")
+    return isinstance(forward, partial) and forward.func is _forward
 
 
 def _forward(

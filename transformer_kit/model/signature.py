@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from registry.contracts import Part
+from registry.contracts import Linear, Part
 from registry.options import Options, plain
 from transformer_kit.model.model import Model
 
@@ -16,7 +16,7 @@ IGNORED = {"training", "dropout", "p", "spec", "key", "inplace"}
 def signature(model: Model) -> dict[str, Any]:
     """What computes, by name: the class of each module, its plain attributes, the shapes of its tensors."""
     found: dict[str, Any] = {}
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         if not isinstance(module, (Model, nn.Dropout, nn.Identity)):
             found[name] = _kind(module)
             found |= {f"{name}.{k}": v for k, v in _attributes(module).items()}
@@ -27,7 +27,8 @@ def _kind(module: nn.Module) -> str:
     """A part by its name in a page; a contract itself, which does nothing, as `none`; others by their class."""
     if isinstance(module, Part) and module.name:
         return module.name
-    return "none" if "family" in vars(type(module)) else f"{type(module).__module__}.{type(module).__qualname__}"
+    kind = nn.Linear if type(module) is Linear else type(module)  # ours computes what torch's does
+    return "none" if "family" in vars(kind) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def difference(ours: Model, theirs: Model) -> str | None:

@@ -1,0 +1,44 @@
+"""Whether a model still is what its spec describes: a module replaced by hand would come back as it was when loaded."""
+
+from torch import nn
+
+from registry.contracts import Kernel
+from transformer_kit.model.build import assemble
+from transformer_kit.model.model import Model
+from transformer_kit.model.recompute import is_recomputed
+from transformer_kit.model.signature import differences
+
+
+def changes(model: Model) -> list[str]:
+    """Where modules, options, shapes or ties are not those of the spec, a line each.
+
+    Values, types and devices of weights, whether they learn, kernels, and layers that compute their activations again
+    are no part of a spec of a model, and may be anything.
+    """
+    wanted = assemble(model.spec)
+    ours, theirs = (dict(each.named_modules(remove_duplicate=False)) for each in (model, wanted))
+    odd = {name: f"{name} is {'extra' if name in ours else 'missing'}" for name in ours.keys() ^ theirs.keys()}
+    found = (
+        odd | differences(model, wanted) | {b: f"{b} and {a} are one tensor" for a, b in _ties(model) - _ties(wanted)}
+    )
+    kernels = {name for modules in (ours, theirs) for name, m in modules.items() if isinstance(m, Kernel)}
+    again = {f"layers.{i}.forward" for i, layer in enumerate(model.layers) if is_recomputed(layer)}
+    left = {name for name in found if name not in again and not _is_below(name, kernels)}
+    whole = {name for name in left if name in ours or name in theirs}
+    return [found[name] for name in sorted(left) if not _is_below(name, whole - {name})]
+
+
+def _is_below(name: str, modules: set[str]) -> bool:
+    """Whether what has this name is one of the modules, or stands inside of one."""
+    steps = name.split(".")
+    return any(".".join(steps[: i + 1]) in modules for i in range(len(steps)))
+
+
+def _ties(model: nn.Module) -> set[tuple[str, str]]:
+    """Names of parameters that are one tensor, in pairs."""
+    found: set[tuple[str, str]] = set()
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            found.add((first[id(parameter)], name))
+    return found
