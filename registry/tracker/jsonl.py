@@ -34,10 +34,9 @@ class Jsonl(Tracker):
         self.close()
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text("utf-8", errors="replace").splitlines() if _step(line) <= step]
         draft = self.path.with_name(f".{self.path.name}.draft")
-        with draft.open("w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in kept)
+        with self.path.open(encoding="utf-8", errors="replace") as lines, draft.open("w", encoding="utf-8") as file:
+            file.writelines(line.rstrip("\n") + "\n" for line in lines if _step(line) <= step)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.path)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from registry import untrusted
+
 MANIFEST = "manifest.json"
 NAME = re.compile(r"step-(\d{8,})")
 DRAFT = ".draft-"
@@ -41,7 +43,7 @@ def committed(path: Path) -> Iterator[Path]:
     try:
         yield draft
         _seal(draft)
-        if path.exists():
+        if os.path.lexists(path):
             path.rename(path.with_name(f"{DRAFT}old-{path.name}"))
         draft.rename(path)
         _sync(path.parent)
@@ -52,7 +54,9 @@ def committed(path: Path) -> Iterator[Path]:
 def fault(folder: Path) -> str | None:
     """Why the folder is not what was written; None when every file is there, byte for byte."""
     try:
-        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        files = untrusted.mapping(folder / MANIFEST)["files"]
+        if not files:
+            return f"{MANIFEST} lists no file"
         for name, listed in files.items():
             if Path(name).name != name:
                 return f"{MANIFEST} names a file outside the folder"
@@ -63,8 +67,9 @@ def fault(folder: Path) -> str | None:
                 return f"{name} has {path.stat().st_size} bytes, not {listed['size']}"
             if _sha256(path) != listed["sha256"]:
                 return f"{name} does not have the content that was written"
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
+    except untrusted.FileError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        return f"{MANIFEST} is missing" if missing else f"{MANIFEST} is damaged: {error.reason}"
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -81,12 +86,20 @@ def prune(parent: Path, keep: int, step: int) -> None:
         # Renamed first: a kill in the middle of removing must not leave half of a checkpoint under its name.
         doomed = path.with_name(f"{DRAFT}old-{path.name}")
         path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        _remove(doomed)
 
 
 def sweep(parent: Path) -> None:
     """Remove drafts that a crash left."""
     for path in parent.glob(f"{DRAFT}*"):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """A folder with all that is in it; of a link, and of a file in the place of a checkpoint, itself alone."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
         shutil.rmtree(path, ignore_errors=True)
 
 

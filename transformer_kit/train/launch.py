@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from registry import untrusted
 from transformer_kit import seeds
 from transformer_kit.convert.companions import carry
 from transformer_kit.cost.quick import uncompiled
@@ -19,9 +20,11 @@ from transformer_kit.train import checkpoint, preflight, snapshot
 from transformer_kit.train.allocator import keep_freed
 from transformer_kit.train.assemble import assemble, outline, placed, plan, sequence_length
 from transformer_kit.train.corpus import Corpus, choose_tokenizer, open_corpus
+from transformer_kit.train.errors import OutputError
 from transformer_kit.train.loop import Loop, Run
 from transformer_kit.train.output import Layout, claim, lock, writing
 from transformer_kit.train.plot import draw
+from transformer_kit.train.plot import read as records
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.report import Reporter, Silent
 from transformer_kit.train.resume import check, known_peak, newest
@@ -152,6 +155,15 @@ def _go_back(made: Run, saved: Path | None) -> None:
     with writing(made.layout.metrics):
         checkpoint.sweep(made.layout.checkpoints)
         made.metrics.rewind(made.header.step)
+    _note_lost(made)
+
+
+def _note_lost(made: Run) -> None:
+    """Say so when the metrics of steps that were done are gone."""
+    known = len({record["step"] for record in records(made.layout.metrics)})
+    if known < made.header.step:
+        lost = f"holds {known} of the {made.header.step} steps that were done; the metrics of the others are lost"
+        made.report.note(f"{made.layout.metrics} {lost}")
 
 
 def _write_page(made: Run, origin: Path | None) -> None:
@@ -172,7 +184,12 @@ def _write_page(made: Run, origin: Path | None) -> None:
 def _recorded_source(layout: Layout) -> str | None:
     if not layout.origin.is_file():
         return None
-    recorded: str = json.loads(layout.origin.read_text("utf-8"))["from"]
+    try:
+        recorded = untrusted.mapping(layout.origin).get("from")
+    except untrusted.FileError as error:
+        raise OutputError(str(error)) from error.__cause__
+    if not isinstance(recorded, str) or "\0" in recorded:
+        raise OutputError(f'{layout.origin}: must say which folder the run started from: {{"from": FOLDER}}')
     return recorded
 
 

@@ -57,6 +57,7 @@ def claim(folder: Path, *, resume: bool) -> Layout:
     if not resume and folder.is_dir() and not _is_free(folder):
         hint = "go on with it by --resume, or choose" if layout.page.is_file() else "choose"
         raise OutputError(f"{folder} exists and is not empty; {hint} another folder")
+    _check_kinds(layout)
     layout.made = [path for path in (folder, *folder.parents) if not path.exists()]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,16 +73,21 @@ def lock(layout: Layout) -> Iterator[None]:
         return
     import fcntl
 
-    with writing(layout.folder):
-        file = (layout.folder / LOCK).open("w")
+    with writing(layout.folder):  # a pipe would wait, and what a link leads to is none of ours
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.fdopen(os.open(layout.folder / LOCK, flags, 0o644), "w")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(f"{layout.folder}: another process is training there; wait for it or stop it") from error
+        if not layout.page.is_file():
+            _clear(layout.folder)
         try:
             yield
         finally:
+            if not layout.page.is_file():
+                _clear(layout.folder)
             (layout.folder / LOCK).unlink(missing_ok=True)
             _leave(layout)
 
@@ -89,7 +95,22 @@ def lock(layout: Layout) -> Iterator[None]:
 def _is_free(folder: Path) -> bool:
     """Whether nothing is in the folder, or only what a run left that was killed before its page was there."""
     names = {path.name for path in folder.iterdir()}
-    return not names or (LOCK in names and all(map(BEGUN.fullmatch, names)))
+    return names <= {PROBE} or (LOCK in names and all(map(BEGUN.fullmatch, names)))
+
+
+def _clear(folder: Path) -> None:
+    """Take away what a run has written before its page was there."""
+    for path in folder.iterdir():
+        if path.name != LOCK and BEGUN.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
+            path.unlink(missing_ok=True)
+
+
+def _check_kinds(layout: Layout) -> None:
+    """OutputError where something else is in the place of one of the run's files or folders, such as a pipe."""
+    files = [p for p in (layout.origin, layout.metrics, layout.plot) if os.path.lexists(p) and not p.is_file()]
+    folders = [p for p in (layout.checkpoints, layout.samples) if os.path.lexists(p) and not p.is_dir()]
+    for path in (*files, *folders):
+        raise OutputError(f"{path} is not a {'folder' if path in folders else 'regular file'}; move it away")
 
 
 def _leave(layout: Layout) -> None:
@@ -135,7 +156,8 @@ def _probe(folder: Path) -> None:
     """Write a file and bring it to disk: permission bits alone do not tell about quotas and read-only mounts."""
     path = folder / PROBE
     try:
-        with path.open("wb") as file:
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())

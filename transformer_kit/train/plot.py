@@ -6,6 +6,7 @@ from pathlib import Path
 
 from registry import untrusted
 
+LARGEST = 1e300
 SMOOTH = 0.02
 """Share of the run over which the bold line averages."""
 
@@ -42,7 +43,7 @@ def read(metrics: Path) -> list[dict[str, float]]:
     if not metrics.is_file():
         return []
     records = (_record(line) for line in metrics.read_text("utf-8", errors="replace").splitlines())
-    return [r for r in records if r is not None and "loss" in r and "step" in r]
+    return [r for r in records if r is not None]
 
 
 def smooth(values: list[float], span: float) -> list[float]:
@@ -60,4 +61,10 @@ def _record(line: str) -> dict[str, float] | None:
         value = untrusted.parsed(line)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not all(_is_number(value.get(key)) for key in ("step", "loss")):
+        return None
+    return {key: inner for key, inner in value.items() if _is_number(inner)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST

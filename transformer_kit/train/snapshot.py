@@ -6,6 +6,8 @@ step, are functions of the seed and the step's number.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from registry import untrusted
 from transformer_kit.train.errors import CheckpointError
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+MAX_STATE = 256 * 2**20
+"""Bytes of the state that is no tensor."""
 
 Json = Any
 """What `json` reads and writes."""
@@ -53,17 +59,32 @@ def save(folder: Path, header: Header, model: nn.Module, optimizer: Optimizer) -
 
 def read_header(folder: Path) -> Header:
     """What the checkpoint in `folder` says about itself."""
-    try:
-        return Header(**_state(folder)["header"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / STATE}: not the state of a run of this version ({error})") from error
+    with _of_this_version(folder):
+        header = Header(**_state(folder)["header"])
+        kinds: dict[str, Any] = {"step": int, "spec": dict, "corpus": dict, "machine": dict, "seconds": (int, float)}
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(header, name), kind)]
+        if wrong or header.step < 0:
+            raise ValueError(f"{', '.join(wrong) or 'step'} cannot be {getattr(header, (wrong or ['step'])[0])!r:.60}")
+        return header
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Give model and optimizer the state in `folder`. CheckpointError when it does not fit them."""
     state = _state(folder)
     load_weights(model, _tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-    _restore_optimizer(folder, state["optimizer"], model, optimizer)
+    with _of_this_version(folder):
+        _restore_optimizer(folder, state["optimizer"], model, optimizer)
+
+
+@contextmanager
+def _of_this_version(folder: Path) -> Iterator[None]:
+    """Inside, state of another shape than `save` gives it is a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / STATE}: not the state of a run of this version ({error})") from error
 
 
 def live(model: nn.Module) -> dict[str, Tensor]:
@@ -154,9 +175,9 @@ def _like(live: Json, value: Json) -> Json:
 
 def _state(folder: Path) -> Json:
     try:
-        return json.loads((folder / STATE).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / STATE}: cannot be read: {error}") from error
+        return untrusted.mapping(folder / STATE, MAX_STATE)
+    except untrusted.FileError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
