@@ -15,12 +15,15 @@ from registry.options import Natural, Positive
 
 @register
 class Sinusoidal(Position):
-    """x[p, 2i] += sin(p / base^(2i/D)), x[p, 2i+1] += cos(p / base^(2i/D)), for i = 0 .. D/2 - 1."""
+    """x[p, 2i] += scale * sin(p / base^(2i/D)), x[p, 2i+1] += scale * cos(p / base^(2i/D)), for i = 0 .. D/2 - 1."""
 
     acts = "embedding"
     shift_invariant = False
 
     class Options(Position.Options):
+        scale: Positive = 0.02
+        """Amplitude. The default is as large as the tables that `init: normal` and `init: gpt2` draw, so that positions
+        do not drown tokens; 1 in the 2017 Transformer, which multiplies embeddings by sqrt(d_model)."""
         base: Positive = 10_000.0
         """Longest wavelength, in units of 2 pi tokens."""
         layout: Literal["interleaved", "halves"] = "interleaved"
@@ -32,7 +35,7 @@ class Sinusoidal(Position):
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.base, self.offset = options.base, options.offset
+        self.base, self.offset, self.scale = options.base, options.offset, options.scale
         self.d_model = site.d_model
         self.halves = options.layout == "halves"
         self.span = site.d_model - 2 if options.closed else site.d_model
@@ -40,7 +43,7 @@ class Sinusoidal(Position):
             raise ValueError(f"a closed range of wavelengths needs d_model of at least 3, got {site.d_model}")
 
     def embed(self, x: Tensor, context: Context) -> Tensor:
-        return x + self.table(context.positions + self.offset).type_as(x)
+        return torch.add(x, self.table(context.positions + self.offset).type_as(x), alpha=self.scale)
 
     def table(self, positions: Tensor) -> Tensor:
         """positions (..., T) -> (..., T, D), in float32."""

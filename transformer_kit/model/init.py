@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from registry.contracts import Init, ModelPart, Position, Role, Router, Site, Weight
+from registry.contracts import Embedding, Head, Init, ModelPart, Position, Role, Router, Site, Weight
 from transformer_kit import seeds
 from transformer_kit.spec.schema import Spec
 
@@ -30,6 +30,9 @@ def init_weights(model: nn.Module, spec: Spec, seed: int) -> None:
             _fill_layer(module, where, init, seed)
         for name, module in reversed(list(model.named_modules())):  # a part comes after what it holds
             _fill_own(module, name, seed)
+        for name, head in model.named_modules():
+            if isinstance(head, Head):
+                _fill_head_bias(head, name, model, init, seed)
 
 
 def fill_unsaved(model: nn.Module, device: str | torch.device) -> None:
@@ -101,6 +104,20 @@ def _fill_layer(module: nn.Linear | nn.Embedding, where: Weight, init: Init, see
         bias, where = torch.empty(module.bias.shape), replace(where, name=f"{name}.bias")
         init.fill_bias(bias, where, seeds.generator(seed, where.name))
         module.bias.copy_(bias)
+
+
+def _fill_head_bias(head: Head, name: str, model: nn.Module, init: Init, seed: int) -> None:
+    """A head holds its bias itself, since a tied one has no linear layer; initializers reach it all the same."""
+    bias = head._parameters.get("bias")
+    if bias is None:
+        return
+    out = getattr(head, "out", None)
+    tables = [embedding.weight for embedding in model.modules() if isinstance(embedding, Embedding)]
+    width = out.in_features if isinstance(out, nn.Linear) else tables[0].shape[1]
+    where = Weight(f"{name}.bias", "head", None, width)
+    drawn = torch.empty(bias.shape)
+    init.fill_bias(drawn, where, seeds.generator(seed, where.name))
+    bias.copy_(drawn)
 
 
 def _fill_own(module: nn.Module, name: str, seed: int) -> None:
