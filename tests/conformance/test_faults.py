@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from registry import core
 from registry.context import Context, Mask
-from registry.contracts import FFN, Activation, Kernel, Mixer, Norm, Position, Scaling, Schedule, Site
+from registry.contracts import FFN, Activation, Kernel, Mixer, Norm, Optimizer, Position, Scaling, Schedule, Site
 from registry.options import Count, Positive
-from transformer_kit.testing import Failure, check_part, checks_for
+from transformer_kit.testing import Failure, Report, check_part, checks_for
+from transformer_kit.testing.values import LEFT_OUT, variants
 
 Break = Callable[[], type[Any]]
 
@@ -269,6 +271,16 @@ def forgets_the_sinks() -> type[Any]:
     return Sinkless
 
 
+def forgets_numbers() -> type[Any]:
+    class Forgetting(core.get("optimizer", "sgd")):
+        """Steps vectors and matrices alone."""
+
+        def make(self, model: nn.Module) -> torch.optim.SGD:
+            return torch.optim.SGD([p for p in model.parameters() if p.requires_grad and p.ndim], lr=self.options.lr)
+
+    return Forgetting
+
+
 def leaves_bounds() -> type[Any]:
     class Rising(Schedule):
         def scale(self, step: int, steps: int) -> float:
@@ -301,6 +313,7 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("kernel", forgets_the_window, "equals_attention"),
     ("kernel", forgets_the_sinks, "equals_attention"),
     ("schedule", leaves_bounds, "scales_within_bounds"),
+    ("optimizer", forgets_numbers, "walks_downhill"),
 ]
 
 
@@ -323,6 +336,62 @@ def test_the_right_mixer_passes_where_the_wrong_ones_fail() -> None:
     for check in checks_for("mixer"):
         if check.name != "documented":
             check.run(Counted)
+
+
+class Chosen(Optimizer):
+    """Two optimizers by name and shape: signs of gradients for the matrices of layers, SGD for all else."""
+
+    def make(self, model: nn.Module) -> torch.optim.SGD:
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        inner = [p for n, p in named if n.startswith("layers.") and p.ndim == 2]
+        others = [p for n, p in named if not (n.startswith("layers.") and p.ndim == 2)]
+        assert inner
+        assert others
+        groups = [{"params": inner, "momentum": 0.5}, {"params": others}]
+        return torch.optim.SGD(groups, lr=self.options.lr)
+
+
+def test_an_optimizer_may_choose_by_name_and_shape() -> None:
+    core.register("my.chosen")(Chosen)
+    for check in checks_for("optimizer"):
+        if check.name in ("walks_downhill", "resumes_exactly"):
+            check.run(Chosen)
+
+
+class Touchy(Activation):
+    """Fails in each pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("touchy")
+
+
+class Stubborn(FFN):
+    """Cannot be made."""
+
+    def __init__(self, options: FFN.Options, site: Site) -> None:
+        raise TypeError("stubborn")
+
+
+@pytest.mark.parametrize(("family", "name"), [("activation", "relu"), ("ffn", "mlp"), ("norm", "rms_norm")])
+def test_a_faulty_part_breaks_no_other_parts_checks(family: str, name: str) -> None:
+    core.register("a.touchy")(Touchy)
+    core.register("a.stubborn")(Stubborn)
+    checks = {check.name: check for check in checks_for(family)}
+    for check in ("meta_equals_real", "deterministic", "causal", "every_parameter_learns", "options_round_trip"):
+        checks[check].run(core.get(family, name))
+    assert not [what for what, _ in variants(core.get(family, name)) if "a." in what]
+    with pytest.raises(TypeError, match="stubborn"):
+        next(check for check in checks_for("ffn") if check.name == "deterministic").run(Stubborn)
+
+
+def test_parts_that_cannot_be_imported_are_left_out_and_named(shop: Path) -> None:
+    LEFT_OUT.clear()
+    with core.activate(frozenset({"rotten"})):
+        next(c for c in checks_for("ffn") if c.name == "options_round_trip").run(core.get("ffn", "mlp"))
+    assert {"rotten.raises", "rotten.exits", "rotten.missing"} <= {name for _, name in LEFT_OUT}
+    assert "the shelf gave way" in str(LEFT_OUT["activation", "rotten.raises"])
+    report = Report("ffn", "mlp", ("causal",), ("activation/rotten.raises: BrokenPart: no",))
+    assert str(report) == "ffn/mlp: 1 checks passed\n  left out: activation/rotten.raises: BrokenPart: no"
 
 
 def test_check_part_says_all_that_failed() -> None:

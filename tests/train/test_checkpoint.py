@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.train.runs import Recorder, records
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import CheckpointError, OutputError, checkpoint, run, snapshot
+from transformer_kit.train.errors import TrainError
 from transformer_kit.train.output import writing
 
 
@@ -93,6 +94,29 @@ def test_a_flipped_bit_falls_back_to_the_one_before(
     assert result.step == 8
     assert records(tmp_path / "out") == before
     assert checkpoint.fault(checkpoint.path_of(tmp_path / "out/checkpoints", 8)) is None
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (9, 1), (10, 1), (300, 30), (4999, 500), (10**6, 500)])
+def test_by_default_a_run_is_saved_ten_times_or_more(spec: Callable[..., RunSpec], steps: int, every: int) -> None:
+    assert spec(train={"steps": steps}, checkpoint={"every": None}).checkpoint_every == every
+    assert spec(train={"steps": steps}, checkpoint={"every": 7}).checkpoint_every == 7
+
+
+def test_a_run_without_a_rhythm_of_its_own_saves_on_its_way(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    run(spec(train={"steps": 11}, checkpoint={"every": None, "keep": 20}), tmp_path / "run")
+    saved = [step for step, _ in checkpoint.found(tmp_path / "run" / "checkpoints")]
+    assert saved == [11, 10, 8, 6, 4, 2]
+
+
+def test_one_of_several_processes_is_refused(
+    spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainError, match=r"trained by one process, and WORLD_SIZE says that this is one of 2"):
+        run(spec(), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    run(spec(train={"steps": 1}), tmp_path / "run")
 
 
 def test_no_whole_checkpoint_is_an_error(spec: Callable[..., RunSpec], tmp_path: Path) -> None:

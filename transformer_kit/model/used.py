@@ -88,6 +88,7 @@ def _derived(page: Spec) -> dict[Path, Any]:
     found: dict[Path, Any] = {("model", "final_norm"): page.model.norm}
     if isinstance(page, RunSpec):
         found["train", "seq_len"] = page.model.max_seq_len
+        found["checkpoint", "every"] = page.checkpoint_every
     for path, (options, site) in standing(page).items():
         try:
             derived = options.part.derived(options, site)

@@ -159,8 +159,8 @@ class Evaluate(Group):
 class Checkpoint(Group):
     """When the run is saved so that it can go on."""
 
-    every: Count = 500
-    """Steps between checkpoints."""
+    every: Count | None = None
+    """Steps between checkpoints; a tenth of the run's, at most 500, when not given. The last step is saved always."""
     keep: Count = 2
     """How many are kept."""
 
@@ -224,6 +224,11 @@ class RunSpec(Spec):
     """When the model writes a sample; never when not given."""
     hardware: Hardware = Hardware()
     """Where and in what precision."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps between checkpoints."""
+        return self.checkpoint.every or min(500, -(-self.train.steps // 10))
 
     @field_validator("hardware")
     @classmethod

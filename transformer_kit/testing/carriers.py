@@ -22,7 +22,7 @@ from transformer_kit.model.build import KERNEL, assemble, build
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.schema import ModelSpec, Spec
-from transformer_kit.testing.values import minimal
+from transformer_kit.testing.values import minimal, sound
 
 D_MODEL, VOCAB, LENGTH, MAX_SEQ_LEN, ROWS, LAYERS = 24, 19, 13, 32, 3, 2
 GAIN = 1.5
@@ -60,13 +60,18 @@ class Carrier:
 def carrier(options: Options) -> Carrier:
     """A tiny model in which the part that `options` describe stands; SpecError when there is none."""
     refusal: SpecError | None = None
+    broken: Exception | None = None
     for candidate in _carriers(options):
         try:
             assemble(candidate.spec, candidate.kernel)
         except SpecError as error:
             refusal = refusal or error
+        except Exception as error:  # of a part around it, when another can hold it; else of the part itself
+            broken = broken or error
         else:
             return candidate
+    if broken is not None:
+        raise broken
     if refusal is None:
         raise ValueError(f"a model has no place for {options.part.family} '{options.part.name}'")
     raise refusal
@@ -79,7 +84,7 @@ def plain_model() -> Model:
 
 def page(**model: Any) -> dict[str, Any]:
     """A tiny model, as a mapping, with parts of the registry that leave as little as possible unseen."""
-    block = minimal(core.get("block", core.names("block")[0]), mixer=_mixer())
+    block = minimal(next(sound("block")), mixer=_mixer())
     sizes = {"vocab_size": VOCAB, "d_model": D_MODEL, "max_seq_len": MAX_SEQ_LEN}
     layers = {"blocks": [block] * LAYERS}
     return {"plugins": sorted(core.active()), "model": {**sizes, "position": _position(), "layers": layers, **model}}
@@ -165,7 +170,7 @@ def _models(options: Options, tried: frozenset[str]) -> Iterator[dict[str, Any]]
     direct = [n for n, f in ModelSpec.model_fields.items() if slot_family(f) == family and n != "layers"]
     for name in direct:
         for mixer in _mixers():  # not every mixer takes every position scheme
-            block = minimal(core.get("block", core.names("block")[0]), mixer=mixer)
+            block = minimal(next(sound("block")), mixer=mixer)
             yield {name: options, "layers": {"blocks": [block] * LAYERS}}
     if not direct:
         for parent in _parents(family, tried):
@@ -176,8 +181,7 @@ def _parents(family: str, tried: frozenset[str]) -> Iterator[Any]:
     for other in core.families():
         if other in tried or other == family or not is_of_model(other):
             continue
-        for name in core.names(other):
-            part = core.get(other, name)
+        for part in sound(other):
             for field_name, field in part.Options.model_fields.items():
                 if slot_family(field) == family:
                     yield lambda options, part=part, field_name=field_name: minimal(part, **{field_name: options})
@@ -189,7 +193,7 @@ def _kernel() -> Options:
 
 def _mixers() -> list[Options]:
     """All mixers, those first which take the most position schemes."""
-    parts = [core.get("mixer", n) for n in core.names("mixer") if "." not in n]
+    parts = [part for part in sound("mixer") if "." not in part.name]
     return [minimal(p) for p in sorted(parts, key=lambda p: -len(p.accepts))]
 
 
@@ -199,6 +203,6 @@ def _mixer() -> Options:
 
 def _position() -> Options:
     """A scheme that marks absolute places, so that a token at a wrong place gives a wrong result."""
-    parts = [core.get("position", n) for n in core.names("position") if "." not in n]
+    parts = [part for part in sound("position") if "." not in part.name]
     chosen = next((p for p in parts if p.acts == "embedding" and not p.shift_invariant), parts[0])
     return Slot("position").read(chosen.name)

@@ -14,6 +14,7 @@ from typing import Any
 
 from registry import core
 from transformer_kit.testing.carriers import is_of_model
+from transformer_kit.testing.values import LEFT_OUT
 
 ALL = "every family"
 MODEL = "every family of the model"
@@ -60,9 +61,12 @@ class Report:
     family: str
     name: str
     checks: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Other parts that are broken, so that it was not tried together with them, each with the reason."""
 
     def __str__(self) -> str:
-        return f"{self.family}/{self.name}: {len(self.checks)} checks passed"
+        passed = f"{self.family}/{self.name}: {len(self.checks)} checks passed"
+        return "\n".join([passed, *(f"  left out: {text}" for text in self.left_out)])
 
 
 def check(*families: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
@@ -85,6 +89,7 @@ def checks_for(family: str) -> list[Check]:
 def check_part(family: str, name: str) -> Report:
     """Run every check that applies. Raises Failure with all that failed; RegistryError when there is no such part."""
     part = core.get(family, name)
+    LEFT_OUT.clear()
     failed: dict[str, Exception] = {}
     checks = checks_for(family)
     for one in checks:
@@ -93,7 +98,13 @@ def check_part(family: str, name: str) -> Report:
         except Exception as error:
             failed[one.name] = error
     if failed:
-        lines = [f"  {n}: {type(e).__name__}: {e}" for n, e in failed.items()]
+        lines = [f"  {n}: {'; '.join([_said(e), *getattr(e, '__notes__', [])])}" for n, e in failed.items()]
         head = f"{family}/{name}: {len(failed)} of {len(checks)} checks failed"
         raise Failure("\n".join([head, *lines])) from next(iter(failed.values()))
-    return Report(family, name, tuple(c.name for c in checks))
+    broken = {place: error for place, error in LEFT_OUT.items() if place != (family, name)}
+    left_out = tuple(f"{f}/{n}: {_said(error)}" for (f, n), error in broken.items())
+    return Report(family, name, tuple(c.name for c in checks), left_out)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

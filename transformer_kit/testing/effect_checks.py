@@ -14,7 +14,6 @@ import torch
 from pydantic.fields import FieldInfo
 from torch import Tensor
 
-from registry import core
 from registry.contracts import (
     Dataset,
     Init,
@@ -33,7 +32,7 @@ from transformer_kit.spec.errors import SpecError
 from transformer_kit.testing.carriers import Carrier, carrier, plain_model, tokens
 from transformer_kit.testing.checks import ALL, check
 from transformer_kit.testing.run_checks import TEXTS, VOCAB, Bowl, corpus, trained, walk
-from transformer_kit.testing.values import STRINGS, changed, leaves, minimal, values, variants
+from transformer_kit.testing.values import STRINGS, changed, leaves, minimal, sound, values, variants
 from transformer_kit.testing.values import Path as Place
 
 
@@ -108,8 +107,8 @@ def _turned(options: Options) -> Effect | None:
     """The same of a mixer whose queries and keys rotate, which is where some options show."""
     if not issubclass(options.part, Mixer) or "rotation" not in options.part.accepts:
         return None
-    schemes = (core.get("position", n) for n in core.names("position"))
-    return _effect(carrier(options).with_model(position=minimal(next(p for p in schemes if p.acts == "rotation"))))
+    scheme = next(p for p in sound("position") if p.acts == "rotation")
+    return _effect(carrier(options).with_model(position=minimal(scheme)))
 
 
 def _effect(held: Carrier) -> Effect:

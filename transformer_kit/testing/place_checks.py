@@ -25,7 +25,7 @@ from transformer_kit.testing.carriers import (
 )
 from transformer_kit.testing.checks import check
 from transformer_kit.testing.model_checks import assert_reason, default
-from transformer_kit.testing.values import minimal, variants
+from transformer_kit.testing.values import minimal, sound, variants
 
 PLACES = ("embedding", "rotation", "bias", "nowhere")
 HEADS = 4
@@ -33,7 +33,7 @@ HEADS = 4
 
 def alone(options: Options) -> Any:
     """The part by itself, at the site of a model (of a head, for what acts in mixers), with strong weights."""
-    defaults = {f: minimal(core.get(f, n)) for f, n in (("kernel", KERNEL), ("norm", core.names("norm")[0]))}
+    defaults = {"kernel": minimal(core.get("kernel", KERNEL)), "norm": minimal(next(sound("norm")))}
     site = Site(D_MODEL, VOCAB, MAX_SEQ_LEN, n_layers=LAYERS, n_heads=HEADS, defaults=defaults)
     part = options.part(options, site)
     if isinstance(part, nn.Module):
@@ -179,22 +179,23 @@ def sees_the_past(part: Any) -> None:
 def refuses_what_cannot_act(part: Any) -> None:
     """A position scheme that acts where this mixer lets none act is an error at the door, not ignored."""
     assert part.accepts <= {"rotation", "bias"}, f"accepts names unknown places: {set(part.accepts)}"
-    for name in core.names("position"):
-        scheme = core.get("position", name)
+    for scheme in sound("position"):
         if scheme.acts in ("rotation", "bias") and scheme.acts not in part.accepts:
             held = default(part).with_model(position=minimal(scheme))
             try:
                 assemble(held.spec, held.kernel)
             except SpecError:
                 continue
-            raise AssertionError(f"position '{name}' acts on the {scheme.acts}, and is ignored instead of refused")
+            raise AssertionError(
+                f"position '{scheme.name}' acts on the {scheme.acts}, and is ignored instead of refused"
+            )
 
 
 @check("mixer")
 @torch.no_grad()
 def uses_what_it_accepts(part: Any) -> None:
     """A scheme that acts where this mixer says it accepts one changes the logits."""
-    schemes = [core.get("position", name) for name in core.names("position")]
+    schemes = list(sound("position"))
     nothing = next(s for s in schemes if s.acts == "nowhere")
     for scheme in schemes:
         if scheme.acts in part.accepts:

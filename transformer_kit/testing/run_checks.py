@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from registry import core
 from registry.options import Options
@@ -126,16 +127,32 @@ def leaves_a_choice(part: Any) -> None:
 
 
 class Bowl(nn.Module):
-    """A quadratic with its least at zero: what every optimizer can walk down."""
+    """A quadratic with its least at zero: what every optimizer can walk down.
+
+    Its parameters have the names and shapes of a small model's, since optimizers may choose by either: a table,
+    matrices, vectors, a number, and one that is frozen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4) + 2)
-        self.vector = nn.Parameter(torch.linspace(1, 2, 3))
-        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.embedding = nn.Module()
+        self.embedding.table = skip_init(nn.Embedding, VOCAB, 4)
+        self.layers = nn.ModuleList([nn.Module()])
+        self.layers[0].mixer = nn.ModuleDict({name: skip_init(nn.Linear, 4, 4) for name in ("q", "out")})
+        self.layers[0].gain = nn.Parameter(torch.empty(()))
+        self.norm = skip_init(nn.LayerNorm, 4)
+        self.head = nn.ModuleDict({"out": skip_init(nn.Linear, 4, VOCAB, bias=False)})
+        self.frozen = nn.Parameter(torch.empty(2), requires_grad=False)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.linspace(1, 3, parameter.numel()).reshape(parameter.shape))
 
     def forward(self) -> Tensor:
-        return self.matrix.square().sum() + self.vector.square().sum()
+        return torch.stack([p.square().sum() for p in self.learning()]).sum()
+
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that are not frozen."""
+        return [p for p in self.parameters() if p.requires_grad]
 
 
 @check("optimizer")
@@ -145,11 +162,12 @@ def walks_downhill(part: Any) -> None:
     optimizer = part(minimal(part, lr=0.01)).make(bowl)
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert len(held) == len(set(held)), "a parameter is in two groups"
-    assert {id(bowl.matrix), id(bowl.vector)} <= set(held), "a parameter that learns is in no group"
-    first = float(bowl().detach())
+    left = [name for name, p in bowl.named_parameters() if p.requires_grad and id(p) not in held]
+    assert not left, f"in no group, though they learn: {', '.join(left)}"
+    before, frozen = float(bowl().detach()), bowl.frozen.clone()
     walk(bowl, optimizer, 10)
-    assert float(bowl().detach()) < first, "ten steps do not lower a quadratic"
-    assert torch.equal(bowl.frozen, torch.ones(2)), "a frozen parameter moved"
+    assert float(bowl().detach()) < before, "ten steps do not lower a quadratic"
+    assert torch.equal(bowl.frozen, frozen), "a frozen parameter moved"
 
 
 @check("optimizer")

@@ -14,7 +14,7 @@ from transformer_kit.model.build import assemble
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.schema import ModelSpec, Spec
 from transformer_kit.testing.carriers import D_MODEL, MAX_SEQ_LEN, VOCAB
-from transformer_kit.testing.values import bounds, lengths, values
+from transformer_kit.testing.values import bounds, lengths, sound, values
 
 REACH = 8
 """How far above their least value whole numbers are drawn."""
@@ -134,4 +134,4 @@ def _tuple(items: tuple[Any, ...], metadata: list[Any]) -> st.SearchStrategy[Any
 
 
 def _slot(family: str) -> st.SearchStrategy[Options]:
-    return st.deferred(lambda: st.one_of([options_for(core.get(family, n)) for n in core.names(family)]))
+    return st.deferred(lambda: st.one_of([options_for(part) for part in sound(family)]))

@@ -29,6 +29,9 @@ STRINGS = ("a", "b")
 SLOTTED = 3
 """So many parts, and the last, are tried in a slot: each part's own checks put it into one."""
 
+LEFT_OUT: dict[tuple[str, str], Exception] = {}
+"""Parts that are broken, so that they could not be put into others."""
+
 Path = tuple[str, ...]
 N = TypeVar("N", int, float)
 
@@ -102,12 +105,18 @@ def variants(part: Any) -> Iterator[tuple[str, Options]]:
     base = minimal(part)
     yield "default", base
     for path, field in leaves(part.Options):
-        found = values(field)
+        found = [v for v in values(field) if not _is_anothers(v, part)]
         few = found if slot_family(field) is None else [*found[:SLOTTED], *found[SLOTTED:][-1:]]
         for value in few:
             options = changed(base, path, value)
             if options is not None and options != base:
                 yield f"{'.'.join(path)}={brief(value)}", options
+
+
+def _is_anothers(value: Any, part: Any) -> bool:
+    """Whether a value is a part of a plugin, and `part` is none of that plugin: its faults are not `part`'s."""
+    held = value.part.name if isinstance(value, Options) and value.part else ""
+    return "." in held and held.partition(".")[0] != part.name.partition(".")[0]
 
 
 def brief(value: Any) -> str:
@@ -222,17 +231,33 @@ def _slot(metadata: list[Any]) -> Slot | None:
     return next((m for m in metadata if isinstance(m, Slot)), None)
 
 
+def sound(family: str) -> Iterator[Any]:
+    """The parts of a family that can be imported, the kit's own first. A broken one fails its own checks alone."""
+    for name in sorted(core.names(family), key=lambda name: ("." in name, name)):
+        try:
+            part = core.get(family, name)
+        except Exception as error:
+            LEFT_OUT[family, name] = error
+        else:
+            yield part
+
+
 def _parts(family: str) -> Iterator[Options]:
-    """Minimal options of each part of a family; a broken part fails its own checks and is left out here.
+    """Minimal options of each part of a family that has some.
 
     A part that may hold its own kind, as a mixture holds feed-forwards, is not put into itself.
     """
-    for name in core.names(family):
-        around = _inside.get()
-        if (family, name) in around:
+    for part in sound(family):
+        if (family, part.name) in _inside.get():
             continue
-        with suppress(core.RegistryError, ValueError):
-            yield minimal(core.get(family, name))
+        try:
+            options = minimal(part)
+        except ValueError:  # none that go together, where it would stand
+            continue
+        except Exception as error:
+            LEFT_OUT[family, part.name] = error
+        else:
+            yield options
 
 
 def _distinct(found: list[Any]) -> list[Any]:

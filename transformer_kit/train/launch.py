@@ -1,6 +1,7 @@
 """`run`: from a run's page to a trained model in a folder."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from transformer_kit.train import checkpoint, preflight, snapshot
 from transformer_kit.train.allocator import keep_freed
 from transformer_kit.train.assemble import assemble, outline, placed, plan, sequence_length
 from transformer_kit.train.corpus import Corpus, choose_tokenizer, open_corpus
-from transformer_kit.train.errors import OutputError
+from transformer_kit.train.errors import OutputError, TrainError
 from transformer_kit.train.loop import Loop, Run
 from transformer_kit.train.output import Layout, claim, lock, writing
 from transformer_kit.train.plot import draw
@@ -139,8 +140,19 @@ def _apart(spec: RunSpec) -> Iterator[None]:
 
     Where nothing is compiled, the compiler need not be imported, which takes longer than everything else here.
     """
+    _check_alone()
     with seeds.scope(spec.train.seed, "run"), nullcontext() if spec.hardware.compile else uncompiled():
         yield
+
+
+def _check_alone() -> None:
+    """Raise TrainError in one of several processes: each would train the whole run, into the same folder."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world.isdecimal() and int(world) > 1:
+        raise TrainError(
+            f"a run is trained by one process, and WORLD_SIZE says that this is one of {world}; "
+            "start it without torchrun, as `kit train RUN`"
+        )
 
 
 def _go_back(made: Run, saved: Path | None) -> None:

@@ -87,7 +87,7 @@ class Loop:
             self._flush()
         if spec.sample is not None and self._due(spec.sample.every):
             self._sample()
-        if self._due(spec.checkpoint.every):
+        if self._due(spec.checkpoint_every):
             self._save()
 
     def _batches(self) -> Iterator[Batch]:
