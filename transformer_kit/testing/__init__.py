@@ -1,4 +1,4 @@
-"""The conformance kit: what every part must do, ready to be run on yours. Needs `hypothesis` (the extra `dev`).
+"""The conformance kit: what every part must do, ready to be run on yours.
 
     from transformer_kit.testing import check_part
     print(check_part("ffn", "my.swish"))      # raises a Failure with everything that is wrong
