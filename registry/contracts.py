@@ -16,7 +16,7 @@ from registry import options as _options
 from registry.context import Context, Mask
 from registry.linear import Linear, linear
 from registry.part import ModelPart, Part, Site
-from registry.run_contracts import Dataset, Objective, Optimizer, Sampler, Schedule, Tokenizer, Tracker
+from registry.run_contracts import Dataset, Objective, Optimizer, Sampler, Schedule, Spans, Tokenizer, Tracker
 from registry.slots import (
     ActivationSlot,
     BlockSlot,
@@ -45,7 +45,7 @@ __all__ = [
     "EmbeddingSlot", "FFNSlot", "Head", "HeadSlot", "Init", "InitSlot", "Kernel", "KernelSlot", "Linear", "Mixer",
     "MixerSlot", "ModelPart", "Norm", "NormSlot", "Objective", "ObjectiveSlot", "Optimizer", "OptimizerSlot",
     "Part", "Position", "PositionSlot", "Role", "Router", "RouterSlot", "Sampler", "SamplerSlot", "Scaling",
-    "ScalingSlot", "Schedule", "ScheduleSlot", "Site", "Tokenizer", "TokenizerSlot", "Tracker", "TrackerSlot",
+    "ScalingSlot", "Schedule", "ScheduleSlot", "Site", "Spans", "Tokenizer", "TokenizerSlot", "Tracker", "TrackerSlot",
     "Weight",
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ Letters: B batch, T tokens, V vocab.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from torch.optim import Optimizer as TorchOptimizer
 from registry import options as _options
 from registry.part import Part
 
+Spans = tuple[NDArray[Any], Callable[[int], tuple[int, int] | None]]
+"""Ids of a text, and for the index of each the characters (begin, end) that it stands for; None where unknown."""
+
 
 class Tokenizer(Part, ABC):
     """Text <-> token ids. Saved as a Hugging Face `tokenizer.json`, whatever it is made of."""
@@ -24,6 +27,14 @@ class Tokenizer(Part, ABC):
     vocab_size: int
     end_of_text: int | None
     """Id that ends a document; None when there is none."""
+    prefix: tuple[int, ...] = ()
+    """Ids that `encode` puts before every text, such as a BOS."""
+    suffix: tuple[int, ...] = ()
+    """Ids that `encode` puts after every text."""
+    more_ends: tuple[int, ...] = ()
+    """Further ids at which generation stops: those that a model's folder names."""
+    invalid_byte: int | None = None
+    """Id of the byte 0xFF, where bytes are decoded by runs that are valid as a whole or not at all (ByteFallback)."""
     needs_training: bool = False
     """True as long as `train` has something to learn and was not called."""
 
@@ -37,12 +48,26 @@ class Tokenizer(Part, ABC):
         """Learn from a corpus what is to be learnt; ready at once when there is nothing."""
 
     @abstractmethod
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`. Special tokens spelt out in the text stay text. ValueError for lone surrogates."""
+    def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        """Ids of `text`, `prefix` and `suffix` included. ValueError for lone surrogates.
 
-    def encode_batch(self, texts: list[str]) -> list[NDArray[Any]]:
+        add_special_tokens    False leaves `prefix` and `suffix` out
+        split_special_tokens  True reads special tokens spelt out in the text as text
+        """
+
+    def encode_batch(
+        self, texts: list[str], *, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> list[NDArray[Any]]:
         """Ids of each text as an array of unsigned integers: `encode` for a corpus, overridden where that is faster."""
-        return [np.asarray(self.encode(text), dtype=np.uint32) for text in texts]
+        how = {"add_special_tokens": add_special_tokens, "split_special_tokens": split_special_tokens}
+        return [np.asarray(self.encode(text, **how), dtype=np.uint32) for text in texts]
+
+    def encode_spans(self, texts: list[str], *, split_special_tokens: bool = False) -> list[Spans] | None:
+        """Ids of each text without `prefix` and `suffix`, and the characters that each stands for; None when unknown.
+
+        What is known lets a document be tokenized in parts, in bounded memory and by several threads.
+        """
+        return None
 
     @abstractmethod
     def decode(self, tokens: list[int]) -> str:
@@ -56,6 +81,17 @@ class Tokenizer(Part, ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of everything that decides what `encode` returns; keys the token cache."""
+
+    @property
+    def special_tokens(self) -> dict[int, str]:
+        """The special tokens that a text may spell out, by id."""
+        return {}
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every id at which generation stops, `end_of_text` first."""
+        first = () if self.end_of_text is None else (self.end_of_text,)
+        return tuple(dict.fromkeys((*first, *self.more_ends)))
 
 
 class Dataset(Part, ABC):

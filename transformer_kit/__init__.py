@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.model.build import build
     from transformer_kit.model.folder import load, save
     from transformer_kit.model.model import Model
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
 
 __version__ = "0.1.0"
-__all__ = ["Model", "ModelSpec", "RunSpec", "Spec", "SpecError", "build", "load", "read", "save"]
+__all__ = ["Model", "ModelSpec", "RunSpec", "Spec", "SpecError", "build", "load", "load_tokenizer", "read", "save"]
 
 _HOME = {
     "build": "model.build",
     "load": "model.folder",
+    "load_tokenizer": "data.tokenizer_file",
     "save": "model.folder",
     "Model": "model.model",
     "SpecError": "spec.errors",

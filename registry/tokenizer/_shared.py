@@ -3,25 +3,34 @@
 import hashlib
 import json
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
 from registry import untrusted
-from registry.contracts import Tokenizer
+from registry.contracts import Spans, Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 """How our own tokenizers spell the token that ends a document."""
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
 """What ends a document in a file that does not say so, the first that it has."""
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Uses of special tokens that the files beside a `tokenizer.json` name."""
+PROBES = 100
+"""Tokens that are tried as a text, to see what the post-processor adds."""
 MAX_BYTES = 256 * 2**20
 MAX_IDS = 2**24
+HEED = 0.1
+"""Seconds after which an interrupt is heeded, at most."""
+
+Result = TypeVar("Result")
 
 
 class FileTokenizer(Tokenizer):
@@ -33,25 +42,41 @@ class FileTokenizer(Tokenizer):
         """Become the tokenizer `core`, whose token `end_of_text` ends a document."""
         core.no_truncation()
         core.no_padding()
-        core.encode_special_tokens = True  # special tokens spelt out in a text are text
         if getattr(core.model, "dropout", None):
             core.model.dropout = None  # BPE dropout would give one text many encodings
         self._core = core
         self.vocab_size = max(core.get_vocab(with_added_tokens=True).values()) + 1
+        self.prefix, self.suffix = _frame(core)
+        beyond = [i for i in (*self.prefix, *self.suffix) if i >= self.vocab_size]
+        if beyond:
+            raise ValueError(f"the post-processor adds the id {beyond[0]}, and ids end at {self.vocab_size - 1}")
         self.end_of_text = None if end_of_text is None else core.token_to_id(end_of_text)
+        self.invalid_byte = core.token_to_id("<0xFF>")
+        added = core.get_added_tokens_decoder().items()
+        self._special = {i: token.content for i, token in added if token.special}
         self.needs_training = False
 
     def train(self, texts: Iterator[str]) -> None:
         """Nothing is left to learn."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        core = self._reading(split_special_tokens)
         with _plain_errors([text]):
-            return self._ready.encode(text, add_special_tokens=False).ids
+            return core.encode(text, add_special_tokens=add_special_tokens).ids
 
-    def encode_batch(self, texts: list[str]) -> list[NDArray[Any]]:
+    def encode_batch(
+        self, texts: list[str], *, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> list[NDArray[Any]]:
+        core = self._reading(split_special_tokens)
         with _plain_errors(texts):
-            encodings = self._ready.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
+            found = interruptible(lambda: core.encode_batch_fast(texts, add_special_tokens=add_special_tokens))
+        return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in found]
+
+    def encode_spans(self, texts: list[str], *, split_special_tokens: bool = False) -> list[Spans]:
+        core = self._reading(split_special_tokens)
+        with _plain_errors(texts):
+            found = interruptible(lambda: core.encode_batch(texts, add_special_tokens=False))
+        return [(np.asarray(encoding.ids, dtype=np.uint32), encoding.token_to_chars) for encoding in found]
 
     def decode(self, tokens: list[int]) -> str:
         if tokens and min(tokens) < 0:
@@ -66,14 +91,27 @@ class FileTokenizer(Tokenizer):
         return digest(self._ready)
 
     @property
+    def special_tokens(self) -> dict[int, str]:
+        return self._special
+
+    @property
     def _ready(self) -> tokenizers.Tokenizer:
         if self._core is None:
             raise ValueError(f"tokenizer '{self.name}' has to be trained before it is used")
         return self._core
 
+    def _reading(self, split_special_tokens: bool) -> tokenizers.Tokenizer:
+        """The core, which reads special tokens spelt out in a text as text, or as themselves."""
+        self._ready.encode_special_tokens = split_special_tokens
+        return self._ready
 
-def read(path: Path, end_of_text: str | None = None) -> tuple[tokenizers.Tokenizer, str | None]:
-    """The tokenizer in the file `path`, and its token that ends a document: the one named, or what the file says.
+
+def read(
+    path: Path, end_of_text: str | None = None, ends: Sequence[int] = ()
+) -> tuple[tokenizers.Tokenizer, str | None]:
+    """The tokenizer in the file `path`, and its token that ends a document.
+
+    That is `end_of_text`, else what the files beside it name, else the first of the ids `ends`, else a usual one.
 
     ValueError for a file that is missing, too large, no tokenizer, or has ids that are absurd or given twice.
     """
@@ -83,8 +121,12 @@ def read(path: Path, end_of_text: str | None = None) -> tuple[tokenizers.Tokeniz
     except BaseException as error:
         raise _translated(error, f"{path}: not a tokenizer's file") from error
     _check_ids(path, core, page)
+    named = _named(path)
+    vocabulary, added = core.get_vocab(), {t.content for t in core.get_added_tokens_decoder().values()}
+    core.add_special_tokens([t for t in dict.fromkeys(named.values()) if t in vocabulary and t not in added])
     if end_of_text is None:
-        return core, _end_of_text(path, core)
+        known = (named.get("eos_token"), *map(core.id_to_token, ends), *KNOWN_ENDS)
+        return core, next((t for t in known if t is not None and core.token_to_id(t) is not None), None)
     if core.token_to_id(end_of_text) is None:
         raise ValueError(f"{path}: has no token {end_of_text!r} that could end a document")
     return core, end_of_text
@@ -115,6 +157,29 @@ def check_unicode(text: str) -> None:
     except UnicodeEncodeError as error:
         found = f"U+{ord(text[error.start]):04X} at character {error.start}"
         raise ValueError(f"text must be Unicode, got a lone surrogate, {found}") from None
+
+
+def interruptible(work: Callable[[], Result]) -> Result:
+    """What `work` returns, computed in another thread: the library heeds no Ctrl-C, and waiting for it does.
+
+    After an interrupt the thread goes on until it is done or the process ends.
+    """
+    found: list[Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(HEED)
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 @contextmanager
@@ -164,11 +229,32 @@ def _check_ids(path: Path, core: tokenizers.Tokenizer, page: dict[str, Any]) -> 
             raise ValueError(f"{path}: added token {added['content']!r} cannot have the id {added['id']}")
 
 
-def _end_of_text(path: Path, core: tokenizers.Tokenizer) -> str | None:
-    config = path.with_name("tokenizer_config.json")
-    named: list[str] = []
-    if config.is_file():
-        token = _page(config)[1].get("eos_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        named = [token] if isinstance(token, str) else []
-    return next((t for t in (*named, *KNOWN_ENDS) if core.token_to_id(t) is not None), None)
+def _named(path: Path) -> dict[str, str]:
+    """The tokens that the files beside a tokenizer's name by their use, such as `eos_token`."""
+    found: dict[str, str] = {}
+    for beside in (path.with_name("special_tokens_map.json"), path.with_name("tokenizer_config.json")):
+        page = _page(beside)[1] if beside.is_file() else {}
+        for use in NAMED:
+            token = page.get(use)
+            token = token.get("content") if isinstance(token, dict) else token
+            found |= {use: token} if isinstance(token, str) else {}
+    return found
+
+
+def _frame(core: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the post-processor puts before a text and after it.
+
+    ValueError for one that does more than that, for then a document could not be tokenized in parts.
+    """
+    probes = ("a", "0", " a", *list(core.get_vocab())[:PROBES])
+    with _plain_errors([]):
+        body: list[int] = []
+        for probe in probes:
+            body = core.encode(probe, add_special_tokens=False).ids
+            if body:
+                break
+        whole = core.encode(probe).ids
+    for before in range(len(whole) - len(body) + 1):
+        if whole[before : before + len(body)] == body:
+            return tuple(whole[:before]), tuple(whole[before + len(body) :])
+    raise ValueError("the post-processor does more than add tokens before and after a text")

@@ -12,7 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from registry.contracts import Tokenizer
 from registry.core import register
 from registry.options import Count, Positive
-from registry.tokenizer._shared import END_OF_TEXT, FileTokenizer, check_unicode, read
+from registry.tokenizer._shared import END_OF_TEXT, FileTokenizer, check_unicode, interruptible, read
 
 BATCH = 256
 
@@ -64,7 +64,7 @@ class Bpe(FileTokenizer):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        core.train_from_iterator(self._batches(texts), trainer)
+        interruptible(lambda: core.train_from_iterator(self._batches(texts), trainer))
         self.use(core, end)
 
     def _batches(self, texts: Iterator[str]) -> Iterator[list[str]]:

@@ -10,7 +10,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers
 
-from registry.contracts import Tokenizer
+from registry.contracts import Spans, Tokenizer
 from registry.core import register
 from registry.tokenizer._shared import END_OF_TEXT, check_unicode, digest, write
 
@@ -25,11 +25,16 @@ class Bytes(Tokenizer):
     def train(self, texts: Iterator[str]) -> None:
         """Nothing is to be learnt."""
 
-    def encode(self, text: str) -> list[int]:
-        return list(_utf8(text))
+    def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        return self._ids(text, split_special_tokens).tolist()
 
-    def encode_batch(self, texts: list[str]) -> list[NDArray[Any]]:
-        return [np.frombuffer(_utf8(text), dtype=np.uint8) for text in texts]
+    def encode_batch(
+        self, texts: list[str], *, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> list[NDArray[Any]]:
+        return [self._ids(text, split_special_tokens) for text in texts]
+
+    def encode_spans(self, texts: list[str], *, split_special_tokens: bool = False) -> list[Spans]:
+        return [_with_spans(text, self._ids(text, split_special_tokens)) for text in texts]
 
     def decode(self, tokens: list[int]) -> str:
         if tokens and min(tokens) < 0:
@@ -42,6 +47,33 @@ class Bytes(Tokenizer):
     @property
     def fingerprint(self) -> str:
         return digest(_as_file())
+
+    @property
+    def special_tokens(self) -> dict[int, str]:
+        return {Bytes.end_of_text: END_OF_TEXT}
+
+    def _ids(self, text: str, split_special_tokens: bool) -> NDArray[Any]:
+        if split_special_tokens or END_OF_TEXT not in text:
+            return np.frombuffer(_utf8(text), dtype=np.uint8)
+        parts: list[NDArray[Any]] = []
+        for between in text.split(END_OF_TEXT):
+            parts += [np.array([self.end_of_text], dtype=np.uint16), np.frombuffer(_utf8(between), dtype=np.uint8)]
+        return np.concatenate(parts[1:])
+
+
+def _with_spans(text: str, ids: NDArray[Any]) -> Spans:
+    """A byte stands for its character, an end of text for all the characters by which it is spelt."""
+
+    @cache  # most windows of a document are asked for a few tokens only, and some for none
+    def places() -> NDArray[Any]:
+        points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+        character = np.repeat(np.arange(len(points), dtype=np.int32), sizes)  # of each byte
+        widths = np.where(ids == Bytes.end_of_text, len(END_OF_TEXT), 1)
+        last = np.cumsum(widths) - 1  # byte of each token
+        return np.stack([character[last - widths + 1], character[last] + 1], axis=1)
+
+    return ids, lambda i: tuple(places()[i].tolist())
 
 
 def _utf8(text: str) -> bytes:

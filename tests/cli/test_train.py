@@ -144,9 +144,9 @@ def test_sampler_flags_choose(kit: Kit, trained: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--temperature", "0"], "--temperature must be"),
+        (["--temperature", "-1"], "--temperature must be"),
         (["--temperature", "nan"], "--temperature must be"),
-        (["--top-k", "0"], "--top-k must be"),
+        (["--top-k", "-2"], "--top-k must be"),
         (["--top-p", "1.5"], "--top-p must be"),
         (["--seed", str(2**64)], "seed"),
         (["--seed", "-1"], "seed"),

@@ -23,7 +23,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
         vocab_size, end_of_text, fingerprint = 5000, None, "numbers"
 
         def train(self, texts: object) -> None: ...
-        def encode(self, text: str) -> list[int]:
+        def encode(self, text: str, **how: bool) -> list[int]:
             return [int(word) for word in text.split()]
 
         def decode(self, tokens: list[int]) -> str:

@@ -61,7 +61,7 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path, bytewise: Tokenizer
 
 def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path, bytewise: Tokenizer) -> None:
     class Small(type(bytewise)):  # type: ignore[misc]
-        vocab_size, fingerprint, end_of_text = 98, "small", None
+        vocab_size, fingerprint, end_of_text, special_tokens = 98, "small", None, {}
 
     with pytest.raises(ValueError, match="has 98 ids and returned the id 98"):
         prepare(Documents("ab"), Small(Tokenizer.Options()), tmp_path)

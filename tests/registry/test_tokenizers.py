@@ -43,7 +43,7 @@ def ready(request: pytest.FixtureRequest) -> Tokenizer:
 
 @given(ANY | st.text("ab<|endoftx>\n 你", max_size=30))
 def test_round_trip(ready: Tokenizer, text: str) -> None:
-    tokens = ready.encode(text)
+    tokens = ready.encode(text, split_special_tokens=True)
     assert ready.decode(tokens) == text
     assert all(0 <= t < ready.vocab_size for t in tokens)
     assert ready.end_of_text not in tokens
@@ -72,13 +72,22 @@ def test_the_saved_bytes_decode_alike(tmp_path_factory: pytest.TempPathFactory, 
     assert load_tokenizer(folder).decode(tokens) == native.decode(tokens)
 
 
-def test_special_tokens_spelt_out_are_text(ready: Tokenizer) -> None:
-    assert ready.end_of_text is not None
+def test_special_tokens_spelt_out_are_read_as_such(ready: Tokenizer) -> None:
+    assert ready.special_tokens == {ready.end_of_text: END}
     text = f"before {END} after{END}"
     tokens = ready.encode(text)
+    assert tokens.count(ready.end_of_text) == 2
+    assert ready.decode(tokens) == "before  after"
+    assert ready.encode_batch([text])[0].tolist() == tokens
+
+
+def test_special_tokens_spelt_out_stay_text_where_asked(ready: Tokenizer) -> None:
+    assert ready.end_of_text is not None
+    text = f"before {END} after{END}"
+    tokens = ready.encode(text, split_special_tokens=True)
     assert ready.end_of_text not in tokens
     assert ready.decode(tokens) == text
-    assert ready.encode_batch([text])[0].tolist() == tokens
+    assert ready.encode_batch([text], split_special_tokens=True)[0].tolist() == tokens
     assert ready.decode([*tokens[:7], ready.end_of_text, *tokens[7:]]) == text
 
 
@@ -178,9 +187,10 @@ def test_strangers_settings_do_not_change_the_tokens(tmp_path: Path) -> None:
     core_.enable_padding(length=9)
     core_.save(str(tmp_path / "tokenizer.json"))
     tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer.encode("ab" * 5) == [2] * 5
-    assert tokenizer.encode_batch(["ab" * 5])[0].tolist() == [2] * 5
-    assert tokenizer.end_of_text is None
+    assert tokenizer.encode("ab" * 5) == [3, *[2] * 5]
+    assert tokenizer.encode("ab" * 5, add_special_tokens=False) == [2] * 5
+    assert tokenizer.encode_batch(["ab" * 5])[0].tolist() == [3, *[2] * 5]
+    assert (tokenizer.prefix, tokenizer.suffix, tokenizer.end_of_text) == ((3,), (), None)
 
 
 def page(**changes: Any) -> str:

@@ -1,6 +1,8 @@
 """`kit generate`: a trained folder continues a prompt."""
 
+import os
 import sys
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,12 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from registry import core
+from registry.options import plain
 from transformer_kit.cli import names
 from transformer_kit.cli.output import Json, emit, harmless, note
 from transformer_kit.cli.where import placed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from registry.contracts import Tokenizer
+    from transformer_kit.generate.defaults import Defaults
+    from transformer_kit.model.model import Model
 
 SAMPLERS = {
     "temperature": ("temperature", "value"),
@@ -24,84 +31,160 @@ SAMPLERS = {
 """This command's own words for samplers: option, and the sampler with the one option that it sets. In order."""
 
 
-FAR = 128
-"""Tokens that are written when nobody says how many."""
+Folder = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="A model's folder, or the folder of a run.", autocompletion=names.folders),
+]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to continue; - reads standard input.")]
+Count = Annotated[
+    int | None,
+    typer.Option(help="How far, in tokens; the folder's max_new_tokens else, or 128, or as far as it reaches."),
+]
+Temperature = Annotated[float | None, typer.Option(help="Divides the logits: below 1 is safer; 0 is --greedy.")]
+TopK = Annotated[int | None, typer.Option(help="Choose among the K likeliest; 0 for all.")]
+TopP = Annotated[float | None, typer.Option(help="Choose among the likeliest that hold P together.")]
+MinP = Annotated[float | None, typer.Option(help="Leave out what is below P of the likeliest.")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="Always take the likeliest.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+Add = Annotated[bool, typer.Option(help="Put before and after the prompt what the tokenizer adds, such as a BOS.")]
+Split = Annotated[
+    bool, typer.Option("--split-special-tokens", help="Special tokens that the prompt spells out stay text.")
+]
+Stream = Annotated[bool, typer.Option(help="Print the text while it comes.")]
+Device = Annotated[str, typer.Option(help="Where: auto, cpu, cuda, cuda:1 and so on.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as saved when not given.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the steps: a GPU writes long texts faster.")]
+Int8 = Annotated[
+    bool, typer.Option("--int8", help="Write with weights rounded to 8 bits: a processor is twice as fast.")
+]
 
 
 def generate(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="A model's folder, or the folder of a run.", autocompletion=names.folders),
-    ],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to continue; - reads standard input.")],
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="How far, in tokens; 128 when not given, or as far as the model reaches.")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Divides the logits: below 1 is safer.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest that hold P together.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Leave out what is below P of the likeliest.")] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the likeliest.")] = False,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
-    stream: Annotated[bool, typer.Option(help="Print the text while it comes.")] = True,
-    device: Annotated[str, typer.Option(help="Where: auto, cpu, cuda, cuda:1 and so on.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as saved when not given.")] = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the steps: a GPU writes long texts faster.")
-    ] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Write with weights rounded to 8 bits: a processor is twice as fast.")
-    ] = False,
+    folder: Folder,
+    prompt: Prompt,
+    max_new_tokens: Count = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    greedy: Greedy = False,
+    seed: Seed = None,
+    add_special_tokens: Add = True,
+    split_special_tokens: Split = False,
+    stream: Stream = True,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    compile: Compile = False,
+    int8: Int8 = False,
     json: Json = False,
 ) -> None:
     """Continue a prompt with a trained model.
 
-    Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
+    How tokens are chosen is said by these options, else by the folder's generation_config.json, else it is a
+    temperature of 0.8. Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
     """
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    samplers = _samplers({key: value for key, value in flags.items() if value is not None}, greedy)
+    given = {key: value for key, value in flags.items() if value is not None}
+    _check(given, greedy)
+    reading = {"add_special_tokens": add_special_tokens, "split_special_tokens": split_special_tokens}
+    settings = {"max_new_tokens": max_new_tokens, "seed": seed, "compile": compile, "int8": int8, **reading}
     text = _text(prompt)
-    settings = {"samplers": samplers, "seed": seed, "compile": compile, "int8": int8}
-    pieces = _complete(folder, text, max_new_tokens, (device, dtype), **settings)
+    used = _used(folder, (device, dtype), given, greedy)
+    notes = [*used.notes(text, settings), *_notes(used.tokenizer, text, **reading)]
+    pieces = used.complete(text, settings)
     if json:
-        emit({"prompt": text, "text": "".join(pieces), "seed": seed})
+        emit({"prompt": text, "text": "".join(pieces), "seed": seed, **used.data(), "notes": notes})
         return
+    for line in notes:
+        note(line)
     parts = chain([text], pieces, ["\n"])
     _show(parts if stream else ["".join(parts)])
 
 
-def _complete(
-    folder: Path, text: str, count: int | None, where: tuple[str, str | None], **settings: Any
-) -> "Iterator[str]":
+@dataclass(frozen=True)
+class _Used:
+    """What a text is written with."""
+
+    model: "Model"
+    tokenizer: "Tokenizer"
+    samplers: list[Any]
+    """As a page writes them."""
+    asked: "Defaults"
+
+    def complete(self, prompt: str, settings: dict[str, Any]) -> "Iterator[str]":
+        """What continues the prompt."""
+        from transformer_kit.generate.text import complete
+
+        return complete(self.model, self.tokenizer, prompt, samplers=self.samplers, **settings)
+
+    def notes(self, prompt: str, settings: dict[str, Any]) -> "Iterator[str]":
+        """What is not as the folder or the command asks."""
+        from transformer_kit.generate import sliding
+        from transformer_kit.generate.text import far
+
+        if self.asked.not_applied:
+            yield f"generation_config.json asks for {', '.join(self.asked.not_applied)}, which the kit does not apply"
+        reading = {key: settings[key] for key in ("add_special_tokens", "split_special_tokens")}
+        length, count = len(self.tokenizer.encode(prompt, **reading)), settings["max_new_tokens"]
+        count = far(self.model, length, self.asked) if count is None else count
+        if (cropped := sliding.note(self.model.spec.model, length, count)) is not None:
+            yield cropped
+
+    def data(self) -> dict[str, Any]:
+        """The settings as JSON has them."""
+        chosen = [plain(sampler) for sampler in self.samplers]
+        return {"samplers": chosen, "eos_token_ids": self.tokenizer.ends}
+
+
+def _used(folder: Path, where: tuple[str, str | None], flags: dict[str, float], greedy: bool) -> _Used:
     from transformer_kit.data.tokenizer_file import load_tokenizer
-    from transformer_kit.generate.sliding import note as sliding_note
-    from transformer_kit.generate.sliding import slides
-    from transformer_kit.generate.text import complete
+    from transformer_kit.generate.defaults import defaults
     from transformer_kit.model.folder import load, model_folder
 
     place = model_folder(folder)
     device, dtype = placed(*where)
     model = load(place, device=device, dtype=dtype)
-    tokenizer = load_tokenizer(place)
-    length, size = len(tokenizer.encode(text)), model.spec.model
-    if count is None:
-        count = FAR if slides(size) else max(1, min(FAR, size.max_seq_len - length))
-    if (cropped := sliding_note(size, length, count)) is not None:
-        note(cropped)
-    return complete(model, tokenizer, text, max_new_tokens=count, **settings)
+    asked = defaults(place)
+    return _Used(model, load_tokenizer(place), [] if greedy else _samplers(flags, asked.sampling), asked)
 
 
-def _samplers(flags: dict[str, float], greedy: bool) -> list[Any]:
-    """Samplers as a page writes them; the usual ones of a run's samples when no flag says how."""
+def _notes(tokenizer: "Tokenizer", text: str, add_special_tokens: bool, split_special_tokens: bool) -> "Iterator[str]":
+    """What about the ids of the prompt is easily not meant."""
+    from transformer_kit.generate.text import spelt
+
+    found = [] if split_special_tokens else spelt(tokenizer, text)
+    if found:
+        some = ", ".join(found[:4]) + (" and others" if len(found) > 4 else "")
+        yield f"the prompt spells special tokens, which are read as such: {some}; --split-special-tokens reads text"
+    first = tokenizer.special_tokens.get(tokenizer.prefix[0]) if tokenizer.prefix and add_special_tokens else None
+    if first in found and text.startswith(str(first)):
+        yield f"the tokenizer puts {first} first, so it stands there twice; --no-add-special-tokens leaves it out"
+
+
+def _check(flags: dict[str, float], greedy: bool) -> None:
+    """Raise BadParameter for flags that no sampler takes."""
     if greedy and flags:
         raise typer.BadParameter(f"--greedy leaves nothing to choose, so it goes without {_option(next(iter(flags)))}")
-    if greedy:
-        return []
-    if flags:
-        return [_sampler(flag, value) for flag, value in flags.items()]
-    from transformer_kit.spec.schema import Sample
+    for flag, value in flags.items():
+        if not _is_off(flag, value):
+            _sampler(flag, value)
 
-    return list(Sample().samplers)
+
+def _samplers(flags: dict[str, float], asked: "Mapping[str, float] | None") -> list[Any]:
+    """Samplers from the flags and from what the folder asks for, which the flags override."""
+    if not flags and asked is None:
+        from transformer_kit.spec.schema import Sample
+
+        return list(Sample().samplers)
+    if flags.get("temperature") == 0 or not (flags or asked):
+        return []
+    values = {key: value for key, value in ({**(asked or {}), **flags}).items() if not _is_off(key, value)}
+    return [_sampler(key, values[key]) for key in SAMPLERS if key in values] or [_sampler("temperature", 1.0)]
+
+
+def _is_off(flag: str, value: float) -> bool:
+    """Whether the value is the one by which other tools switch a sampler off, or choose the likeliest."""
+    return value in {"temperature": (0,), "top_k": (0, -1), "min_p": (0,)}.get(flag, ())
 
 
 def _sampler(flag: str, value: float) -> Any:
@@ -122,11 +205,19 @@ def _option(flag: str) -> str:
 
 def _text(prompt: str) -> str:
     if prompt != "-":
-        return prompt
+        return _unicode(prompt)
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not UTF-8 text: byte {error.start}: {error.reason}") from None
+
+
+def _unicode(argument: str) -> str:
+    """An argument that is UTF-8, whatever the locale took it for."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:  # the text's own lone surrogates, which the tokenizer names
+        return argument
 
 
 def _show(pieces: "Iterable[str]") -> None:

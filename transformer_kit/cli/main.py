@@ -12,7 +12,7 @@ from transformer_kit import __version__
 from transformer_kit.cli import bench, catalogue, cost, doctor, exchange, generation, pages, start, training
 from transformer_kit.cli.failures import GOOD, INTERRUPTED, failure
 from transformer_kit.cli.hints import hint
-from transformer_kit.cli.output import console, fail, is_terminal, say
+from transformer_kit.cli.output import console, fail, is_terminal, lose_nothing, say
 
 
 class Kit(TyperGroup):
@@ -105,7 +105,5 @@ def kit(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command line and leave the process with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ?, not a traceback
+    lose_nothing(sys.stdout, sys.stderr)
     app(args=args, prog_name="kit")

@@ -1,5 +1,6 @@
 """What commands print: aligned and coloured for a person, plain lines for a pipe, JSON for a program."""
 
+import codecs
 import json
 import math
 import sys
@@ -24,6 +25,26 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
+def lose_nothing(*streams: Any) -> None:
+    """Let what is redirected be UTF-8, whatever the locale; a terminal that lacks a character shows ? instead of it.
+
+    Bytes of a file's name that are no UTF-8 come out as they are, other lone surrogates as an escape.
+    """
+    codecs.register_error("kit", _bytes_or_escape)
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(**{"errors": "replace"} if stream.isatty() else {"encoding": "utf-8", "errors": "kit"})
+
+
+def _bytes_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    try:
+        return error.object[error.start : error.end].encode("utf-8", "surrogateescape"), error.end
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
+
+
 def is_terminal() -> bool:
     """Whether a person reads stdout; a pipe gets plain text, and rich is not even imported."""
     return sys.stdout.isatty()
@@ -45,6 +66,10 @@ def note(text: str) -> None:
 def emit(value: Any, *, line: bool = False) -> None:
     """`value` as JSON on stdout; on one `line`, at once, when it is one of a stream."""
     text = json.dumps(_finite(value), ensure_ascii=False, indent=None if line else 2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, or a terminal that lacks a character
+        text = json.dumps(_finite(value), indent=None if line else 2)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

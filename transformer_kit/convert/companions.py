@@ -6,11 +6,12 @@ from pathlib import Path
 
 from registry import untrusted
 from transformer_kit.convert.errors import of_file
+from transformer_kit.data import token_ids
 
 CORE = "tokenizer.json"
 TOKENIZER = (CORE, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """All that says how text becomes ids; the others mean nothing without the first."""
-GENERATION = "generation_config.json"
+GENERATION = token_ids.GENERATION
 UNREAD = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model")
 """Tokenizers in forms that nothing here reads."""
 
@@ -22,11 +23,17 @@ def carried(folder: Path) -> list[str]:
 
 
 def carry(source: Path, target: Path) -> None:
-    """Copy them. Raises ConvertError where one is a link to a place outside."""
+    """Copy them, as they are in a Hugging Face folder. ConvertError where one is a link to a place outside."""
     with of_file():
         untrusted.check_links(source)
     for name in carried(source):
         shutil.copyfile(source / name, target / name)
+
+
+def carry_in(source: Path, target: Path) -> None:
+    """Copy them into a folder of the kit's, with the ids that the config names, which has no other place there."""
+    carry(source, target)
+    token_ids.keep(source, target)
 
 
 def left(folder: Path, taken: Collection[str]) -> list[str]:

@@ -17,7 +17,7 @@ from registry.contracts import Tokenizer
 from registry.core import suggest
 from registry.options import plain
 from transformer_kit.convert.check import Comparison, against_transformers
-from transformer_kit.convert.companions import carry
+from transformer_kit.convert.companions import GENERATION, carry
 from transformer_kit.convert.config import longest, shortest, solutions_with_sizes
 from transformer_kit.convert.declaration import Declaration, declarations
 from transformer_kit.convert.draft import check_free, drafted
@@ -29,6 +29,7 @@ from transformer_kit.convert.page import fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, constants, moves, outgoing
 from transformer_kit.convert.weights import INDEX, ONE, Weights
 from transformer_kit.convert.widths import with_widths
+from transformer_kit.data import token_ids
 from transformer_kit.model.build import assemble
 from transformer_kit.model.changes import changes
 from transformer_kit.model.model import Model
@@ -106,7 +107,7 @@ def export(
         raise ConvertError("export", ["the model is not what its spec describes; change the spec", *changed])
     found = match(model, family)
     with drafted(target) as draft:
-        _write(model, found, draft, tokenizer, shard)
+        _write(model, found, draft, tokenizer, shard, _ids(model, tokenizer, beside))
         if beside is not None:
             carry(beside, draft)
         _verify(model, found.declaration, draft)
@@ -115,19 +116,33 @@ def export(
     return found
 
 
-def _write(model: Model, found: Match, folder: Path, tokenizer: Tokenizer | None, shard: int) -> None:
+def _ids(model: Model, tokenizer: Tokenizer | None, beside: Path | None) -> token_ids.TokenIds:
+    """Every id by its use: as it came in, else the tokenizer's end; null where nobody names one, so that the class's
+    own default does not count.
+    """
+    said = {} if beside is None else token_ids.configured(beside)
+    ids = {name: said.get(name) for name in token_ids.NAMES}
+    if ids[token_ids.EOS] in (None, []):
+        ids[token_ids.EOS] = None if tokenizer is None else tokenizer.end_of_text
+    pad = ids["pad_token_id"]
+    if not isinstance(pad, int) or pad >= model.spec.model.vocab_size:
+        ids["pad_token_id"] = None  # no class can be made with a row of its table that is not there
+    return ids
+
+
+def _write(
+    model: Model, found: Match, folder: Path, tokenizer: Tokenizer | None, shard: int, ids: token_ids.TokenIds
+) -> None:
     kind = KINDS.get(model.embedding.weight.dtype, "float32")
-    ends = {} if tokenizer is None or tokenizer.end_of_text is None else {"eos_token_id": tokenizer.end_of_text}
     config = {
         "architectures": found.declaration.classes,
         "model_type": found.declaration.names[0],
         "torch_dtype": kind,
-        "pad_token_id": None,  # a family's own may lie outside a small vocabulary
         **found.config,
-        **ends,
+        **ids,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, **ends}, indent=2) + "\n", "utf-8")
+    (folder / GENERATION).write_text(json.dumps({"do_sample": False, **ids}, indent=2) + "\n", "utf-8")
     _write_weights(_theirs(model, found), folder, shard)
     if tokenizer is not None:
         tokenizer.save(folder)

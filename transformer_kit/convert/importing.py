@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from transformer_kit.convert import stream
-from transformer_kit.convert.companions import CORE, carry, left, unread
+from transformer_kit.convert.companions import CORE, carry_in, left, unread
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import CONFIG, ConvertError, of_folder
@@ -61,7 +61,7 @@ def import_folder(
         (draft / SPEC).write_text(text_of(spec, config, parameters), "utf-8")
         weights = None if spec_only else Weights(source, declaration.prefix)
         tensors = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
-        carry(source, draft)
+        carry_in(source, draft)
     read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
     behind = left(source, [CONFIG, *read])
     return Imported(spec, declaration.names[0], tensors, (target / CORE).is_file(), behind, unread(source))

@@ -4,19 +4,22 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.contracts import Dataset, Tokenizer
 from transformer_kit.data.cache import cache_folder, writing
-from transformer_kit.data.pieces import cut
 from transformer_kit.data.store import FORMAT, Column, TokenStore, write_manifest
+from transformer_kit.data.windows import Joiner, Window, windows
 
 BATCH_CHARACTERS = 1 << 22
-BATCH_PIECES = 4096
+BATCH_WINDOWS = 4096
 MARK_EVERY = 4096
 """Bytes of text between two marks, at least."""
 SHOWN = 20
@@ -25,11 +28,22 @@ SHOWN = 20
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the text of a corpus becomes ids."""
+
+    add_special_tokens: bool = True
+    """Whether each document gets what the tokenizer puts before and after a text, such as a BOS."""
+    split_special_tokens: bool = False
+    """Whether special tokens that the corpus spells out stay text."""
+
+
 def prepare(
     dataset: Dataset,
     tokenizer: Tokenizer,
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    reading: Reading = Reading(),
 ) -> TokenStore:
     """The tokens of `dataset`, from the cache when they are there and undamaged, else tokenised now.
 
@@ -37,7 +51,7 @@ def prepare(
     the corpus. Raises ValueError for bad documents, all of them at once, for no text at all, and for a corpus that
     changes meanwhile; OSError when the cache cannot be written.
     """
-    key = _key(dataset, tokenizer)
+    key = _key(dataset, tokenizer, reading)
     folder = cache_folder(cache) / "tokens" / key
     if folder.exists():
         try:
@@ -47,8 +61,8 @@ def prepare(
             shutil.rmtree(folder)
     check(dataset)
     with writing(folder) as unfinished:
-        _write(dataset, tokenizer, unfinished, progress or (lambda done: None))
-        if _key(dataset, tokenizer) != key:
+        _write(dataset, tokenizer, unfinished, progress or (lambda done: None), reading)
+        if _key(dataset, tokenizer, reading) != key:
             raise ValueError("the corpus was changed while it was tokenised; start again once it stays as it is")
     return TokenStore(folder)
 
@@ -60,15 +74,17 @@ def check(dataset: Dataset) -> None:
         raise ValueError("\n  ".join([*found[:SHOWN], *(["and more"] if len(found) > SHOWN else [])]))
 
 
-def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
-    decisive = [FORMAT, dataset.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text]
+def _key(dataset: Dataset, tokenizer: Tokenizer, reading: Reading) -> str:
+    decisive = [FORMAT, dataset.fingerprint, tokenizer.fingerprint, tokenizer.end_of_text, astuple(reading)]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
 
 
-def _write(dataset: Dataset, tokenizer: Tokenizer, folder: Path, progress: Callable[[int], None]) -> None:
-    writer = _Writer(folder, tokenizer)
+def _write(
+    dataset: Dataset, tokenizer: Tokenizer, folder: Path, progress: Callable[[int], None], reading: Reading
+) -> None:
+    writer = _Writer(folder, tokenizer, reading)
     try:
-        for batch in _batches(cut(dataset.pieces())):
+        for batch in _batches(windows(dataset.pieces())):
             writer.add(batch)
             progress(writer.text_bytes)
         writer.finish()
@@ -76,72 +92,100 @@ def _write(dataset: Dataset, tokenizer: Tokenizer, folder: Path, progress: Calla
         writer.close()
 
 
-def _batches(pieces: Iterable[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
-    """As many pieces at a time as keep the tokenizer's threads busy."""
-    batch: list[tuple[str, bool]] = []
+def _batches(found: Iterable[Window]) -> Iterator[list[Window]]:
+    """As many windows at a time as keep the tokenizer's threads busy; without those that have no text."""
+    batch: list[Window] = []
     characters = 0
-    for text, ends in pieces:
-        batch.append((text, ends))
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_PIECES:
+    for window in found:
+        if window.text or not window.is_whole:
+            batch.append(window)
+            characters += len(window.text)
+        if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_WINDOWS:
             yield batch
             batch, characters = [], 0
     yield batch
 
 
 class _Writer:
-    """Turns pieces of documents into the files of a `TokenStore`."""
+    """Turns windows of documents into the files of a `TokenStore`."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
+    def __init__(self, folder: Path, tokenizer: Tokenizer, reading: Reading) -> None:
         self.folder = folder
         self.tokenizer = tokenizer
+        self.joiner = Joiner(tokenizer, split_special_tokens=reading.split_special_tokens)
+        self.prefix, self.suffix = (tokenizer.prefix, tokenizer.suffix) if reading.add_special_tokens else ((), ())
+        self.spelt = np.zeros(tokenizer.vocab_size, dtype=np.int64)  # how often the corpus spells each special token
+        self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
+        self.special[list(tokenizer.special_tokens)] = True
         self.tokens = Column(folder / "tokens.bin", "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
         self.ends = Column(folder / "documents.bin", "<u8")
         self.marks = Column(folder / "marks.bin", "<u8")
+        self.waiting = [np.zeros(0, dtype=self.tokens.dtype)]  # tokens to be written
         self.marks.append([0, 0])
-        self.marked = 0  # bytes of text at the last mark
+        self.marked = (0, 0)  # tokens and bytes of text at the last mark
         self.begin = 0  # token at which the current document began
+        self.last = -1  # the latest token
         self.n_tokens = 0
         self.text_bytes = 0
 
-    def add(self, batch: list[tuple[str, bool]]) -> None:
-        """Tokenise and write; empty documents leave no trace."""
-        encoded = iter(self.tokenizer.encode_batch([text for text, _ in batch if text]))
-        stop = [] if self.tokenizer.end_of_text is None else [self.tokenizer.end_of_text]
-        out, ends, marks = [], [], []
-        for text, document_ends in batch:
-            if text:
-                out.append(next(encoded))
-                self.n_tokens += len(out[-1])
-                self.text_bytes += len(text) if text.isascii() else len(text.encode())
-            if document_ends and self.n_tokens > self.begin:
-                out.append(np.asarray(stop, dtype=np.uint32))
-                self.n_tokens += len(stop)
-                self.begin = self.n_tokens
+    def add(self, batch: list[Window]) -> None:
+        """Tokenise and write; documents without a token leave no trace."""
+        self.joiner.read(batch)
+        ends: list[int] = []
+        for window in batch:
+            for ids, text in self.joiner.push(window):
+                self._text(ids, text)
+            if window.ends and self.n_tokens > self.begin:
+                self._end()
                 ends.append(self.n_tokens)
-            if self.text_bytes - self.marked >= MARK_EVERY:
-                marks += [self.n_tokens, self.text_bytes]
-                self.marked = self.text_bytes
-        if out:
-            ids = np.concatenate(out)
-            self._check(ids)
-            self.tokens.append(ids)
+        self.tokens.append(np.concatenate(self.waiting))
+        self.waiting = [np.zeros(0, dtype=self.tokens.dtype)]
         self.ends.append(ends)
-        self.marks.append(marks)
 
     def finish(self) -> None:
         """Write what says that all is there; ValueError when nothing is."""
         if self.n_tokens == 0:
             raise ValueError("the corpus has no text: all its documents are empty")
-        if self.text_bytes > self.marked:
+        if self.n_tokens > self.marked[0]:
             self.marks.append([self.n_tokens, self.text_bytes])
         columns = {"tokens.bin": self.tokens, "documents.bin": self.ends, "marks.bin": self.marks}
         self.close()
-        write_manifest(self.folder, columns, self.tokenizer.vocab_size)
+        names = self.tokenizer.special_tokens
+        spelt = {names[i]: int(self.spelt[i]) for i in np.flatnonzero(self.spelt).tolist()}
+        write_manifest(self.folder, columns, self.tokenizer.vocab_size, spelt)
 
     def close(self) -> None:
         for column in (self.tokens, self.ends, self.marks):
             column.close()
+
+    def _text(self, ids: NDArray[Any], text: str) -> None:
+        self.text_bytes += len(text) if text.isascii() else len(text.encode())
+        if not len(ids):
+            return
+        if self.n_tokens == self.begin:
+            self._put(self.prefix)
+        self._check(ids)
+        self._put(ids)
+        found = ids[self.special[ids]]
+        if len(found):
+            np.add.at(self.spelt, found, 1)
+        if self.text_bytes - self.marked[1] >= MARK_EVERY:
+            self.marked = (self.n_tokens, self.text_bytes)
+            self.marks.append([*self.marked])
+
+    def _end(self) -> None:
+        """End a document, unless its text or the tokenizer has ended it."""
+        self._put(self.suffix)
+        stop = self.tokenizer.end_of_text
+        if stop is not None and self.last != stop:
+            self._put([stop])
+        self.begin = self.n_tokens
+
+    def _put(self, ids: NDArray[Any] | Sequence[int]) -> None:
+        if len(ids):
+            self.waiting.append(np.asarray(ids, dtype=self.tokens.dtype))
+            self.n_tokens += len(ids)
+            self.last = int(ids[-1])
 
     def _check(self, ids: np.ndarray) -> None:
         largest = int(ids.max(initial=0))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from registry import untrusted
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 256 * 2**20
 """Bytes of a manifest; some 12 for each block."""
@@ -39,12 +39,14 @@ class TokenStore:
     """Number of tokens up to the end of each document (documents,), increasing."""
     vocab_size: int
     """Number of ids of the tokenizer that made it."""
+    spelt: dict[str, int]
+    """How often the text itself holds each special token, spelt out."""
 
     def __init__(self, folder: Path) -> None:
         manifest = _manifest(folder / MANIFEST)
         for name, file in manifest["files"].items():
             _check(folder / name, file["size"], file["checksums"])
-        self.vocab_size = manifest["vocab_size"]
+        self.vocab_size, self.spelt = manifest["vocab_size"], manifest["spelt"]
         self.tokens = _map(folder / "tokens.bin", manifest["dtype"])
         self.ends = _map(folder / "documents.bin", "<u8")
         self._marks = _map(folder / "marks.bin", "<u8").reshape(-1, 2)
@@ -96,11 +98,12 @@ class Column:
         self._file.close()
 
 
-def write_manifest(folder: Path, columns: dict[str, Column], vocab_size: int) -> None:
+def write_manifest(folder: Path, columns: dict[str, Column], vocab_size: int, spelt: dict[str, int]) -> None:
     """Declare the columns complete."""
     content = {
         "format": FORMAT,
         "vocab_size": vocab_size,
+        "spelt": spelt,
         "dtype": columns["tokens.bin"].dtype.str,
         "files": {name: {"size": c.size, "checksums": c.checksums} for name, c in columns.items()},
     }

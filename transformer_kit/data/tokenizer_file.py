@@ -3,32 +3,46 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tokenizers
 
 from registry.contracts import Dataset, Tokenizer
 from registry.options import plain
-from registry.tokenizer._shared import FileTokenizer, read
+from registry.tokenizer._shared import MAX_IDS, FileTokenizer, read
+from transformer_kit.data import token_ids
 from transformer_kit.data.cache import cache_folder, writing
 from transformer_kit.data.pieces import cut
 from transformer_kit.data.prepare import check
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer in a `tokenizer.json`, or in a folder that holds one.
 
-    The token that ends a document is what a `tokenizer_config.json` beside it names, else a usual one that it has.
+    The token that ends a document is the one that `tokenizer_config.json` or `special_tokens_map.json` names, else the
+    first that the model's config names, else a usual one. Generation stops at any of those that are named.
     Raises ValueError for a file that is missing or is no tokenizer.
     """
+    path = Path(path)
+    file = path / "tokenizer.json" if path.is_dir() else path
     tokenizer = FileTokenizer(FileTokenizer.Options())
-    tokenizer.use(*read(path / "tokenizer.json" if path.is_dir() else path))
+    ends = token_ids.ends(file.parent)
+    tokenizer.use(*read(file, ends=[i for i in ends if i < MAX_IDS]))
+    tokenizer.more_ends = tuple(i for i in ends if i < tokenizer.vocab_size)
     return tokenizer
 
 
-def trained(tokenizer: Tokenizer, dataset: Dataset, cache: Path | None = None) -> Tokenizer:
-    """`tokenizer`, ready for use: trained on `dataset` if it needs to be, at most once per dataset and options."""
+def trained(
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    cache: Path | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Tokenizer:
+    """`tokenizer`, ready for use: trained on `dataset` if it needs to be, at most once per dataset and options.
+
+    `note` is told from how much text it learns, once that is read.
+    """
     if not tokenizer.needs_training:
         return tokenizer
     folder = cache_folder(cache) / "tokenizers" / _key(tokenizer, dataset)
@@ -37,7 +51,7 @@ def trained(tokenizer: Tokenizer, dataset: Dataset, cache: Path | None = None) -
     except ValueError:  # not there, or damaged
         shutil.rmtree(folder, ignore_errors=True)
     check(dataset)
-    tokenizer.train(_texts(dataset))
+    tokenizer.train(_texts(dataset, tokenizer, note))
     with writing(folder) as unfinished:
         tokenizer.save(unfinished)
     return tokenizer
@@ -48,5 +62,23 @@ def _key(tokenizer: Tokenizer, dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _texts(dataset: Dataset) -> Iterator[str]:
-    return (piece for piece, _ in cut(dataset.pieces()))
+def _texts(dataset: Dataset, tokenizer: Tokenizer, note: Callable[[str], None]) -> Iterator[str]:
+    """Pieces of the corpus, and a note when the tokenizer has got all that it learns from."""
+    size, limit = 0, getattr(tokenizer.options, "max_mb", None)
+    pieces = (piece for piece, _ in cut(dataset.pieces()))
+    for piece in pieces:
+        size += len(piece.encode("utf-8", "surrogatepass"))
+        if limit is not None and size >= limit * 1e6:
+            note(_learns(tokenizer, size))
+            yield piece
+            return
+        yield piece
+    note(_learns(tokenizer, size))
+
+
+def _learns(tokenizer: Tokenizer, size: int) -> str:
+    limited = "; `tokenizer.max_mb` limits it" if hasattr(tokenizer.options, "max_mb") else ""
+    return (
+        f"tokenizer '{tokenizer.name}' learns from {size / 1e6:,.1f} MB of text, which takes long where a text has few "
+        f"spaces{limited}"
+    )

@@ -1,14 +1,44 @@
 """Generation of text: a prompt in, pieces of its continuation out as they come."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from registry.contracts import Tokenizer
 from transformer_kit.data.text_stream import TextStream
+from transformer_kit.data.tokenizer_file import load_tokenizer
 from transformer_kit.generate.decode import stream
+from transformer_kit.generate.defaults import Defaults, defaults
+from transformer_kit.generate.sliding import slides
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
+
+FAR = 128
+"""Tokens that are written when nobody says how many."""
+
+
+class TextSettings(TypedDict, total=False):
+    """What `complete` takes beside model, tokenizer and prompt; it says what each means."""
+
+    max_new_tokens: int | None
+    samplers: Sequence[object] | None
+    seed: int | None
+    stop: Sequence[int]
+    add_special_tokens: bool
+    split_special_tokens: bool
+    compile: bool
+    int8: bool
+
+
+def generate_text(
+    model: "Model", prompt: str, tokenizer: Tokenizer | None = None, **settings: Unpack[TextSettings]
+) -> str:
+    """As `complete`, in one piece. ValueError where no tokenizer is given and the model comes from no folder."""
+    if tokenizer is None:
+        if model.folder is None:
+            raise ValueError("the model was not loaded from a folder, so it has no tokenizer; give `tokenizer`")
+        tokenizer = load_tokenizer(model.folder)
+    return "".join(complete(model, tokenizer, prompt, **settings))
 
 
 def complete(
@@ -16,34 +46,57 @@ def complete(
     tokenizer: Tokenizer,
     prompt: str,
     *,
-    max_new_tokens: int,
-    samplers: Sequence[object] = (),
+    max_new_tokens: int | None = None,
+    samplers: Sequence[object] | None = None,
     seed: int | None = None,
     stop: Sequence[int] = (),
+    add_special_tokens: bool = True,
+    split_special_tokens: bool = False,
     compile: bool = False,
     int8: bool = False,
 ) -> Iterator[str]:
-    """The text that continues `prompt`, in pieces of whole characters; joined they are what `decode` says of all.
+    """The text that continues `prompt`, in pieces of whole characters: decode(prompt + new) beyond decode(prompt).
 
-    It ends at the tokenizer's end of text, at an id in `stop`, or after `max_new_tokens`. Raises ValueError, before
-    anything is computed, as `stream` does, and when the tokenizer has ids that the model does not know.
+    It ends at any of the tokenizer's ends, at an id in `stop`, or after `max_new_tokens`. Where that or `samplers` is
+    not given, the generation_config.json of the folder that the model was loaded from counts, else the likeliest token
+    is taken each time. `Tokenizer.encode` says how the prompt becomes ids. Raises ValueError, before anything is
+    computed, as `stream` does, and when the tokenizer has ids that the model does not know.
     """
-    known = model.spec.model.vocab_size
-    if tokenizer.vocab_size > known:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, more than the model's vocab_size ({known})")
-    ends = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    _check_ids(model, tokenizer)
+    ids = tokenizer.encode(prompt, add_special_tokens=add_special_tokens, split_special_tokens=split_special_tokens)
+    asked = defaults(model.folder)
     steps = stream(
         model,
-        [tokenizer.encode(prompt)],
-        max_new_tokens=max_new_tokens,
-        samplers=samplers,
+        [ids],
+        max_new_tokens=far(model, len(ids), asked) if max_new_tokens is None else max_new_tokens,
+        samplers=asked.samplers if samplers is None else samplers,
         seed=seed,
-        stop=[*ends, *stop],
+        stop=[*tokenizer.ends, *stop],
         vocab=tokenizer.vocab_size,
         compile=compile,
         int8=int8,
     )
-    return _pieces(steps, TextStream(tokenizer))
+    return _pieces(steps, TextStream(tokenizer, ids))
+
+
+def far(model: "Model", length: int, asked: Defaults) -> int:
+    """How many tokens follow a prompt of `length` when nobody says: as many as the folder asks for and as fit."""
+    size, count = model.spec.model, FAR if asked.max_new_tokens is None else asked.max_new_tokens
+    return count if slides(size) else max(1, min(count, size.max_seq_len - length))
+
+
+def _check_ids(model: "Model", tokenizer: Tokenizer) -> None:
+    known = model.spec.model.vocab_size
+    if tokenizer.vocab_size > known:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, more than the model's vocab_size ({known})")
+
+
+def spelt(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """The special tokens that `prompt` spells out, each once."""
+    if not tokenizer.special_tokens:
+        return []
+    ids = tokenizer.encode(prompt, add_special_tokens=False)
+    return [tokenizer.special_tokens[i] for i in dict.fromkeys(ids) if i in tokenizer.special_tokens]
 
 
 def _pieces(steps: Iterator[list[int | None]], text: TextStream) -> Iterator[str]:

@@ -104,7 +104,7 @@ def load(
     if (path / "config.json").is_file() and not (path / SPEC).is_file():
         from transformer_kit.convert.folder import load_folder
 
-        return load_folder(path, device=device, dtype=dtype, kernel=kernel)
+        return _from(path, load_folder(path, device=device, dtype=dtype, kernel=kernel))
     _check_folder(path)
     spec = read(path / SPEC)
     model = assemble(spec, kernel)
@@ -115,7 +115,12 @@ def load(
     fill_unsaved(model, device)
     model.load_state_dict(tensors, strict=True, assign=True)
     model = model if dtype is None else model.to(dtype)
-    return model.eval()
+    return _from(path, model.eval())
+
+
+def _from(folder: Path, model: Model) -> Model:
+    model.folder = folder
+    return model
 
 
 def model_folder(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from registry.context import Context, State
-from registry.contracts import Block, Embedding, Head, Norm, Position, Site
+from registry.contracts import Block, Embedding, Head, Norm, Position, Site, Tokenizer
 from registry.options import Options
 from transformer_kit.model.init import init_weights
 from transformer_kit.model.inputs import check_size, check_targets, check_tokens
@@ -24,6 +25,7 @@ from transformer_kit.spec.schema import Spec
 
 if TYPE_CHECKING:
     from transformer_kit.generate.decode import Settings
+    from transformer_kit.generate.text import TextSettings
 
 
 class Output(NamedTuple):
@@ -41,6 +43,8 @@ class Model(nn.Module):
     def __init__(self, spec: Spec, site: Site) -> None:
         super().__init__()
         self.spec = spec
+        self.folder: Path | None = None
+        """Where it was loaded from; its tokenizer lies there."""
         model = spec.model
         self.embedding = site.build(model.embedding, Embedding)
         self.position, site = _added(model.position, site)
@@ -148,6 +152,16 @@ class Model(nn.Module):
         The same seed gives the same weights on every device. ValueError where there is no memory to fill.
         """
         init_weights(self, self.spec, seed)
+
+    def generate_text(self, prompt: str, tokenizer: Tokenizer | None = None, **settings: "Unpack[TextSettings]") -> str:
+        """The text that continues `prompt`, without the prompt; what `kit generate` writes after it.
+
+        The tokenizer is that of the folder that the model was loaded from when none is given.
+        `transformer_kit.generate.complete` gives the text in pieces, as it comes, and has all settings.
+        """
+        from transformer_kit.generate.text import generate_text
+
+        return generate_text(self, prompt, tokenizer, **settings)
 
     def describe(self) -> str:
         """The card: parts, shapes, parameters, cost; what `kit build` prints."""

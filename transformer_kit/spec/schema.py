@@ -143,6 +143,10 @@ class Train(Group):
     """Share of the corpus kept for evaluation."""
     documents: Literal["joined", "apart"] = "joined"
     """Whether the documents packed into one sequence see each other."""
+    add_special_tokens: bool = True
+    """Whether each document gets what the tokenizer puts before and after a text, such as a BOS."""
+    split_special_tokens: bool = False
+    """Whether special tokens that the corpus spells out, such as `<|endoftext|>`, stay text."""
     freeze: Annotated[tuple[str, ...], AsTuple] = ()
     """Patterns (`layers.0.*`) of parameter names that do not learn."""
 

@@ -51,15 +51,45 @@ def trained(options: Options, base: Path) -> Any:
 @check("tokenizer")
 def text_comes_back(part: Any) -> None:
     """Any text is encoded into ids of the vocabulary, and decoded into itself; a batch as one by one."""
+    plain = {"add_special_tokens": False, "split_special_tokens": True}
     with corpus() as base:
         tokenizer = trained(minimal(part), base)
         assert not tokenizer.needs_training, "still needs training after it"
-        for text, batched in zip(TEXTS, tokenizer.encode_batch(list(TEXTS)), strict=True):
-            ids = tokenizer.encode(text)
+        for text, batched in zip(TEXTS, tokenizer.encode_batch(list(TEXTS), **plain), strict=True):
+            ids = tokenizer.encode(text, **plain)
             assert all(0 <= i < tokenizer.vocab_size for i in ids), f"{text!r}: ids outside the vocabulary"
             assert tokenizer.decode(ids) == text, f"{text!r} comes back as {tokenizer.decode(ids)!r}"
             assert batched.tolist() == ids, f"{text!r}: a batch gives other ids than one text"
             assert tokenizer.end_of_text not in ids, f"{text!r}: contains the end of text"
+
+
+@check("tokenizer")
+def special_tokens_are_read(part: Any) -> None:
+    """A special token spelt out is its one id; prefix and suffix surround every text; neither where told so."""
+    with corpus() as base:
+        tokenizer = trained(minimal(part), base)
+        for text in (*TEXTS, *tokenizer.special_tokens.values()):
+            body = tokenizer.encode(text, add_special_tokens=False)
+            assert tokenizer.encode(text) == [*tokenizer.prefix, *body, *tokenizer.suffix], f"{text!r}: not surrounded"
+            assert tokenizer.encode_batch([text])[0].tolist() == tokenizer.encode(text), f"{text!r}: a batch differs"
+        for number, token in tokenizer.special_tokens.items():
+            assert tokenizer.encode(token, add_special_tokens=False) == [number], f"{token!r} is not its one id"
+            assert number not in tokenizer.encode(token, split_special_tokens=True)[len(tokenizer.prefix) :], (
+                f"{token!r} does not stay text"
+            )
+
+
+@check("tokenizer")
+def spans_lie_in_order(part: Any) -> None:
+    """Where characters of tokens are told, they go on from token to token, and the ids are those of `encode`."""
+    with corpus() as base:
+        tokenizer = trained(minimal(part), base)
+        for text, (ids, span) in zip(TEXTS, tokenizer.encode_spans(list(TEXTS)) or (), strict=False):
+            assert ids.tolist() == tokenizer.encode(text, add_special_tokens=False), f"{text!r}: other ids with spans"
+            places = [span(i) for i in range(len(ids))]
+            ends = [0, *(end for _, end in places)]
+            assert ends == sorted(ends), f"{text!r}: spans go back: {places}"
+            assert all(0 <= a <= b <= len(text) for a, b in places), f"{text!r}: spans leave the text: {places}"
 
 
 @check("tokenizer")

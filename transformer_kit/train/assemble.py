@@ -193,7 +193,7 @@ def _compile(model: Model) -> None:
 def _writer(spec: RunSpec, model: Model, corpus: Corpus, placement: Placement) -> Callable[[], str] | None:
     if spec.sample is None or corpus.tokenizer is None:
         return None
-    write = writer(model, corpus.tokenizer, spec.sample, spec.train.seed, placement)
+    write = writer(model, corpus.tokenizer, spec.sample, spec.train, placement)
     return _uncompiled(write) if spec.hardware.compile else write
 
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from registry.contracts import Tokenizer
 from transformer_kit.data.batches import Batches, Split
-from transformer_kit.data.prepare import prepare
+from transformer_kit.data.prepare import Reading, prepare
 from transformer_kit.data.store import TokenStore
 from transformer_kit.data.tokenizer_file import load_tokenizer, trained
 from transformer_kit.spec.place import at
-from transformer_kit.spec.schema import RunSpec
+from transformer_kit.spec.schema import RunSpec, Train
 from transformer_kit.train.report import Reporter
 from transformer_kit.train.sample import check_prompt
 from transformer_kit.train.step import Stream
@@ -52,7 +52,7 @@ def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path 
     folder = origin if kept is None else kept
     if folder is None:
         with at(spec, "data"):
-            return trained(own, spec.data.part(spec.data, base))
+            return trained(own, spec.data.part(spec.data, base), note=report.note)
     if kept is None:
         report.note(f"text becomes tokens as in {folder}; the page's `tokenizer` is not used")
     return load_tokenizer(folder)
@@ -67,13 +67,44 @@ def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, r
     check_vocabulary(spec, tokenizer)
     check_prompt(spec, tokenizer)
     with at(spec, "data"):
-        store = prepare(spec.data.part(spec.data, base), tokenizer, progress=report.tokenising)
+        store = prepare(
+            spec.data.part(spec.data, base), tokenizer, progress=report.tokenising, reading=_reading(spec.train)
+        )
         training = _batches(store, spec, "train", seq_len)
         validation = _batches(store, spec, "validation", seq_len) if spec.train.validation > 0 else None
+    _note_tokens(store, spec.train, tokenizer, report)
     measured = training if validation is None else validation
     marks = {"tokens": fingerprint(store), "tokenizer": tokenizer.fingerprint}
     once = None if validation is None else _pass(validation, spec, report)
     return Corpus(training, validation, measured.bytes_per_token, marks, tokenizer, once)
+
+
+def _reading(train: Train) -> Reading:
+    return Reading(train.add_special_tokens, train.split_special_tokens)
+
+
+def _note_tokens(store: TokenStore, train: Train, tokenizer: Tokenizer, report: Reporter) -> None:
+    """Say what about the ids of a corpus is easily not meant."""
+    if tokenizer.end_of_text is None:
+        report.note(
+            "nothing ends a document: the tokenizer names no end of text, so documents follow each other without a "
+            "mark; name the token by `tokenizer.end_of_text`, or by `eos_token` in the tokenizer_config.json of --from"
+        )
+    if not store.spelt:
+        return
+    counts = ", ".join(f"{token!r} ({n:,})" for token, n in [*store.spelt.items()][:4])
+    more = "" if len(store.spelt) <= 4 else f" and {len(store.spelt) - 4} others"
+    report.note(
+        f"the corpus spells special tokens, which are read as such: {counts}{more}; "
+        "`train.split_special_tokens: true` reads them as text"
+    )
+    before = [tokenizer.special_tokens.get(i) for i in tokenizer.prefix] if train.add_special_tokens else []
+    twice = [token for token in before if token in store.spelt]
+    if twice:
+        report.note(
+            f"the tokenizer puts {twice[0]!r} before each document, and the corpus spells it too; where documents "
+            "begin with it, choose `train.add_special_tokens: false`"
+        )
 
 
 def _pass(validation: Batches, spec: RunSpec, report: Reporter) -> int:

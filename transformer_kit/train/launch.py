@@ -11,7 +11,7 @@ import yaml
 
 from registry import untrusted
 from transformer_kit import seeds
-from transformer_kit.convert.companions import carry
+from transformer_kit.convert.companions import carry_in
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
@@ -185,7 +185,7 @@ def _write_page(made: Run, origin: Path | None) -> None:
         if made.corpus.tokenizer is not None:
             made.corpus.tokenizer.save(layout.folder)
         if origin is not None:
-            carry(origin, layout.folder)
+            carry_in(origin, layout.folder)
             layout.origin.write_text(json.dumps({"from": str(origin)}), "utf-8")
         page = yaml.safe_dump(made.spec.resolved(), sort_keys=False, allow_unicode=True)
         draft = layout.page.with_name(f".{layout.page.name}.draft")
@@ -211,6 +211,6 @@ def _finish(made: Run) -> None:
     with writing(layout.model), checkpoint.committed(layout.model) as draft:
         write_model(made.model, draft, made.corpus.tokenizer)
         if layout.origin.is_file():  # what says how its tokenizer is used, a chat template too, goes on with it
-            carry(layout.folder, draft)
+            carry_in(layout.folder, draft)
     with writing(layout.plot):
         draw(layout.metrics, layout.plot)

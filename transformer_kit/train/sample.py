@@ -6,7 +6,7 @@ from registry.contracts import Tokenizer
 from transformer_kit.generate.sliding import slides
 from transformer_kit.model.model import Model
 from transformer_kit.spec.place import at
-from transformer_kit.spec.schema import RunSpec, Sample
+from transformer_kit.spec.schema import RunSpec, Sample, Train
 from transformer_kit.train.precision import Placement
 
 
@@ -16,17 +16,16 @@ def check_prompt(spec: RunSpec, tokenizer: Tokenizer) -> None:
         return
     limit = spec.model.max_seq_len - 1
     with at(spec, "sample", "prompt"):
-        length = len(tokenizer.encode(spec.sample.prompt))
+        length = len(_ids(spec.sample.prompt, spec.train, tokenizer))
         if not length or (length > limit and not slides(spec.model)):
             raise ValueError(f"must have 1 to {limit} tokens (max_seq_len - 1), got {length}")
 
 
-def writer(model: Model, tokenizer: Tokenizer, sample: Sample, seed: int, placement: Placement) -> Callable[[], str]:
+def writer(model: Model, tokenizer: Tokenizer, sample: Sample, train: Train, placement: Placement) -> Callable[[], str]:
     """A function that lets the model continue the prompt, the same draw each time; returns prompt and continuation."""
-    prompt = tokenizer.encode(sample.prompt)
+    prompt = _ids(sample.prompt, train, tokenizer)
     size = model.spec.model
     count = sample.max_new_tokens if slides(size) else min(sample.max_new_tokens, size.max_seq_len - len(prompt))
-    stop = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
 
     def write() -> str:
         with placement.autocast():
@@ -34,9 +33,17 @@ def writer(model: Model, tokenizer: Tokenizer, sample: Sample, seed: int, placem
                 [prompt],
                 max_new_tokens=count,
                 samplers=sample.samplers,
-                seed=seed,
-                stop=stop,
+                seed=train.seed,
+                stop=tokenizer.ends,
+                vocab=min(tokenizer.vocab_size, model.spec.model.vocab_size),
             )
         return tokenizer.decode([*prompt, *new])
 
     return write
+
+
+def _ids(prompt: str, train: Train, tokenizer: Tokenizer) -> list[int]:
+    """The prompt as the corpus is read."""
+    return tokenizer.encode(
+        prompt, add_special_tokens=train.add_special_tokens, split_special_tokens=train.split_special_tokens
+    )
