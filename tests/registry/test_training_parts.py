@@ -160,6 +160,23 @@ def test_cosine_is_a_cosine() -> None:
     assert schedule.scale(25, 100) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 
 
+@pytest.mark.parametrize("least", [0.0, 0.1])
+def test_wsd_is_that_of_transformers_after_the_warm_up(least: float) -> None:
+    from transformers import get_wsd_schedule
+
+    schedule = _make("schedule", "wsd", warmup=5, decay=8, min_scale=least)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = get_wsd_schedule(optimizer, 5, 8, num_stable_steps=7, min_lr_ratio=least, decay_type="linear")
+    for step in range(20):
+        if step >= 5:
+            assert schedule.scale(step, 20) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert [schedule.scale(step, 8) for step in range(5, 9)] == pytest.approx(
+        [1 - (1 - least) * t / 3 for t in range(4)]
+    )
+
+
 def test_warm_up_begins_above_zero() -> None:
     assert [_make("schedule", "constant", warmup=3).scale(s, 9) for s in range(5)] == [0.25, 0.5, 0.75, 1, 1]
 

@@ -131,7 +131,7 @@ def test_another_spec_is_refused_and_harmless_changes_are_not(spec: Callable[...
     run(spec(train={"steps": 3}), tmp_path / "out")
     lines = records(tmp_path / "out")
     for changes, where in (
-        ({"train": {"steps": 9}}, "train.steps: 3, now 9"),
+        ({"train": {"steps": 3, "seed": 8}}, "train.seed: 7, now 8"),
         ({"model": {"d_model": 32}, "train": {"steps": 3}}, "model.d_model: 16, now 32"),
     ):
         with pytest.raises(CheckpointError, match=where):

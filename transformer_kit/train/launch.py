@@ -161,12 +161,15 @@ def _go_back(made: Run, saved: Path | None) -> None:
         made.report.note(f"{made.layout.checkpoints} holds no checkpoint yet; starting from the first step")
     else:
         header = snapshot.read_header(saved)
-        check(saved, header, made.header, made.report)
+        check(saved, header, made.header, made.schedule, made.report)
         snapshot.restore(saved, made.model, made.optimizer)
         made.header = replace(made.header, step=header.step, seconds=header.seconds)
     with writing(made.layout.metrics):
         checkpoint.sweep(made.layout.checkpoints)
         made.metrics.rewind(made.header.step)
+        _record(made)
+    if made.layout.model.exists() and made.header.step < made.spec.train.steps:
+        made.report.note(f"{made.layout.model} stays the model of an earlier end until this run has come to its own")
     _note_lost(made)
 
 
@@ -187,10 +190,15 @@ def _write_page(made: Run, origin: Path | None) -> None:
         if origin is not None:
             carry_in(origin, layout.folder)
             layout.origin.write_text(json.dumps({"from": str(origin)}), "utf-8")
-        page = yaml.safe_dump(made.spec.resolved(), sort_keys=False, allow_unicode=True)
-        draft = layout.page.with_name(f".{layout.page.name}.draft")
-        draft.write_text(page, "utf-8")
-        draft.replace(layout.page)
+        _record(made)
+
+
+def _record(made: Run) -> None:
+    """Write the page that the run has now, all or nothing."""
+    page = made.layout.page
+    draft = page.with_name(f".{page.name}.draft")
+    draft.write_text(yaml.safe_dump(made.spec.resolved(), sort_keys=False, allow_unicode=True), "utf-8")
+    draft.replace(page)
 
 
 def _recorded_source(layout: Layout) -> str | None:

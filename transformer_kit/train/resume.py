@@ -1,10 +1,11 @@
 """Going on where a run stopped: which checkpoint, whether it is this run's, and what is said about it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from registry.contracts import Schedule
 from transformer_kit.machine import name, processor
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint
@@ -55,14 +56,50 @@ def known_peak(saved: Path, placement: Placement) -> float:
     return 0.0 if differing(header.machine, machine(placement)) else header.peak
 
 
-def check(path: Path, header: Header, ours: Header, report: Reporter) -> None:
-    """CheckpointError unless the checkpoint at `path` is of this run; a note when the machine is another."""
-    differences = [*differing(header.spec, ours.spec), *differing(header.corpus, ours.corpus, "corpus")]
+def check(path: Path, header: Header, ours: Header, schedule: Schedule, report: Reporter) -> None:
+    """CheckpointError unless the checkpoint at `path` is of this run, whose number of steps may have changed.
+
+    A note when it has, and when the machine is another.
+    """
+    before, after = _apart(header.spec), _apart(ours.spec)
+    differences = [*differing(before.rest, after.rest), *differing(header.corpus, ours.corpus, "corpus")]
     if differences:
         listed = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
         raise CheckpointError(f"{path} is of another run: {listed}; resume with the page the run was started with")
+    if before.steps != after.steps:
+        _check_steps(path, header.step, before.steps, after.steps, schedule)
+        report.note(f"the run ends after {after.steps} steps, where it was to end after {before.steps}")
     for difference in differing(header.machine, ours.machine):
         report.note(f"not the machine that the run was saved on, so the last bits may differ: {difference}")
+
+
+class _Apart(NamedTuple):
+    """What decides what is learnt, the number of steps by itself."""
+
+    steps: int
+    rest: dict[str, Any]
+
+
+def _apart(spec: dict[str, Any]) -> _Apart:
+    train = dict(spec["train"])
+    return _Apart(train.pop("steps"), {**spec, "train": train})
+
+
+def _check_steps(path: Path, done: int, before: int, after: int, schedule: Schedule) -> None:
+    """CheckpointError unless a run of `after` steps would have begun with the `done` steps of one of `before`."""
+    if after < done:
+        raise CheckpointError(f"{path}: train.steps must be at least {done}, the steps that are done, got {after}")
+    rates = ((step, schedule.scale(step, before), schedule.scale(step, after)) for step in range(done))
+    first = next(((step, old, new) for step, old, new in rates if old != new), None)
+    if first is None:
+        return
+    step, old, new = first
+    earlier = f"a checkpoint of step {step} or before can go on so; or " if step else ""
+    raise CheckpointError(
+        f"{path}: train.steps was {before} and is {after}, but schedule '{schedule.name}' made the learning rate of "
+        f"step {step + 1} depend on it: {old:.4g} of the peak, not {new:.4g}; {earlier}resume with train.steps={before}, "
+        "or start a new run from the trained model by --from"
+    )
 
 
 def differing(before: Any, after: Any, at: str = "") -> list[str]:
