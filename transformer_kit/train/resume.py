@@ -97,8 +97,8 @@ def _check_steps(path: Path, done: int, before: int, after: int, schedule: Sched
     earlier = f"a checkpoint of step {step} or before can go on so; or " if step else ""
     raise CheckpointError(
         f"{path}: train.steps was {before} and is {after}, but schedule '{schedule.name}' made the learning rate of "
-        f"step {step + 1} depend on it: {old:.4g} of the peak, not {new:.4g}; {earlier}resume with train.steps={before}, "
-        "or start a new run from the trained model by --from"
+        f"step {step + 1} depend on it: {old:.4g} of the peak, not {new:.4g}; {earlier}resume with train.steps="
+        f"{before}, or start a new run from the trained model by --from"
     )
 
 
