@@ -3,16 +3,17 @@ arXiv:2401.06066).
 """
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from pydantic import Field
 from torch import Tensor, nn
 
 from registry.context import Context
 from registry.contracts import FFN, FFNSlot, Linear, Norm, NormSlot, Router, RouterSlot, Site
 from registry.core import register
-from registry.options import Count, Positive, named
+from registry.options import Positive, named
 
 
 @register
@@ -26,7 +27,7 @@ class MoE(FFN):
     roles = {"shared_gate": "gate"}
 
     class Options(FFN.Options):
-        n_experts: Count = Field(examples=[6, 4])
+        n_experts: Annotated[int, Ge(1), Le(2048)] = Field(examples=[6, 4])
         """Number of experts E."""
         router: RouterSlot
         """Which experts see a token, and with what weight."""

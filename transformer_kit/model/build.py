@@ -26,6 +26,8 @@ from transformer_kit.spec.read import Source, page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
 
 KERNEL = "sdpa"
+MAX_PARTS, MAX_DISTINCT = 2**16, 2**14
+"""Parts of a model, and of those of its layers that differ: some 200 us and 10 KB each, without their weights."""
 
 
 def build(
@@ -90,17 +92,22 @@ def _assembled(assembler: "_Assembler") -> Model:
     return model
 
 
+class _TooManyParts(Exception):
+    """Building would take too long and too much memory."""
+
+
 class _Assembler:
     """Builds parts depth first, noting what is wrong with each and where, instead of stopping at the first."""
 
     def __init__(self, spec: Spec, kernel: str | Options, distinct: bool = False) -> None:
         self.spec = spec
         self.distinct = distinct
-        self.layers: list[tuple[Options, Part | nn.Module]] = []
+        self.layers: dict[int, list[tuple[Options, Part | nn.Module, int]]] = {}
+        self.built = self.parts = 0
         self.problems: list[Problem] = []
         self.above: list[tuple[Options, tuple[Any, ...]]] = []
         self.standing: dict[tuple[Any, ...], tuple[Options, Site]] = {}
-        chosen = _kernel(kernel)
+        self.kernel = chosen = _kernel(kernel)
         site = site_of(spec)
         self.site = replace(site, make=self.make, defaults={**site.defaults, "kernel": chosen})
         source = spec._source
@@ -112,6 +119,9 @@ class _Assembler:
             return Model(self.spec, self.site)
         except ValueError as error:
             self._note((), error)
+        except _TooManyParts as error:
+            if not self.problems:
+                self._note(("model", "layers"), ValueError(str(error)))
         except Exception:
             if not self.problems:  # else a parent stumbled over a child that could not be built
                 raise
@@ -120,16 +130,19 @@ class _Assembler:
     def make(self, options: Options, site: Site) -> Part | nn.Module:
         path = self._path(options, site)
         self.standing.setdefault(path, (options, site))
+        self._check_size()
         if self.distinct and options.part.family == "block" and not self.above:
             return self._layer(options, site, path)
         return self._made(options, site, path)
 
     def _layer(self, options: Options, site: Site, path: tuple[Any, ...]) -> Part | nn.Module:
         """A layer built before, where an equal one would come out."""
-        for known, layer in self.layers:
+        alike = self.layers.setdefault(_hash(options), [])
+        for known, layer, parts in alike:
             if known == options:
+                self.parts += parts
                 return layer
-        index, asked = site.layer, list[int]()
+        before, index, asked = self.built, site.layer, list[int]()
 
         def ask() -> int:
             asked.append(index)
@@ -137,13 +150,31 @@ class _Assembler:
 
         layer = self._made(options, replace(site, at=ask), path)
         if not asked and not self.problems:
-            self.layers.append((options, layer))
+            alike.append((options, layer, self.built - before))
         return layer
+
+    def _check_size(self) -> None:
+        """Count a part that is to be built. Raises _TooManyParts where there would be no end to building."""
+        self.built += 1
+        self.parts += 1
+        few = "choose fewer layers, experts, or norms for each head"
+        if self.distinct and self.built > MAX_DISTINCT:
+            raise _TooManyParts(f"consists of more than {MAX_DISTINCT:,} parts that differ; {few}")
+        if self.parts > MAX_PARTS:
+            raise _TooManyParts(f"consists of more than {MAX_PARTS:,} parts; {few}")
+        if self.built == MAX_DISTINCT and not self.distinct:  # so large a model is counted before it is built
+            counted = _Assembler(self.spec, self.kernel, distinct=True)
+            counted.model()
+            self.problems += counted.problems
+            if counted.problems:
+                raise _TooManyParts
 
     def _made(self, options: Options, site: Site, path: tuple[Any, ...]) -> Part | nn.Module:
         with self._inside(options, path):
             try:
                 return options.part(options, site)
+            except _TooManyParts:
+                raise
             except ValueError as error:
                 self._note(self.above[-1][1], error)
             except Exception as error:
@@ -173,6 +204,14 @@ class _Assembler:
         if not mark.path:
             mark = replace(mark, path=".".join(map(str, path)))
         self.problems.append(Problem(mark, str(error)))
+
+
+def _hash(options: Options) -> int:
+    """Equal for equal options."""
+    try:
+        return hash(options)
+    except TypeError:  # a part keeps a list or a mapping
+        return 0
 
 
 def _kernel(kernel: str | Options) -> Options:
