@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
@@ -148,7 +149,7 @@ class Optimizer(Part, ABC):
     class Options(_options.Options):
         """What every optimizer chooses."""
 
-        lr: _options.Positive
+        lr: _options.Positive = Field(examples=[1e-3, 0.5, 2.0])
         """Peak learning rate; the schedule scales it."""
 
     def __init__(self, options: Any) -> None:

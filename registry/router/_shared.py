@@ -51,7 +51,7 @@ class Groups(Group):
 class Choice(Group):
     """How many experts see a token, and how their outputs are weighed."""
 
-    k: Count
+    k: Count = Field(examples=[2, 1])
     """Experts that see a token."""
     normalise: bool = True
     """Whether the weights of the chosen are divided by their sum."""

@@ -6,7 +6,7 @@ import pytest
 
 from registry import core
 from tests.cli.runner import Kit
-from transformer_kit.cli import card
+from transformer_kit.cli import example
 from transformer_kit.spec.shipped import names
 
 PARTS = [(family, name) for family in core.families() for name in core.names(family)]
@@ -57,9 +57,21 @@ def test_show_tells_all_of_a_part(kit: Kit, family: str, name: str) -> None:
 
 @pytest.mark.parametrize(("family", "name"), PARTS, ids=lambda v: str(v))
 def test_examples_validate(family: str, name: str) -> None:
-    written = card.written_out(family, name)
+    written = example.written_out(family, name)
     assert written.pop("type") == name
     core.get(family, name).Options.model_validate(written)
+
+
+@pytest.mark.parametrize(("family", "name"), PARTS, ids=lambda v: str(v))
+def test_examples_pass_the_check(kit: Kit, tmp_path: Path, family: str, name: str) -> None:
+    """As it is printed, below the line that it says to begin with."""
+    printed = kit("show", f"{family}/{name}").out.split("\nexample, for a page that begins with `")[1]
+    begin, _, rest = printed.partition("`\n")
+    (tmp_path / "my-text").write_text('{"text": "some words"}\n' * 99)
+    (tmp_path / "page.yaml").write_text(f"{begin}\n{rest}")
+    checked = kit("check", "page.yaml")
+    assert (checked.code, checked.out) == (0, "page.yaml: good\n"), checked.err
+    assert name in rest
 
 
 def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:

@@ -5,12 +5,9 @@ import re
 import typing
 from typing import Any, ClassVar
 
-import yaml
-
 from registry import core
 from registry.contracts import Part
-from registry.options import Group, slot_family
-from transformer_kit.spec.schema import RunSpec
+from transformer_kit.cli.example import example, places
 
 _ARXIV = re.compile(r"arXiv:([0-9]{4}\.[0-9]{4,5})")
 _WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
@@ -38,7 +35,7 @@ def describe(family: str, name: str) -> dict[str, Any]:
         "source": f"{inspect.getsourcefile(part)}:{inspect.getsourcelines(part)[1]}",
         "options": _options(part.Options.model_json_schema()),
         "places": places(family),
-        "example": _example(family, name),
+        "example": example(family, name),
     }
 
 
@@ -48,7 +45,9 @@ def _capabilities(part: type[Part]) -> dict[str, Any]:
     declared = {key: kind for cls in reversed(contract.__mro__) for key, kind in _class_variables(cls).items()}
     asked = [key for key in declared if key not in ("family", "name")]
     values = {key: getattr(part, key) for key in asked}
-    return {k: sorted(v) if isinstance(v, (frozenset, tuple)) else v for k, v in values.items() if v not in ((), "")}
+    return {
+        k: sorted(v) if isinstance(v, (frozenset, tuple)) else v for k, v in values.items() if v not in ((), "", {})
+    }
 
 
 def _class_variables(cls: type) -> dict[str, Any]:
@@ -85,82 +84,3 @@ def _type(option: dict[str, Any], groups: dict[str, Any]) -> str:
     word = _WORDS.get(str(option.get("type")), str(option.get("type", "mapping")))
     limits = [f"{text} {option[key]:g}" for key, text in _LIMITS.items() if option.get(key, _UNLIMITED) < _UNLIMITED]
     return f"{word} {' and '.join(limits)}".strip()
-
-
-def places(family: str, inside: tuple[str, ...] = ()) -> list[str]:
-    """Paths, from the top of a page, where a part of this family may be named; not into parts of families `inside`."""
-    found = _slots(RunSpec, "", family)
-    for holder in core.families():
-        if holder not in (family, *inside):
-            keys = {key for name in core.names(holder) for key in _held(holder, name, family)}
-            found += [f"{above}.{key}" for key in sorted(keys) for above in places(holder, (family, *inside))]
-    return list(dict.fromkeys(found))
-
-
-def _held(holder: str, name: str, family: str) -> list[str]:
-    """Options of a part that hold a part of `family`."""
-    try:
-        options = core.get(holder, name).Options
-    except core.RegistryError:
-        return []
-    return [key for key, field in options.model_fields.items() if slot_family(field) == family]
-
-
-def _slots(group: type[Group], prefix: str, family: str) -> list[str]:
-    found = []
-    for name, field in group.model_fields.items():
-        path = f"{prefix}{name}".replace("layers.blocks", "layers.block")
-        if slot_family(field) == family:
-            found.append(path)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
-            found += _slots(field.annotation, f"{path}.", family)
-    return found
-
-
-def _example(family: str, name: str) -> str:
-    """The part as a page writes it, at the first place where one may stand."""
-    written = written_out(family, name)
-    short: Any = name if list(written) == ["type"] else written
-    keys = next(iter(places(family)), family).split(".")
-    lines = [f"{'  ' * depth}{key}:" for depth, key in enumerate(keys)]
-    listed = f"[{inline(short)}]" if keys[-1].endswith("s") and family != keys[-1] else inline(short)
-    return "\n".join([*lines[:-1], f"{lines[-1]} {listed}"])
-
-
-def written_out(family: str, name: str) -> dict[str, Any]:
-    """A mapping that describes the part: what it requires, and the simple options that have a default."""
-    schema = core.get(family, name).Options.model_json_schema()
-    options: dict[str, Any] = {"type": name}
-    for key, option in schema.get("properties", {}).items():
-        if "default" not in option:
-            options[key] = _sample(option, schema.get("$defs", {}))
-        elif isinstance(option["default"], (int, float, str)) and "family" not in option:
-            options[key] = option["default"]
-    return options
-
-
-def _sample(option: dict[str, Any], groups: dict[str, Any]) -> Any:
-    """A value that an option without default may have."""
-    if "$ref" in option:
-        inner = groups[option["$ref"].rpartition("/")[2]].get("properties", {})
-        return {key: _sample(o, groups) for key, o in inner.items() if "default" not in o}
-    if option.get("examples"):
-        return option["examples"][0]
-    if "family" in option:
-        family = option["family"]
-        return written_out(family, core.names(family)[0])
-    option = next(iter(option.get("anyOf", [option])))
-    if "enum" in option:
-        return option["enum"][0]
-    kind = option.get("type")
-    if kind == "array":
-        return [_sample(option["items"], groups)]
-    if kind == "integer":
-        return min(max(8, option.get("minimum", 8)), option.get("maximum", 8))
-    return {"number": 0.001, "boolean": True}.get(str(kind), "...")
-
-
-def inline(value: Any) -> str:
-    """A value as YAML, on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")

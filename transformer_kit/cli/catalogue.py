@@ -104,7 +104,7 @@ def show(
         say(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
     say(f"source  {card['source']}")
     _options(card["options"])
-    say("\nexample", style="bold")
+    say("\nexample, for a page that begins with `extends: quickstart`", style="bold")
     say(card["example"])
 
 
@@ -118,7 +118,7 @@ def _options(options: list[dict[str, Any]]) -> None:
 
 
 def _yaml(value: Any) -> str:
-    from transformer_kit.cli.card import inline
+    from transformer_kit.cli.example import inline
 
     return inline(value)
 

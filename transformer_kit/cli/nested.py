@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from transformer_kit.cli.card import inline
+from transformer_kit.cli.example import inline
 
 DEFAULT = "# default"
 

@@ -86,7 +86,7 @@ def explain(
 
     Example: `kit explain llama-3-8b model.layers.0.ffn.d_ff`
     """
-    from transformer_kit.cli.card import inline
+    from transformer_kit.cli.example import inline
     from transformer_kit.cli.nested import nested
     from transformer_kit.model.provenance import provenance
 

@@ -93,7 +93,7 @@ def within(group: type[Group], key: str) -> list[str]:
     """Paths, through the groups of options inside `group`, to a field that `key` may mean: `model.d_model`."""
     found = []
     for name, field in group.model_fields.items():
-        inner = None if slot_family(field) else _group(field.annotation)
+        inner = None if slot_family(field) else group_of(field.annotation)
         if inner is not None:
             words = [w for w in kits(key) if w.partition(".")[0] in inner.model_fields]
             found += [f"{name}.{w}" for w in words] or [f"{name}.{path}" for path in within(inner, key)]
@@ -151,7 +151,7 @@ def owner(page: type[Group], tree: Any, path: Path) -> type[Group] | None:
             return None
         end = next((j for j in range(i + 1, len(path)) if not isinstance(path[j], int)), len(path))
         family = slot_family(field)
-        group = _part_options(family, at(tree, path[:end])) if family else _group(field.annotation)
+        group = _part_options(family, at(tree, path[:end])) if family else group_of(field.annotation)
     return group
 
 
@@ -166,7 +166,8 @@ def _part_options(family: str, written: Any) -> type[Options] | None:
     return options
 
 
-def _group(annotation: Any) -> type[Group] | None:
+def group_of(annotation: Any) -> type[Group] | None:
+    """The group of options that a field of this type holds, if any."""
     if isinstance(annotation, type) and issubclass(annotation, Group):
         return annotation
-    return next((g for a in get_args(annotation) if (g := _group(a)) is not None), None)
+    return next((g for a in get_args(annotation) if (g := group_of(a)) is not None), None)

@@ -145,12 +145,10 @@ class _Loader:
     def _target(self, source: Table, key: str, path: Path) -> Path:
         name: str = source[key]
         if not name.endswith((".yaml", ".yml")):
-            known = shipped() / "models" / f"{name}.yaml"
-            if _NAME.fullmatch(name) and _is_file(known):
-                return known
-            text = (
-                f"no spec '{_brief(name)}' comes with the kit (a path to a file ends in .yaml){suggest(name, names())}"
-            )
+            for kind in ("models", "runs") if _NAME.fullmatch(name) else ():
+                if _is_file(shipped() / kind / f"{name}.yaml"):
+                    return shipped() / kind / f"{name}.yaml"
+            text = f"no spec '{_brief(name)}' comes with the kit (a path to a file ends in .yaml){suggest(name, [*names(), *names('runs')])}"
             raise SpecError([_problem(source, key, path, text)])
         if Path(name).is_absolute():
             text = f"'{_brief(name)}' is an absolute path; write it relative to the folder of {path.name}"

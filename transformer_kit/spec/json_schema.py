@@ -178,7 +178,7 @@ def _reference(description: str) -> Schema:
     """The name of a shipped spec, or a path to a page."""
     return {
         "type": "string",
-        "anyOf": [{"enum": files.names()}, {"pattern": r"\.ya?ml$"}],
+        "anyOf": [{"enum": [*files.names(), *files.names("runs")]}, {"pattern": r"\.ya?ml$"}],
         "description": description,
     }
 
