@@ -148,7 +148,8 @@ class _Loader:
             for kind in ("models", "runs") if _NAME.fullmatch(name) else ():
                 if _is_file(shipped() / kind / f"{name}.yaml"):
                     return shipped() / kind / f"{name}.yaml"
-            text = f"no spec '{_brief(name)}' comes with the kit (a path to a file ends in .yaml){suggest(name, [*names(), *names('runs')])}"
+            near = suggest(name, [*names(), *names("runs")])
+            text = f"no spec '{_brief(name)}' comes with the kit (a path to a file ends in .yaml){near}"
             raise SpecError([_problem(source, key, path, text)])
         if Path(name).is_absolute():
             text = f"'{_brief(name)}' is an absolute path; write it relative to the folder of {path.name}"
