@@ -57,7 +57,7 @@ def test_bad_pages(kit: Kit, tmp_path: Path, what: str) -> None:
         assert done.err.startswith(("page.yaml:", f"{page}:"))
     listed = kit("check", page, "--json")
     assert listed.code == 2
-    assert any(message in problem["text"] for problem in listed.json())
+    assert any(message in problem["text"] for problem in listed.json()["errors"])
     assert list(tmp_path.iterdir()) == [page]
 
 
@@ -107,7 +107,7 @@ def test_bad_runs(kit: Kit, run_page: Path, tmp_path: Path, what: str) -> None:
     assert "Traceback" not in done.out + done.err
     assert not (tmp_path / "out").exists()
     if what not in ONLY_READING_TELLS:
-        assert kit("check", run_page, "--json").json() == [error]
+        assert kit("check", run_page, "--json").json()["errors"] == [error]
 
 
 def test_set_to_nowhere(kit: Kit, page: Path) -> None:

@@ -1,5 +1,6 @@
 """The command itself, in processes of its own: what it imports, where it prints, whether it colours."""
 
+import json
 import os
 import pty
 import re
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.runner import Kit
 from transformer_kit import __version__
 from transformer_kit.cli import names
+from transformer_kit.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "transformer_kit.spec.schema", "registry.contracts")
@@ -129,3 +132,49 @@ def test_where_nothing_can_be_printed_that_is_said(command: str) -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (3, "error: No space left on device\n")
+
+
+GOOD = {
+    "list": "list norm",
+    "show": "show norm/none",
+    "check": "check small.yaml",
+    "explain": "explain small.yaml model.d_model",
+    "build": "build small.yaml",
+    "new": "new model other",
+    "schema": "schema",
+}
+"""A command line of each command that works on a page alone."""
+BAD = {
+    "list": "list nothing",
+    "show": "show nothing",
+    "check": "check nothing",
+    "explain": "explain nothing model",
+    "build": "build nothing",
+    "new": "new model a/b",
+    "train": "train nothing",
+    "generate": "generate nothing x",
+    "bench": "bench nothing",
+    "import": "import nothing out",
+    "export": "export nothing out",
+    "doctor": "doctor --nothing",
+    "schema": "schema --out no/such",
+}
+"""A command line of each command that is wrong."""
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_json_has_one_shape(kit: Kit, page: Path, name: str) -> None:
+    failed = kit(*BAD[name].split(), "--json")
+    assert failed.code == 2
+    (line,) = [failed.json()] if name == "check" else map(json.loads, failed.out.splitlines())
+    assert line["errors"]
+    assert all(list(error) == ["file", "line", "column", "path", "via", "text"] for error in line["errors"])
+    if name in GOOD:
+        done = kit(*GOOD[name].split(), "--json")
+        assert done.code == 0
+        assert isinstance(done.json(), dict)
+        assert not done.json().get("errors")
+
+
+def test_every_command_is_tried() -> None:
+    assert set(BAD) == {c.name for c in app.registered_commands}

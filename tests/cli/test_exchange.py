@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from registry import core
-from tests.cli.runner import PAGE, Kit
+from tests.cli.runner import CORPUS, PAGE, RUN, Kit
 from transformer_kit import build, read, save
 from transformer_kit.convert import check
 from transformer_kit.testing import strong_init
@@ -38,6 +39,29 @@ def test_export_says_how_far_transformers_is_off(kit: Kit, mine: Path) -> None:
     again = kit("export", mine, "again", "--json").json()
     assert 0 <= again.pop("difference") <= 2e-5
     assert again == {"folder": "again", "family": "llama", "class": "LlamaForCausalLM", "why_not": ""}
+
+
+def test_a_hugging_face_folder_is_trained_further_with_or_without_a_model_on_the_page(
+    kit: Kit, mine: Path, tmp_path: Path
+) -> None:
+    assert kit("export", mine, "hf", "--no-compare").code == 0
+    (tmp_path / "corpus.txt").write_text(CORPUS)
+    (tmp_path / "more.yaml").write_text(RUN.removeprefix(PAGE))
+    (tmp_path / "same.yaml").write_text("extends: more.yaml\nmodel: {extends: llama.yaml}\n")
+    alone = kit("check", "more.yaml")
+    assert "needs 'model': the architecture; `--from DIR` takes that of a trained folder" in alone.err
+    assert kit("check", "more.yaml", "same.yaml", "--from", "hf").out == "more.yaml, same.yaml: good\n"
+    other = kit("check", "same.yaml", "--from", "hf", "--set", "model.d_model=32")
+    assert (other.code, "model.d_model: 16, now 32" in other.err) == (2, True)
+    for page in ("more", "same"):
+        done = kit("train", f"{page}.yaml", "--from", "hf", "--set", "train.steps=1", "--out", page)
+        assert done.code == 0, done.err
+    before, after = (load_file(f / "model.safetensors") for f in (mine, tmp_path / "more" / "model"))
+    assert before.keys() == after.keys()
+    assert 0 < max(float((before[name] - after[name]).abs().max()) for name in before) < 0.01
+    assert kit("train", "more.yaml", "--out", "more", "--resume", "--set", "train.steps=2").code == 0
+    nothing = kit("check", "more.yaml", "--from", tmp_path)
+    assert "holds neither spec.yaml nor config.json" in nothing.err
 
 
 def test_export_that_is_not_to_be_compared(kit: Kit, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

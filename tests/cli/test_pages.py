@@ -13,7 +13,7 @@ def test_good_pages_are_good(kit: Kit, page: Path, run_page: Path) -> None:
     done = kit("check", page, run_page, "tutorial")
     assert (done.code, done.err) == (0, "")
     assert done.out.endswith("tutorial: good\n")
-    assert kit("check", page, "--json").json() == []
+    assert kit("check", page, "--json").json() == {"specs": [str(page)], "errors": [], "notes": []}
 
 
 def test_check_lists_all_that_is_wrong(kit: Kit, page: Path) -> None:
@@ -27,15 +27,16 @@ def test_check_lists_all_that_is_wrong(kit: Kit, page: Path) -> None:
     assert "did you mean 'd_ff'?" in second
     found = kit("check", page, "--json")
     assert found.code == 2
-    assert [list(p) for p in found.json()] == [["file", "line", "column", "path", "via", "text"]] * 2
-    assert [(p["line"], p["path"]) for p in found.json()] == [(6, "model.position"), (12, "model.layers.block.ffn.d_f")]
+    errors = found.json()["errors"]
+    assert [list(p) for p in errors] == [["file", "line", "column", "path", "via", "text"]] * 2
+    assert [(p["line"], p["path"]) for p in errors] == [(6, "model.position"), (12, "model.layers.block.ffn.d_f")]
 
 
 def test_check_finds_what_only_assembling_shows(kit: Kit, page: Path) -> None:
     page.write_text(PAGE.replace("n_heads: 2", "n_heads: 3"))
     done = kit("check", page, "--json")
     assert done.code == 2
-    (problem,) = done.json()
+    (problem,) = done.json()["errors"]
     assert "n_heads must divide d_model (16), got 3" in problem["text"]
     assert problem["line"] == 11
 
@@ -45,13 +46,13 @@ def test_check_many_pages_reports_each(kit: Kit, page: Path, tmp_path: Path) -> 
     other.write_text("kit: 2\n")
     done = kit("check", page, other, "nothing", "--json")
     assert done.code == 2
-    assert [Path(p["file"]).name for p in done.json()] == ["other.yaml", "nothing"]
+    assert [Path(p["file"]).name for p in done.json()["errors"]] == ["other.yaml", "nothing"]
 
 
 def test_set_replaces_values_and_says_so(kit: Kit, page: Path) -> None:
     assert kit("check", page, "--set", "model.d_model=32").code == 0
     done = kit("check", page, "--set", "model.d_model=no", "--json")
-    (problem,) = done.json()
+    (problem,) = done.json()["errors"]
     assert problem["via"] == "--set model.d_model=no"
     assert "whole number" in problem["text"]
 

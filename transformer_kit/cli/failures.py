@@ -6,8 +6,9 @@
     3  the environment: a package is missing, a file cannot be read or written, the disk is full
     4  it does not fit
 
-An error of the user's, of the machine's or of the data's is one message on stderr; with --json it is
-`{"errors": [{file, line, column, path, text, via}]}` on stdout. Anything else is a fault of the kit and shows where.
+An error of the user's, of the machine's or of the data's is one message on stderr. With --json every command prints an
+object, `kit train` one on each line; what is wrong is its `errors`, a list of objects with the keys file, line, column,
+path, via and text. Anything else is a fault of the kit and shows where.
 """
 
 from dataclasses import asdict, dataclass

@@ -63,7 +63,8 @@ app = typer.Typer(
     rich_markup_mode="rich" if is_terminal() else None,  # boxes and colours are for a person
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 good, 1 the run failed, 2 the page or the command is wrong, 3 the environment, "
-    "4 it does not fit. With --json, errors are JSON on stdout as well.",
+    "4 it does not fit. With --json each command prints one object on stdout, and kit train one on each line; what is "
+    "wrong is its `errors`, a list of objects with the keys file, line, column, path, via and text.",
 )
 
 for name, command, summary in (

@@ -95,10 +95,10 @@ def rows(lines: Sequence[Sequence[str]], styles: Sequence[str] = ("bold", "", "d
     console().print(table, soft_wrap=False)
 
 
-def fail(failed: Failure, *, as_json: bool, as_list: bool = False) -> None:
+def fail(failed: Failure, *, as_json: bool) -> None:
     """Say what went wrong: on stderr, or as JSON on stdout."""
     if as_json:
-        emit(failed.data() if as_list else {"errors": failed.data()}, line=not as_list)  # events may come before it
+        emit({"errors": failed.data()}, line=True)  # events may come before it
         return
     from rich.text import Text
 

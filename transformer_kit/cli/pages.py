@@ -29,6 +29,15 @@ def check(
         typer.Argument(metavar="SPEC...", help="Pages, or names of specs of the kit.", autocompletion=names.specs),
     ],
     sets: Sets = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Check runs as `kit train --from DIR` starts them, from this trained folder.",
+            autocompletion=names.folders,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Read pages and assemble their models, without memory for weights; print everything that is wrong.
@@ -37,32 +46,44 @@ def check(
 
     Example: `kit check my-model.yaml --set model.d_model=64`
     """
-    failures = [found for spec in specs if (found := _wrong(spec, sets or [])) is not None]
+    notes: list[str] = []
+    failures = [found for spec in specs if (found := _wrong(spec, sets or [], source, notes)) is not None]
     problems = [problem for found in failures for problem in found.problems]
     code = max((found.code for found in failures), default=GOOD)
-    if json or problems:
-        fail(Failure(code, problems), as_json=json, as_list=True)
+    if json:
+        emit({"specs": specs, "errors": Failure(code, problems).data(), "notes": notes})
+        raise typer.Exit(code)
+    for text in notes:
+        note(text)
+    if problems:
+        fail(Failure(code, problems), as_json=False)
     else:
         say(f"{', '.join(specs)}: good", style="green")
     raise typer.Exit(code)
 
 
-def _wrong(spec: str, sets: list[str]) -> Failure | None:
+def _wrong(spec: str, sets: list[str], source: Path | None, notes: list[str]) -> Failure | None:
     from transformer_kit.spec.files import base
     from transformer_kit.spec.read import read
 
     try:
-        page = read(spec, sets)
-        _assembled(page, base(spec))
+        page = read(spec, sets) if source is None else _from(source, spec, sets)
+        _assembled(page, base(spec), source)
     except (ValueError, OSError) as error:
         return failure(error)
-    for text in page._source.notes:
-        note(text)
+    notes += page._source.notes
     return None
 
 
-def _assembled(page: "Spec", folder: Path) -> None:
-    """Assemble the model; of a run, look at what else there is: data, tokenizer, what learns."""
+def _from(source: Path, spec: str, sets: list[str]) -> "Spec":
+    from transformer_kit.spec.read import read_run
+    from transformer_kit.train.source import page_in
+
+    return read_run(spec, sets, page_in(source))
+
+
+def _assembled(page: "Spec", folder: Path, source: Path | None) -> None:
+    """Assemble the model; of a run, look at what else there is: data, tokenizer, what learns, where it starts."""
     from transformer_kit.cost.quick import uncompiled
     from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.schema import RunSpec
@@ -71,9 +92,12 @@ def _assembled(page: "Spec", folder: Path) -> None:
         assemble_distinct(page)
         return
     from transformer_kit.train import preflight
+    from transformer_kit.train.source import check as check_source
 
     with uncompiled():
-        preflight.check(page, folder)
+        model = preflight.check(page, folder, own_tokenizer=source is None)
+        if source is not None:
+            check_source(source, model)
 
 
 def explain(

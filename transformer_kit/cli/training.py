@@ -80,12 +80,13 @@ def _run(
     return spec, result
 
 
-def _trained(folder: Path, resume: bool, source: Path | None) -> Path | None:
+def _trained(folder: Path, resume: bool, source: Path | None) -> "Path | dict[str, object] | None":
     """The page whose model is trained where the run's own page describes none."""
-    from transformer_kit.model.folder import RUN, SPEC, model_folder
+    from transformer_kit.train.source import page_in, page_of_run
 
-    page = folder / RUN if resume else None if source is None else model_folder(source) / SPEC
-    return page if page is not None and page.is_file() else None
+    if resume:
+        return page_of_run(folder)
+    return None if source is None else page_in(source)
 
 
 def _data(result: "Result") -> dict[str, object]:

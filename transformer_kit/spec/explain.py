@@ -12,6 +12,7 @@ from registry.words import kits, likely
 from transformer_kit.spec.errors import Mark, Problem, shown
 from transformer_kit.spec.tree import Path, at, find
 
+_FROM = "; `--from DIR` takes that of a trained folder"
 _TEXTS = {
     "int_type": "must be a whole number, got {got}",
     "float_type": "must be a number, got {got}",
@@ -55,7 +56,8 @@ def _text(detail: ErrorDetails, tree: Any, page: type[Group]) -> str:
     if kind in ("extra_forbidden", "invalid_key"):
         return _no_option(page, tree, path)
     if kind == "missing":
-        return f"needs '{path[-1]}'{_about(owner(page, tree, path[:-1]), str(path[-1]))}"
+        needed = f"needs '{path[-1]}'{_about(owner(page, tree, path[:-1]), str(path[-1]))}"
+        return f"{needed}{_FROM}" if path == ("model",) and "train" in page.model_fields else needed
     if "text" in context:
         return str(context["text"])
     if "error" in context:

@@ -60,7 +60,7 @@ def read(spec: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Spec
     return checked(tree, kind, start, notes)
 
 
-def read_run(spec: str | Path, sets: Sequence[str] = (), trained: Path | None = None) -> RunSpec:
+def read_run(spec: str | Path, sets: Sequence[str] = (), trained: Path | Mapping[str, Any] | None = None) -> RunSpec:
     """The run spec in a file, or of a name; its model is that of the page `trained` where it describes none itself.
 
     Raises SpecError when the page holds a model only.
@@ -70,7 +70,9 @@ def read_run(spec: str | Path, sets: Sequence[str] = (), trained: Path | None = 
 
 
 def tree_of(
-    spec: str | Path | Mapping[str, Any], sets: Sequence[str] = (), trained: Path | None = None
+    spec: str | Path | Mapping[str, Any],
+    sets: Sequence[str] = (),
+    trained: Path | Mapping[str, Any] | None = None,
 ) -> tuple[Table, Mark, list[str]]:
     """The page's values with all it builds on and `sets` applied, its start, and notes. Raises SpecError.
 
@@ -81,7 +83,7 @@ def tree_of(
         raise SpecError([Problem(Mark("sets"), f'must be a list such as ["model.d_model=64"], got {shown(sets)}')])
     path, tree, start = _loaded(spec, notes)
     if trained is not None and "model" not in tree:
-        known, _ = files.load(trained, notes)
+        _, known, _ = _loaded(trained, notes)
         for key in {"model", "plugins"} & known.keys() - tree.keys():
             tree.take(key, known, known[key])
     wrong: list[Problem] = []
