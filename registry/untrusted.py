@@ -17,6 +17,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from registry.files import POINTER, absent, pointer
+
 MAX_BYTES = 4 * 2**20
 """Bytes that a file may have where a caller names no other limit."""
 MAX_DEPTH = 60
@@ -43,7 +45,9 @@ def text(path: Path, limit: int = MAX_BYTES) -> str:
     except UnicodeDecodeError as error:
         raise FileError(path, f"not UTF-8 text: byte {error.start}: {error.reason}") from None
     except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror}") from error
+        gone = isinstance(error, FileNotFoundError) and os.path.islink(path)
+        reason = absent(path) if gone else f"cannot be read: {error.strerror}"
+        raise FileError(path, reason) from error
     except ValueError as error:
         if isinstance(error, FileError):
             raise
@@ -88,7 +92,7 @@ def lone_surrogate(content: str) -> str | None:
 
 
 def check_links(folder: Path) -> None:
-    """Raise FileError when a file of a model's folder is a link to a place outside.
+    """Raise FileError when a file of a model's folder is a link to a place outside, or to nothing.
 
     Links inside the folder are followed, and those of the Hugging Face cache: from `snapshots/NAME` to the `blobs`
     beside `snapshots`.
@@ -102,6 +106,8 @@ def check_links(folder: Path) -> None:
             target = path.resolve()
         except (OSError, RuntimeError):
             raise FileError(path, "is a link that leads in a circle") from None
+        if not target.exists():
+            raise FileError(path, absent(path))
         if not any(target.is_relative_to(place) for place in allowed):
             raise FileError(path, f"is a link that leads out of its folder, to {target}; put the file itself there")
 
@@ -114,6 +120,8 @@ def _content(path: Path, limit: int) -> bytearray:
         content = bytearray()
         while len(content) <= limit and (piece := file.read(2**20)):
             content += piece
+    if (what := pointer(bytes(content[: POINTER + 1]))) is not None:
+        raise FileError(path, what)
     if len(content) > limit:
         raise FileError(path, f"is too large: at most {limit:,} bytes")
     return content

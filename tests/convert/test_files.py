@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from tests.convert.test_folders import PAGE, edit, edit_weights, folder, refused
-from transformer_kit import Spec, build, load
+from transformer_kit import Spec, build, load, save
+from transformer_kit.convert import weights
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.importing import import_folder
+from transformer_kit.data.tokenizer_file import load_tokenizer
 from transformer_kit.model.folder import FolderError
 from transformer_kit.testing import strong_init
 
@@ -44,6 +50,7 @@ def test_configs(folder: Path, tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("what", INDICES)
 def test_indices(folder: Path, tmp_path: Path, what: str) -> None:
     content, message = INDICES[what]
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
     (folder / "model.safetensors.index.json").write_bytes(content)
     assert message in refused(folder, tmp_path / "out")
 
@@ -70,7 +77,7 @@ def test_types_that_are_no_weights_are_named_at_once(folder: Path, tmp_path: Pat
 
 
 def test_parts_of_one_tensor_in_several_types(folder: Path, tmp_path: Path) -> None:
-    """Four vectors of DiffLlama are one tensor of ours, which has one type."""
+    """Four vectors of DiffLlama are one tensor of ours, which has one type: the config's."""
     page = json.loads(json.dumps(PAGE))
     page["model"]["layers"]["block"]["mixer"]["type"] = "differential"
     page["model"]["norm"] = {"type": "rms_norm", "eps": 1e-5}
@@ -79,11 +86,118 @@ def test_parts_of_one_tensor_in_several_types(folder: Path, tmp_path: Path) -> N
     export(model, tmp_path / "diff", family="diffllama")
     name = "model.layers.1.self_attn.lambda_k1"
     edit_weights(tmp_path / "diff", lambda t: t.update({name: t[name].bfloat16()}))
-    message = refused(tmp_path / "diff", tmp_path / "out")
-    assert f"{name}, model.layers.1.self_attn.lambda_q2" in message
-    assert "are of several types (F32, BF16, F32, F32)" in message
-    with pytest.raises(ConvertError, match="are of several types"):
-        load(tmp_path / "diff")
+    assert load(tmp_path / "diff").layers[1].mixer.lambdas.dtype == torch.float32
+
+
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("part", ["lm_head", "embed_tokens", "down_proj", "layers.1", "norm"])
+@pytest.mark.parametrize(
+    ("one", "other", "said", "expected"),
+    [
+        ("F32", "BF16", "bfloat16", "bfloat16"),
+        ("F32", "BF16", "torch.float16", "float16"),
+        ("F16", "BF16", None, "float32"),
+        ("BF16", "F64", None, "float32"),
+        ("F64", "F64", "float64", "float32"),
+    ],
+)
+def test_types_that_meet_in_a_product_become_one(
+    folder: Path, tmp_path: Path, part: str, one: str, other: str, said: str | None, expected: str
+) -> None:
+    def mix(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.update({n: t.to(FLOATS[one if part in n else other]) for n, t in tensors.items()})
+
+    edit_weights(folder, mix)
+    edit(folder, lambda config: (config.pop("torch_dtype"), config.update({} if said is None else {"dtype": said})))
+    came, loaded = import_folder(folder, tmp_path / "kit"), load(folder)
+    kit = load(tmp_path / "kit")
+    if part != "norm" or "F64" in (one, other):
+        assert expected in came.notes[0]
+        assert list(loaded.spec.notes) == came.notes
+    for model in (loaded, kit):
+        logits = model(torch.arange(12)[None]).logits
+        if part != "norm":
+            assert {p.dtype for p in (logits, model.head.out.weight, model.layers[1].mixer.q.weight)} == {
+                getattr(torch, expected)
+            }
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), kit.parameters(), strict=True))
+
+
+def test_a_kit_folder_of_several_types(folder: Path, tmp_path: Path) -> None:
+    model = load(folder)
+    model.head.to(torch.bfloat16)
+    model.layers[0].to(torch.float16)
+    save(model, tmp_path / "kit")
+    loaded = load(tmp_path / "kit")
+    assert "weights of bfloat16, float16, float32 are read as float32" in loaded.spec.notes[0]
+    assert {p.dtype for p in loaded.parameters() if p.dim() > 1} == {torch.float32}
+    loaded(torch.arange(12)[None])
+
+
+def test_of_two_sets_of_weights_the_single_file_is_read(folder: Path, tmp_path: Path) -> None:
+    export(load(folder), tmp_path / "old", shard=4000)
+    edit_weights(folder, lambda t: t["lm_head.weight"].fill_(0.5))
+    assert not import_folder(folder, tmp_path / "one").notes
+    for path in (tmp_path / "old").glob("model*"):
+        path.rename(folder / path.name)
+    came, loaded = import_folder(folder, tmp_path / "both"), load(folder)
+    said = "model.safetensors is read, as transformers does, and not the shards that model.safetensors.index.json names"
+    assert came.notes == list(loaded.spec.notes) == [said]
+    assert all((model.head.out.weight == 0.5).all() for model in (loaded, load(tmp_path / "both")))
+
+
+def test_an_index_may_name_the_single_file(folder: Path, tmp_path: Path) -> None:
+    names = load_file(folder / "model.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "consolidated.safetensors").write_bytes(b"others")
+    assert not import_folder(folder, tmp_path / "kit").notes
+
+
+def test_a_file_is_opened_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    def counting(path: Path, **settings: str) -> object:
+        opened.append(path)
+        return safe_open(path, **settings)
+
+    monkeypatch.setattr(weights, "safe_open", counting)
+    export(load(folder), tmp_path / "s", shard=4000)
+    opened.clear()
+    import_folder(tmp_path / "s", tmp_path / "kit")
+    assert sorted(opened) == sorted((tmp_path / "s").glob("*.safetensors"))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
+READ = ["config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "chat_template.jinja"]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_files_that_stand_for_others(folder: Path, tmp_path: Path, name: str) -> None:
+    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(folder / "tokenizer.json"))
+    (folder / name).write_text(POINTER)
+    message = refused(folder, tmp_path / "out")
+    assert f"{name}: is a Git LFS pointer, not the file itself; `git lfs pull` fetches it" in message
+    (folder / name).unlink()
+    (folder / name).symlink_to("../blobs/gone")
+    assert f"{name}: is a link to ../blobs/gone, which is not there" in refused(folder, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"is a link to .*, which is not there"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["spec.yaml", "model.safetensors", "tokenizer.json"])
+def test_files_of_a_kit_folder_that_stand_for_others(folder: Path, tmp_path: Path, name: str) -> None:
+    import_folder(folder, tmp_path / "kit")
+    (tmp_path / "kit" / name).write_text(POINTER)
+    read = load_tokenizer if name == "tokenizer.json" else load
+    with pytest.raises(ValueError, match="is a Git LFS pointer"):
+        read(tmp_path / "kit")
+    (tmp_path / "kit" / name).unlink()
+    (tmp_path / "kit" / name).symlink_to("gone")
+    with pytest.raises(ValueError, match="is a link to gone, which is not there"):
+        read(tmp_path / "kit")
 
 
 def test_several_types_do_not_become_one(folder: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def import_model(
                 "tokenizer": came.tokenizer,
                 "hash": came.spec.hash,
                 "not_taken": came.left,
-                "note": came.note,
+                "note": "; ".join(came.notes) or None,
             }
         )
         return
@@ -48,8 +48,8 @@ def import_model(
     say(f"{out}: {came.family}, {what}{'' if came.tokenizer else ', no tokenizer'}; see {out / 'spec.yaml'}")
     if came.left:
         say(f"not taken: {', '.join(came.left)}")
-    if came.note is not None:
-        note(came.note)
+    for text in came.notes:
+        note(text)
 
 
 def export_model(

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from registry import untrusted
-from transformer_kit.convert.errors import of_file
+from registry.files import pointer_at
+from transformer_kit.convert.errors import ConvertError, of_file
 from transformer_kit.data import token_ids
 
 CORE = "tokenizer.json"
@@ -23,10 +24,14 @@ def carried(folder: Path) -> list[str]:
 
 
 def carry(source: Path, target: Path) -> None:
-    """Copy them, as they are in a Hugging Face folder. ConvertError where one is a link to a place outside."""
+    """Copy them, as they are in a Hugging Face folder. ConvertError where one is a link to a place outside, or only
+    stands for a file.
+    """
     with of_file():
         untrusted.check_links(source)
     for name in carried(source):
+        if (what := pointer_at(source / name)) is not None:
+            raise ConvertError(str(source / name), [what])
         shutil.copyfile(source / name, target / name)
 
 

@@ -16,6 +16,7 @@ from transformer_kit.convert.layout import inward
 from transformer_kit.convert.page import declaration_of, fitted, page_of, values_of
 from transformer_kit.convert.tensors import Move, alternatives, constants, ignored
 from transformer_kit.convert.ties import apart, twice
+from transformer_kit.convert.types import types_of
 from transformer_kit.convert.weights import FLOATS, Weights
 from transformer_kit.convert.words import of_config
 from transformer_kit.model.build import KERNEL, assemble
@@ -28,10 +29,10 @@ QUANTISED = "quantization_config"
 def read_config(folder: Path) -> dict[str, Any]:
     """The config of a Hugging Face folder. Raises ConvertError."""
     path = folder / CONFIG
-    if not path.is_file():
-        raise ConvertError(str(folder), [f"holds no {CONFIG}, so it is not a Hugging Face folder"])
     with of_file():
         untrusted.check_links(folder)
+        if not path.is_file():
+            raise ConvertError(str(folder), [f"holds no {CONFIG}, so it is not a Hugging Face folder"])
         return untrusted.mapping(path)
 
 
@@ -77,7 +78,8 @@ def load_folder(
     with of_folder(folder):
         declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
         model = model_of(config, declaration, kernel, weights=True)
-    tensors = translated(Weights(folder, declaration.prefix), model, declaration, config)
+    weights = Weights(folder, declaration.prefix)
+    tensors = translated(weights, model, declaration, config)
     placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     return model.eval()
@@ -90,10 +92,12 @@ def translated(
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found, problems = matched(weights, model, declaration)
     values = values_of(config, declaration)
+    types = types_of(weights, found, model, config)
+    model.spec._source.notes.extend(filter(None, (weights.note, types.note)))
     out: dict[str, Tensor] = {}
     for move in found:
         if weights.usable(move.theirs):
-            tensors, wrong = applied(weights, move, shapes, values)
+            tensors, wrong = applied(weights, move, shapes, values, types.of)
             out |= tensors
             problems += wrong
     problems += apart(weights, declaration, model)
@@ -110,14 +114,15 @@ def matched(weights: Weights, model: Model, declaration: Declaration) -> tuple[l
 
 
 def applied(
-    weights: Weights, move: Move, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
+    weights: Weights,
+    move: Move,
+    shapes: Mapping[str, tuple[int, ...]],
+    values: Mapping[str, Any],
+    types: Mapping[str, torch.dtype],
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What one move makes, and what is wrong with it; `values` are those of the config's flat keys."""
+    """What one move makes, and what is wrong with it; `values` are those of the config's flat keys, `types` ours."""
     try:
-        theirs = [weights.get(name, move.part) for name in move.theirs]
-        if len({t.dtype for t in theirs}) > 1:
-            kinds = ", ".join(weights.kind(name) for name in move.theirs)
-            raise ValueError(f"are of several types ({kinds}), and together one tensor, which has one")
+        theirs = [weights.get(name, move.part).to(types[move.ours[0]]) for name in move.theirs]
         ours = inward(theirs, move.ops, [shapes[n][0] for n in move.ours], values)
     except (ValueError, IndexError, RuntimeError) as error:
         return {}, [f"{', '.join(move.theirs)}: {error}"]
@@ -131,11 +136,15 @@ def applied(
 
 
 def faults(
-    weights: Weights, found: list[Move], shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any]
+    weights: Weights,
+    found: list[Move],
+    shapes: Mapping[str, tuple[int, ...]],
+    values: Mapping[str, Any],
+    types: Mapping[str, torch.dtype],
 ) -> list[str]:
     """What is wrong with the tensors that are there; none is kept."""
     there = [move for move in found if weights.usable(move.theirs)]
-    return [problem for move in there for problem in applied(weights, move, shapes, values)[1]]
+    return [problem for move in there for problem in applied(weights, move, shapes, values, types)[1]]
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from transformer_kit.convert import stream
 from transformer_kit.convert.companions import CORE, carry_in, left, unread
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.draft import check_free, drafted
-from transformer_kit.convert.errors import CONFIG, ConvertError, of_folder
+from transformer_kit.convert.errors import CONFIG, ConvertError, of_file, of_folder
 from transformer_kit.convert.folder import applied, faults, matched, read_config, spec_of
 from transformer_kit.convert.page import declaration_of, fitted, values_of
-from transformer_kit.convert.tensors import Move
 from transformer_kit.convert.ties import apart
+from transformer_kit.convert.types import types_of
 from transformer_kit.convert.weights import Weights
 from transformer_kit.convert.words import of_config
 from transformer_kit.model.build import assemble, assemble_distinct
@@ -38,8 +39,8 @@ class Imported:
     """Whether one came with it."""
     left: list[str]
     """Names of the files that were not taken."""
-    note: str | None
-    """What to know about what is missing."""
+    notes: list[str]
+    """What to know: of two sets of weights, of several types, of what is missing."""
 
 
 def import_folder(
@@ -60,11 +61,12 @@ def import_folder(
     with drafted(target) as draft:
         (draft / SPEC).write_text(text_of(spec, config, parameters), "utf-8")
         weights = None if spec_only else Weights(source, declaration.prefix)
-        tensors = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
+        tensors, kinds = (0, None) if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
         carry_in(source, draft)
     read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
     behind = left(source, [CONFIG, *read])
-    return Imported(spec, declaration.names[0], tensors, (target / CORE).is_file(), behind, unread(source))
+    notes = [note for note in (weights and weights.note, kinds, unread(source)) if note]
+    return Imported(spec, declaration.names[0], tensors, (target / CORE).is_file(), behind, notes)
 
 
 def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
@@ -93,41 +95,40 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
+def _weights(
+    weights: Weights, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]
+) -> tuple[int, str | None]:
+    """How many tensors were written to `path`, and what to know of their types."""
     model = assemble(spec)
     found, problems = matched(weights, model, declaration)
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    values = values_of(config, declaration)
+    values, types = values_of(config, declaration), types_of(weights, found, model, config)
 
     def wrong() -> list[str]:
-        return [*problems, *faults(weights, found, shapes, values), *apart(weights, declaration, model)][:40]
+        there = faults(weights, found, shapes, values, types.of)
+        return [*problems, *there, *apart(weights, declaration, model)][:40]
 
     if problems:
         raise ConvertError(str(weights.folder), wrong())
-    entries = [(name, weights.dtype(move.theirs[0]), shapes[name]) for move in found for name in move.ours]
     stream.write(
         path,
-        entries,
-        _stream(weights, found, shapes, values, wrong),
+        [(name, types.of[name], shapes[name]) for move in found for name in move.ours],
+        _stream([partial(applied, weights, move, shapes, values, types.of) for move in found], weights.folder, wrong),
         {"format": "pt", "spec": spec.hash},
     )
     if differ := apart(weights, declaration, model):
         raise ConvertError(str(weights.folder), differ)
-    return len(entries)
+    return len(types.of), types.note
 
 
 def _stream(
-    weights: Weights,
-    found: list[Move],
-    shapes: Mapping[str, tuple[int, ...]],
-    values: Mapping[str, Any],
-    wrong: Callable[[], list[str]],
+    moves: list[Callable[[], tuple[dict[str, Tensor], list[str]]]], folder: Path, wrong: Callable[[], list[str]]
 ) -> Iterator[Tensor]:
     """Ours, one after another; at the first that is wrong ConvertError with all that is."""
-    for move in found:
-        tensors, problems = applied(weights, move, shapes, values)
+    for move in moves:
+        tensors, problems = move()
         if problems:
-            raise ConvertError(str(weights.folder), wrong())
+            raise ConvertError(str(folder), wrong())
         yield from tensors.values()
 
 
@@ -137,7 +138,8 @@ def _check_tokenizer(source: Path, spec: Spec) -> None:
         return
     from transformer_kit.data.tokenizer_file import load_tokenizer
 
-    tokenizer = load_tokenizer(source)
+    with of_file():
+        tokenizer = load_tokenizer(source)
     if tokenizer.vocab_size > spec.model.vocab_size:
         raise ConvertError(
             str(source / CORE),

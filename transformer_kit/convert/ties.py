@@ -37,7 +37,11 @@ def _alike(declaration: Declaration, tied: bool) -> list[list[str]]:
 
 
 def _equal(weights: Weights, one: str, other: str) -> bool:
-    return weights.usable([one, other]) and torch.equal(weights.get(one), weights.get(other))
+    """Whether two tensors hold the same, in types that may differ."""
+    if not weights.usable([one, other]):
+        return False
+    kind = torch.promote_types(weights.dtype(one), weights.dtype(other))
+    return torch.equal(weights.get(one).to(kind), weights.get(other).to(kind))
 
 
 def _said(one: str, other: str, declaration: Declaration, tied: bool) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from registry import untrusted
+from registry.files import pointer_at
 from transformer_kit.convert import stream
 from transformer_kit.convert.errors import ConvertError, of_file
 from transformer_kit.convert.layout import unfold
@@ -21,28 +23,33 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Weights:
-    """The tensors of a folder, opened and not yet read.
+    """The tensors of a folder, opened and not yet read. A file is opened once, however many tensors it holds.
 
     Where no name starts with `prefix`, as in files of a model saved without its head, every name gets it.
     """
 
+    note: str | None = None
+    """What to know where a folder holds two sets of weights."""
+
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
-        paths = self._paths()
-        self.read = [*sorted({path.name for path in paths.values()}), INDEX]
+        shards = self._shards()
+        self.read = [*sorted(shards), INDEX]
         """Names of the files that hold them."""
-        added = "" if any(name.startswith(prefix) for name in paths) else prefix
-        self.files = {added + name: safe_open(path, framework="pt") for name, path in paths.items()}
-        self.stored = {added + name: name for name in paths}
+        names = [name for file in shards.values() for name in file.keys()]  # noqa: SIM118 - not a dict
+        added = "" if any(name.startswith(prefix) for name in names) else prefix
+        self._places = {added + name: (file, name) for file in shards.values() for name in file.keys()}  # noqa: SIM118
 
-    def _paths(self) -> dict[str, Path]:
-        """The file of each tensor."""
+    def _shards(self) -> dict[str, Any]:
+        """The files that hold the tensors, opened: the one of all, or, where there is none, those of the index."""
         one, index = self.folder / ONE, self.folder / INDEX
+        listed = _index(index) if index.is_file() else {}
+        if one.is_file() and ONE not in listed.values():
+            if index.is_file():
+                self.note = f"{ONE} is read, as transformers does, and not the shards that {INDEX} names"
+            return {ONE: _opened(one)}
         if not index.is_file():
-            if not one.is_file():
-                raise ConvertError(str(self.folder), [_no_weights(self.folder)])
-            return dict.fromkeys(_names(one), one)
-        listed = _index(index)
+            raise ConvertError(str(self.folder), [_no_weights(self.folder)])
         problems = [f"{INDEX} names {n}, outside the folder" for n in set(listed.values()) if Path(n).name != n]
         problems += [
             f"{n}, which {INDEX} names, is missing"
@@ -51,45 +58,38 @@ class Weights:
         ]
         if problems:
             raise ConvertError(str(self.folder), problems)
-        held = _held(self.folder, sorted(set(listed.values())))
-        problems = [
-            f"{name} is not in {shard}, where {INDEX} places it"
-            for name, shard in listed.items()
-            if name not in held[shard]
-        ]
-        problems += [
-            f"{name} is in {shard}, where {INDEX} does not place it"
-            for shard, names in sorted(held.items())
-            for name in sorted(names)
-            if listed.get(name) != shard
-        ]
-        if problems:
-            raise ConvertError(str(self.folder), problems[:20])
-        return {name: self.folder / shard for name, shard in listed.items()}
+        shards = _all_opened(self.folder, sorted(set(listed.values())))
+        _check_index(self.folder, listed, {shard: set(file.keys()) for shard, file in shards.items()})
+        return shards
 
     def __contains__(self, name: str) -> bool:
-        return name in self.files
+        return name in self._places
 
     def names(self) -> set[str]:
         """Names of all tensors."""
-        return set(self.files)
+        return set(self._places)
 
     def get(self, name: str, part: tuple[int, int, bool] | None = None) -> Tensor:
         """A tensor, or one of those stacked in it."""
         if part is None:
-            tensor: Tensor = self.files[name].get_tensor(self.stored[name])
+            file, stored = self._places[name]
+            tensor: Tensor = file.get_tensor(stored)
             return tensor
         index, count, folded = part
         if folded:
-            return unfold(self.files[name].get_tensor(self.stored[name]), count, index)
+            return unfold(self.get(name), count, index)
         if self.shape(name)[0] != count:
             raise ValueError(f"holds {self.shape(name)[0]} tensors, and the model has {count} experts")
-        piece: Tensor = self.files[name].get_slice(self.stored[name])[index]
+        piece: Tensor = self._slice(name)[index]
         return piece
+
+    def _slice(self, name: str) -> Any:
+        file, stored = self._places[name]
+        return file.get_slice(stored)
 
     def kind(self, name: str) -> str:
         """A tensor's type as the file spells it, without reading it."""
-        return str(self.files[name].get_slice(self.stored[name]).get_dtype())
+        return str(self._slice(name).get_dtype())
 
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's type, without reading it."""
@@ -101,27 +101,45 @@ class Weights:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
-        return tuple(self.files[name].get_slice(self.stored[name]).get_shape())
+        return tuple(self._slice(name).get_shape())
 
 
-def _held(folder: Path, shards: list[str]) -> dict[str, set[str]]:
-    """Names of the tensors in each shard. Raises ConvertError with every one that cannot be read."""
-    held: dict[str, set[str]] = {}
+def _check_index(folder: Path, listed: dict[str, str], held: dict[str, set[str]]) -> None:
+    """Raise ConvertError where the index places a tensor elsewhere than it lies."""
+    problems = [
+        f"{name} is not in {shard}, where {INDEX} places it"
+        for name, shard in listed.items()
+        if name not in held[shard]
+    ]
+    problems += [
+        f"{name} is in {shard}, where {INDEX} does not place it"
+        for shard, names in sorted(held.items())
+        for name in sorted(names)
+        if listed.get(name) != shard
+    ]
+    if problems:
+        raise ConvertError(str(folder), problems[:20])
+
+
+def _all_opened(folder: Path, shards: list[str]) -> dict[str, Any]:
+    """The shards, opened. Raises ConvertError with every one that cannot be read."""
+    opened: dict[str, Any] = {}
     problems: list[str] = []
     for shard in shards:
         try:
-            held[shard] = set(_names(folder / shard))
+            opened[shard] = _opened(folder / shard)
         except ConvertError as error:
             problems += [f"{shard}: {text}" for text in error.problems]
     if problems:
         raise ConvertError(str(folder), problems)
-    return held
+    return opened
 
 
-def _names(path: Path) -> list[str]:
+def _opened(path: Path) -> Any:
+    if (what := pointer_at(path)) is not None:
+        raise ConvertError(str(path), [what])
     try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ConvertError(str(path), [f"cannot be read as safetensors: {error}"]) from None
 

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from registry import untrusted
 from registry.contracts import Tokenizer
+from registry.files import pointer_at
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.changes import changes
 from transformer_kit.model.given import device_of, dtype_of, path_of
 from transformer_kit.model.init import fill_unsaved
 from transformer_kit.model.model import Model
+from transformer_kit.model.types import agree
 from transformer_kit.spec.read import Source, read
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
@@ -94,7 +96,8 @@ def load(
     dtype: str | torch.dtype | None = None,
     kernel: str | Options = KERNEL,
 ) -> Model:
-    """The model in `folder`, in evaluation mode; weights keep the type they were saved in unless `dtype` is given.
+    """The model in `folder`, in evaluation mode; weights keep the type they were saved in unless `dtype` is given, or
+    several types would meet in one product, of which the widest is taken.
 
     A Hugging Face folder, with a config.json and no spec.yaml, is converted in memory. Raises FolderError for what is
     not a model's folder, ConvertError for a Hugging Face folder with faults, SpecError for a wrong spec.
@@ -114,7 +117,10 @@ def load(
     _note_hash(path / WEIGHTS, spec)
     fill_unsaved(model, device)
     model.load_state_dict(tensors, strict=True, assign=True)
-    model = model if dtype is None else model.to(dtype)
+    if dtype is not None:
+        model.to(dtype)
+    elif (what := agree(model)) is not None:
+        spec._source.notes.append(f"{path / WEIGHTS}: {what}")
     return _from(path, model.eval())
 
 
@@ -192,6 +198,8 @@ def _check_readable(path: Path) -> None:
             start = file.read(2)
     except OSError as error:
         raise FolderError(f"{path} cannot be read: {error.strerror}") from None
+    if (what := pointer_at(path)) is not None:
+        raise FolderError(f"{path} {what}")
     bare = start[:1] == b"\x80" and start[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
     if path.suffix in PICKLES or start == b"PK" or (bare and not _has_header(path)):
         raise FolderError(f"{path} is a pickle, which can run code; convert it to safetensors where it comes from")

@@ -1,0 +1,47 @@
+"""Which type each weight comes in with: its own, unless those that meet in products have several."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from transformer_kit.convert.errors import CONFIG
+from transformer_kit.convert.tensors import Move
+from transformer_kit.convert.weights import Weights
+from transformer_kit.model.types import together, widest, words
+
+NAMED = {words([t]): t for t in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+KEYS = ("dtype", "torch_dtype")
+"""Keys of a config that name the type of its weights, the newer first."""
+
+
+class Types(NamedTuple):
+    """The type of each of our tensors, and what to know about it."""
+
+    of: dict[str, torch.dtype]
+    note: str | None
+
+
+def types_of(weights: Weights, found: list[Move], model: nn.Module, config: Mapping[str, Any]) -> Types:
+    """Each tensor's own type, where those that meet in products have one. Where they have several, the type that the
+    config names, or else the widest of them. No part computes in float64, so that becomes float32.
+    """
+    bound = set(together(model))
+    there = [move for move in found if weights.usable(move.theirs)]
+    own = {name: widest(weights.dtype(n) for n in move.theirs) for move in there for name in move.ours}
+    own = {name: torch.float32 if kind == torch.float64 else kind for name, kind in own.items()}
+    stored = {weights.dtype(n) for move in there if bound & set(move.ours) for n in move.theirs}
+    if len(stored) < 2 and torch.float64 not in stored:
+        return Types(own, None)
+    named = next((NAMED[word] for key in KEYS if (word := _word(config.get(key))) in NAMED), None)
+    wanted = widest(stored) if named is None else named
+    why = "the widest of these" if named is None else f"as {CONFIG} says"
+    if wanted == torch.float64:
+        wanted, why = torch.float32, "the widest that is computed with"
+    note = f"weights of {words(stored)} are read as {words([wanted])}, {why}"
+    return Types({name: wanted if name in bound else kind for name, kind in own.items()}, note)
+
+
+def _word(value: object) -> str:
+    return value.removeprefix("torch.") if isinstance(value, str) else ""
