@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from registry.files import located
+
 VARIABLE = "TRANSFORMER_KIT_CACHE"
 """Environment variable that moves the cache."""
 ABANDONED = 24 * 3600.0
@@ -15,11 +17,20 @@ ABANDONED = 24 * 3600.0
 
 
 def cache_folder(chosen: Path | None = None) -> Path:
-    """Where caches live: `chosen`, else $TRANSFORMER_KIT_CACHE, else transformer_kit in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen is not None:
-        return chosen.expanduser()
-    named = os.environ.get(VARIABLE)
-    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "transformer_kit")).expanduser()
+    """Where caches live: `chosen`, else $TRANSFORMER_KIT_CACHE, else transformer_kit in $XDG_CACHE_HOME or ~/.cache.
+
+    OSError where nobody has chosen and this user has no home.
+    """
+    named = os.environ.get(VARIABLE) if chosen is None else str(chosen)
+    if named:
+        return located(named, Path())
+    around = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(around):  # the standard has others ignored
+        return Path(around, "transformer_kit")
+    try:
+        return Path("~/.cache/transformer_kit").expanduser()
+    except RuntimeError:
+        raise OSError(f"this user has no home folder for the cache of tokens; {VARIABLE} chooses a place") from None
 
 
 @contextmanager
