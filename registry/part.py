@@ -103,6 +103,9 @@ class ModelPart(Part, nn.Module):
     `{"out": "residual"}`. Initializers ask for it. A layer that options leave out may be named too."""
     constant: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that `reset_parameters` gives the same values whatever the seed, such as ones."""
+    no_weight_decay: ClassVar[tuple[str, ...]] = ()
+    """Names of this part's own parameters that never decay though they have two dimensions or more: vectors kept in one
+    tensor. Those with fewer never do, nor does anything in a norm."""
     together: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Names of linear layers that `forward` gives one and the same tensor: generation multiplies them at once."""
     one_graph: ClassVar[bool] = True

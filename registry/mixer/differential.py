@@ -21,6 +21,7 @@ class Differential(Mixer):
     """
 
     roles = {"out": "residual"}
+    no_weight_decay = ("lambdas",)
     together = (("q", "k", "v"),)
     accepts = frozenset({"rotation", "bias"})
 

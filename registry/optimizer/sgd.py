@@ -19,7 +19,8 @@ class SGD(Optimizer):
         nesterov: bool = False
         """Look ahead along the momentum before stepping."""
         weight_decay: NonNegative = 0.0
-        """Pull of matrices and tables towards zero; vectors and scalars never decay."""
+        """Pull of matrices and tables towards zero. Vectors, scalars and norms never decay,
+        nor does what a part names in `no_weight_decay`."""
 
     def __init__(self, options: Options) -> None:
         if options.nesterov and options.momentum == 0:

@@ -25,20 +25,17 @@ class Types(NamedTuple):
 
 def types_of(weights: Weights, found: list[Move], model: nn.Module, config: Mapping[str, Any]) -> Types:
     """Each tensor's own type, where those that meet in products have one. Where they have several, the type that the
-    config names, or else the widest of them. No part computes in float64, so that becomes float32.
+    config names, or else the widest of them.
     """
     bound = set(together(model))
     there = [move for move in found if weights.usable(move.theirs)]
     own = {name: widest(weights.dtype(n) for n in move.theirs) for move in there for name in move.ours}
-    own = {name: torch.float32 if kind == torch.float64 else kind for name, kind in own.items()}
     stored = {weights.dtype(n) for move in there if bound & set(move.ours) for n in move.theirs}
-    if len(stored) < 2 and torch.float64 not in stored:
+    if len(stored) < 2:
         return Types(own, None)
     named = next((NAMED[word] for key in KEYS if (word := _word(config.get(key))) in NAMED), None)
     wanted = widest(stored) if named is None else named
     why = "the widest of these" if named is None else f"as {CONFIG} says"
-    if wanted == torch.float64:
-        wanted, why = torch.float32, "the widest that is computed with"
     note = f"weights of {words(stored)} are read as {words([wanted])}, {why}"
     return Types({name: wanted if name in bound else kind for name, kind in own.items()}, note)
 
