@@ -80,6 +80,7 @@ def load_folder(
         model = model_of(config, declaration, kernel, weights=True)
     weights = Weights(folder, declaration.prefix)
     tensors = translated(weights, model, declaration, config)
+    model.spec._source.notes.extend(weights.notes)
     placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     return model.eval()
@@ -93,11 +94,10 @@ def translated(
     found, problems = matched(weights, model, declaration)
     values = values_of(config, declaration)
     types = types_of(weights, found, model, config)
-    model.spec._source.notes.extend(filter(None, (weights.note, types.note)))
     out: dict[str, Tensor] = {}
     for move in found:
         if weights.usable(move.theirs):
-            tensors, wrong = applied(weights, move, shapes, values, types.of)
+            tensors, wrong = applied(weights, move, shapes, values, types)
             out |= tensors
             problems += wrong
     problems += apart(weights, declaration, model)

@@ -61,11 +61,11 @@ def import_folder(
     with drafted(target) as draft:
         (draft / SPEC).write_text(text_of(spec, config, parameters), "utf-8")
         weights = None if spec_only else Weights(source, declaration.prefix)
-        tensors, kinds = (0, None) if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
+        tensors = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
         carry_in(source, draft)
     read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
     behind = left(source, [CONFIG, *read])
-    notes = [note for note in (weights and weights.note, kinds, unread(source)) if note]
+    notes = [*(weights.notes if weights is not None else ()), *filter(None, [unread(source)])]
     return Imported(spec, declaration.names[0], tensors, (target / CORE).is_file(), behind, notes)
 
 
@@ -95,30 +95,27 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _weights(
-    weights: Weights, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]
-) -> tuple[int, str | None]:
-    """How many tensors were written to `path`, and what to know of their types."""
+def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
     model = assemble(spec)
     found, problems = matched(weights, model, declaration)
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     values, types = values_of(config, declaration), types_of(weights, found, model, config)
 
     def wrong() -> list[str]:
-        there = faults(weights, found, shapes, values, types.of)
+        there = faults(weights, found, shapes, values, types)
         return [*problems, *there, *apart(weights, declaration, model)][:40]
 
     if problems:
         raise ConvertError(str(weights.folder), wrong())
     stream.write(
         path,
-        [(name, types.of[name], shapes[name]) for move in found for name in move.ours],
-        _stream([partial(applied, weights, move, shapes, values, types.of) for move in found], weights.folder, wrong),
+        [(name, types[name], shapes[name]) for move in found for name in move.ours],
+        _stream([partial(applied, weights, move, shapes, values, types) for move in found], weights.folder, wrong),
         {"format": "pt", "spec": spec.hash},
     )
     if differ := apart(weights, declaration, model):
         raise ConvertError(str(weights.folder), differ)
-    return len(types.of), types.note
+    return len(types)
 
 
 def _stream(

@@ -1,7 +1,7 @@
 """Which type each weight comes in with: its own, unless those that meet in products have several."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,28 +16,23 @@ KEYS = ("dtype", "torch_dtype")
 """Keys of a config that name the type of its weights, the newer first."""
 
 
-class Types(NamedTuple):
-    """The type of each of our tensors, and what to know about it."""
-
-    of: dict[str, torch.dtype]
-    note: str | None
-
-
-def types_of(weights: Weights, found: list[Move], model: nn.Module, config: Mapping[str, Any]) -> Types:
-    """Each tensor's own type, where those that meet in products have one. Where they have several, the type that the
-    config names, or else the widest of them.
+def types_of(
+    weights: Weights, found: list[Move], model: nn.Module, config: Mapping[str, Any]
+) -> dict[str, torch.dtype]:
+    """The type of each of our tensors: its own, where those that meet in products have one. Where they have several, it
+    is the type that the config names, or else the widest of them, and `weights` gets a note.
     """
     bound = set(together(model))
     there = [move for move in found if weights.usable(move.theirs)]
     own = {name: widest(weights.dtype(n) for n in move.theirs) for move in there for name in move.ours}
     stored = {weights.dtype(n) for move in there if bound & set(move.ours) for n in move.theirs}
     if len(stored) < 2:
-        return Types(own, None)
+        return own
     named = next((NAMED[word] for key in KEYS if (word := _word(config.get(key))) in NAMED), None)
     wanted = widest(stored) if named is None else named
     why = "the widest of these" if named is None else f"as {CONFIG} says"
-    note = f"weights of {words(stored)} are read as {words([wanted])}, {why}"
-    return Types({name: wanted if name in bound else kind for name, kind in own.items()}, note)
+    weights.notes.append(f"weights of {words(stored)} are read as {words([wanted])}, {why}")
+    return {name: wanted if name in bound else kind for name, kind in own.items()}
 
 
 def _word(value: object) -> str:

@@ -28,11 +28,10 @@ class Weights:
     Where no name starts with `prefix`, as in files of a model saved without its head, every name gets it.
     """
 
-    note: str | None = None
-    """What to know where a folder holds two sets of weights."""
-
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
+        self.notes: list[str] = []
+        """What to know of them: of two sets in one folder, of several types."""
         shards = self._shards()
         self.read = [*sorted(shards), INDEX]
         """Names of the files that hold them."""
@@ -46,7 +45,7 @@ class Weights:
         listed = _index(index) if index.is_file() else {}
         if one.is_file() and ONE not in listed.values():
             if index.is_file():
-                self.note = f"{ONE} is read, as transformers does, and not the shards that {INDEX} names"
+                self.notes.append(f"{ONE} is read, as transformers does, and not the shards that {INDEX} names")
             return {ONE: _opened(one)}
         if not index.is_file():
             raise ConvertError(str(self.folder), [_no_weights(self.folder)])
