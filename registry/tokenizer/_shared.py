@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from registry import untrusted
 from registry.contracts import Spans, Tokenizer
+from registry.tokenizer import _bounds
 
 END_OF_TEXT = "<|endoftext|>"
 """How our own tokenizers spell the token that ends a document."""
@@ -25,7 +26,7 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 """Uses of special tokens that the files beside a `tokenizer.json` name."""
 PROBES = 100
 """Tokens that are tried as a text, to see what the post-processor adds."""
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 48 * 2**20
 MAX_IDS = 2**24
 HEED = 0.1
 """Seconds after which an interrupt is heeded, at most."""
@@ -116,6 +117,11 @@ def read(
     ValueError for a file that is missing, too large, no tokenizer, or has ids that are absurd or given twice.
     """
     text, page = _page(path)
+    try:
+        _bounds.check(page)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    page = {"added_tokens": page.get("added_tokens")}  # the rest, which may be large, is not needed
     try:
         core = tokenizers.Tokenizer.from_str(text)
     except BaseException as error:

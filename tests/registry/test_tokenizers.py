@@ -197,6 +197,14 @@ def page(**changes: Any) -> str:
     return json.dumps({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}, **changes})
 
 
+def replace(old: str, new: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": old}, "content": new}
+
+
+def sequence(step: dict[str, Any], times: int) -> dict[str, Any]:
+    return {"type": "Sequence", "steps": [step] * times}
+
+
 def added(content: str, number: int) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": number, "content": content, "special": True, **flags}
@@ -211,6 +219,12 @@ def added(content: str, number: int) -> dict[str, Any]:
         ("[" * 100_000, "not a tokenizer's file"),
         ("[]", "must be a mapping, got list"),
         ("{}", "not a tokenizer's file: Model missing"),
+        (page(normalizer=sequence(replace("a", "aa"), 7)), "its normalizer makes a text more than 64 times as long"),
+        (page(normalizer=replace("", "a" * 64)), "its normalizer makes a text more than 64 times as long"),
+        (page(decoder=sequence(sequence(replace("a", "aaa"), 2), 2)), "its decoder makes a text more than 64 times"),
+        (page(pre_tokenizer=sequence({"type": "ByteLevel"}, 7)), "its pre_tokenizer makes a text more than 64 times"),
+        (page(normalizer=sequence({"type": "NFC"}, 256)), "its normalizer has too many steps: at most 256, got 257"),
+        (page(added_tokens=[0] * (2**21 + 1)), "has too many tokens and merges: at most 2,097,152, got 2,097,155"),
         (page(model={"type": "BPE", "vocab": {}, "merges": []}), "vocabulary is empty"),
         (page(model={"type": "BPE", "vocab": {"a": -1}, "merges": []}), "not a tokenizer's file"),
         (page(model={"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []}), "id 0 is given to several .*'a', 'b'"),

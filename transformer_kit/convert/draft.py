@@ -1,13 +1,12 @@
 """Folders that are written all or nothing."""
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from transformer_kit.convert.errors import ConvertError
+from transformer_kit.model.drafts import draft_of
 
 
 def check_free(target: Path) -> None:
@@ -21,18 +20,13 @@ def drafted(target: Path) -> Iterator[Path]:
     """A folder beside `target`, which gets its name at the end. After an error nothing is left of it, nor of the
     folders that were made for it. Raises ConvertError when it cannot be made.
     """
-    new = [parent for parent in target.parents if not parent.exists()]
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    began = False
     try:
-        try:
-            draft.mkdir(parents=True)
-        except OSError as error:
-            raise ConvertError(str(target), [f"cannot be made: {error.strerror}"]) from error
-        yield draft
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        for parent in new:
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
-        raise
+        with draft_of(target) as draft:
+            began = True
+            yield draft
+            os.replace(draft, target)
+    except OSError as error:
+        if began:
+            raise
+        raise ConvertError(str(target), [f"cannot be made: {error.strerror}"]) from error

@@ -7,8 +7,6 @@ Errors: FolderError, a ValueError, says what is wrong with a folder and what it 
 """
 
 import os
-import secrets
-import shutil
 from pathlib import Path
 
 import torch
@@ -22,6 +20,7 @@ from registry.files import pointer_at
 from registry.options import Options
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.changes import changes
+from transformer_kit.model.drafts import draft_of
 from transformer_kit.model.given import device_of, dtype_of, path_of
 from transformer_kit.model.init import fill_unsaved
 from transformer_kit.model.model import Model
@@ -56,24 +55,16 @@ def save(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None) -
         raise FolderError(
             f"{folder} exists and is not {'empty' if target.is_dir() else 'a folder'}; choose another name"
         )
-    new = [p for p in (target, *target.parents) if not p.exists()][1:]
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        draft.mkdir(parents=True)
-        write(model, draft, tokenizer)
-        for path in (*draft.iterdir(), draft):
-            _sync(path)
-        os.replace(draft, target)
-        _sync(target.parent)
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        for parent in new:
-            if parent.exists() and not any(parent.iterdir()):
-                parent.rmdir()
-        if isinstance(error, (OSError, SafetensorError)):
-            reason = getattr(error, "strerror", None) or error
-            raise FolderError(f"{folder} cannot be written: {reason}") from error
-        raise
+        with draft_of(target) as draft:
+            write(model, draft, tokenizer)
+            for path in (*draft.iterdir(), draft):
+                _sync(path)
+            os.replace(draft, target)
+            _sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FolderError(f"{folder} cannot be written: {reason}") from error
     return Path(folder)
 
 

@@ -1,0 +1,57 @@
+"""What a `tokenizer.json` may hold: so much that a large vocabulary fits, and no text grows without end.
+
+Steps that replace text multiply its length, one after another: forty that double it make a terabyte of a character.
+"""
+
+from typing import Any
+
+MAX_ENTRIES = 2**21
+"""Tokens and merges together."""
+MAX_STEPS = 256
+"""Normalizers, pre-tokenizers and decoders, each of a sequence counted."""
+MAX_GROWTH = 64
+"""How many times longer normalizing or decoding may make a text."""
+
+
+def check(page: dict[str, Any]) -> None:
+    """Raise ValueError for the content of a file whose tokenizer would take too much memory or time."""
+    model = page.get("model")
+    held = [model.get(key) for key in ("vocab", "merges")] if isinstance(model, dict) else []
+    entries = sum(len(group) for group in (*held, page.get("added_tokens")) if isinstance(group, (dict, list)))
+    if entries > MAX_ENTRIES:
+        raise ValueError(f"has too many tokens and merges: at most {MAX_ENTRIES:,}, got {entries:,}")
+    for key in ("normalizer", "pre_tokenizer", "decoder"):
+        steps = _steps(page.get(key))
+        if len(steps) > MAX_STEPS:
+            raise ValueError(f"its {key} has too many steps: at most {MAX_STEPS}, got {len(steps)}")
+        growth = 1.0
+        for step in steps:
+            growth *= _growth(step)
+            if growth > MAX_GROWTH:
+                raise ValueError(f"its {key} makes a text more than {MAX_GROWTH} times as long")
+
+
+def _steps(value: Any) -> list[dict[str, Any]]:
+    """Every mapping below a value that has a type."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    found = [value] if isinstance(value, dict) and "type" in value else []
+    return found + [step for v in inner for step in _steps(v)]
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """How many times longer a step makes a text, at most, in bytes; a start that is added counts as the text."""
+    if step["type"] == "ByteLevel":
+        return 2.0
+    if step["type"] in ("Prepend", "Metaspace"):
+        return 1.0 + max(_length(step.get("prepend")), _length(step.get("replacement"))) / 16
+    if step["type"] != "Replace":
+        return 1.0
+    pattern = step.get("pattern")
+    fixed = pattern.get("String") if isinstance(pattern, dict) else None
+    if not isinstance(fixed, str) or not fixed:  # which may match between any two characters
+        return 1.0 + _length(step.get("content"))
+    return max(1.0, _length(step.get("content")) / _length(fixed))
+
+
+def _length(text: Any) -> int:
+    return len(text.encode()) if isinstance(text, str) else 0
