@@ -4,6 +4,7 @@
     docs/reference/spec.md             every key of a page
     docs/reference/cli.md              every command
     docs/reference/families.md         every family of published models, with what parity.json says was measured
+    docs/reference/learning.md         the loss that each part learns to, as learning.json says it was measured
     README.md                          the table of parts
 
 `python -m docs.generate --check` writes nothing and says, with exit code 1, which of them are not current.
@@ -20,6 +21,7 @@ from typing import Any
 from docs.commands import commands
 from docs.examples import BASE, Place, places
 from docs.families import families_page
+from docs.learning import learning_page
 from docs.options import code, rows
 from registry import contracts, core
 from registry.options import Group, slot_family
@@ -61,6 +63,7 @@ def pages() -> dict[str, str]:
     found[f"{REFERENCE}/spec.md"] = spec_page()
     found[f"{REFERENCE}/cli.md"] = commands(NOTE)
     found[f"{REFERENCE}/families.md"] = families_page(NOTE)
+    found[f"{REFERENCE}/learning.md"] = learning_page(NOTE)
     found["README.md"] = _with_table(_read("README.md"))
     return found
 
@@ -77,6 +80,7 @@ def index_page() -> str:
         "- [Keys of a page](spec.md)",
         "- [Commands](cli.md)",
         "- [Families of published models](families.md)",
+        "- [How each part learns](learning.md)",
         "- [Glossary](../glossary.md)",
     ]
     lines += ["", "## Parts", "", parts_table("parts")]

@@ -38,6 +38,9 @@ Fits = Annotated[
 Purpose = Annotated[
     str | None, typer.Option("--for", metavar="train|decode", help="What has to fit: a training step, or decoding.")
 ]
+Signal = Annotated[
+    bool, typer.Option("--signal", help="Measure activations and gradients of fresh weights, stage by stage.")
+]
 
 
 def build(
@@ -52,6 +55,7 @@ def build(
     precision: Precision = None,
     fits: Fits = None,
     purpose: Purpose = None,
+    signal: Signal = False,
     json: Json = False,
 ) -> None:
     """Show what a model costs: parameters, arithmetic, memory in training and in decoding, counted on the model.
@@ -74,7 +78,7 @@ def build(
         batch, seq = fit.batch, fit.seq
     elif purpose is not None:
         raise typer.BadParameter("--for says what has to fit; give --fits SIZE too, or leave --for out")
-    found = card(page, batch=batch, seq=seq, **chosen)
+    found = card(page, batch=batch, seq=seq, signal=signal, **chosen)
     _print(found, fit, page._source.notes, json)
     if fit is not None and not fit.fits:
         raise typer.Exit(FIT) if json else NotFitting(_too_large(fit))

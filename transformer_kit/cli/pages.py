@@ -11,6 +11,7 @@ from transformer_kit.cli.failures import GOOD, Failure, failure
 from transformer_kit.cli.output import Json, emit, fail, note, say
 
 if TYPE_CHECKING:
+    from transformer_kit.model.model import Model
     from transformer_kit.spec.schema import Spec
 
 SpecArgument = Annotated[
@@ -63,15 +64,18 @@ def check(
 
 
 def _wrong(spec: str, sets: list[str], source: Path | None, notes: list[str]) -> Failure | None:
+    from transformer_kit.cost.signal import scales
     from transformer_kit.spec.files import base
     from transformer_kit.spec.read import read
 
     try:
         page = read(spec, sets) if source is None else _from(source, spec, sets)
-        _assembled(page, base(spec), source)
+        model = _assembled(page, base(spec), source)
+        unequal = scales(model) if source is None else None  # trained weights have scales of their own
     except (ValueError, OSError) as error:
         return failure(error)
-    notes += page._source.notes
+    told = None if unequal is None else unequal.note()
+    notes += page._source.notes if told is None else [*page._source.notes, told]
     return None
 
 
@@ -82,15 +86,14 @@ def _from(source: Path, spec: str, sets: list[str]) -> "Spec":
     return read_run(spec, sets, page_in(source))
 
 
-def _assembled(page: "Spec", folder: Path, source: Path | None) -> None:
+def _assembled(page: "Spec", folder: Path, source: Path | None) -> "Model":
     """Assemble the model; of a run, look at what else there is: data, tokenizer, what learns, where it starts."""
     from transformer_kit.cost.quick import uncompiled
     from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.schema import RunSpec
 
     if not isinstance(page, RunSpec):
-        assemble_distinct(page)
-        return
+        return assemble_distinct(page)[0]
     from transformer_kit.train import preflight
     from transformer_kit.train.source import check as check_source
 
@@ -98,6 +101,7 @@ def _assembled(page: "Spec", folder: Path, source: Path | None) -> None:
         model = preflight.check(page, folder, own_tokenizer=source is None)
         if source is not None:
             check_source(source, model)
+        return model
 
 
 def explain(

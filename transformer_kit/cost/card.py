@@ -7,7 +7,7 @@ Nothing is allocated for it, except a small model's weights, once, for its initi
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from registry.options import Options
 from transformer_kit.cost import count, show
 from transformer_kit.cost.count import Parameters
 from transformer_kit.cost.plan import Memory, Plan, mixed, planned
+from transformer_kit.cost.signal import Signal
+from transformer_kit.cost.signal import signal as measured
 from transformer_kit.cost.tree import Node, tree
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
@@ -75,6 +77,8 @@ class Card:
     loss: Loss
     notes: tuple[str, ...]
     parts: tuple[Node, ...]
+    signal: Signal | None = None
+    """Activations and gradients at the start, where they were asked for."""
 
     def text(self) -> str:
         """Plain, aligned text."""
@@ -99,6 +103,7 @@ class Card:
             **sections,
             "notes": list(self.notes),
             "parts": [node.data() for node in self.parts],
+            **({} if self.signal is None else {"signal": self.signal.data()}),
         }
 
     def __str__(self) -> str:
@@ -118,10 +123,12 @@ def card(
     recompute: bool | None = None,
     step_in_backward: bool | None = None,
     precision: str | None = None,
+    signal: bool = False,
 ) -> Card:
     """Count what the model of `spec` costs with `batch` rows of `seq` tokens, all tensors in `dtype`.
 
-    With `precision` bfloat16 that is the type of weights, and products are made in bfloat16, as `kit train` may.
+    With `precision` bfloat16 that is the type of weights, and products are made in bfloat16, as `kit train` may. With
+    `signal`, activations and gradients at the start are measured too.
 
     What is not given is the run's. Without a run, `batch` is 1, `seq` the longest there can be, two values are assumed
     to be kept for each parameter by the optimizer, no layer recomputes its activations, products are in float32, and
@@ -130,7 +137,8 @@ def card(
     """
     ways: dict[str, Any] = {"recompute": recompute, "step_in_backward": step_in_backward, "precision": precision}
     with planned(page_of(spec), dtype=dtype, optimizer=optimizer, **ways) as plan:
-        return _count(plan, plan.batch(batch), plan.length(seq))
+        found = _count(plan, plan.batch(batch), plan.length(seq))
+        return replace(found, signal=measured(plan.model.spec, found.seq)) if signal else found
 
 
 def _count(plan: Plan, batch: int, length: int) -> Card:

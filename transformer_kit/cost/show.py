@@ -10,6 +10,7 @@ from transformer_kit.cost.tree import Node
 
 if TYPE_CHECKING:
     from transformer_kit.cost.card import Card
+    from transformer_kit.cost.signal import Signal
 
 COLUMNS = ("", "part", "shapes", "parameters of one")
 WIDE = 40
@@ -146,6 +147,20 @@ def sections(card: "Card") -> Iterator[tuple[str, dict[str, str]]]:
     yield "decode state", {"each token": size(s.bytes_per_token), f"{rows_of}{s.length:,} tokens": size(s.total)}
     initial = f"not measured: {card.loss.skipped}" if card.loss.initial is None else f"{card.loss.initial:.3f}"
     yield "loss", {"initial": initial, "ln V": f"{card.loss.uniform:.3f}"}
+    if card.signal is not None:
+        yield "signal", dict(_signal(card.signal))
+
+
+def _signal(signal: "Signal") -> Iterator[tuple[str, str]]:
+    """A line for each stage: root mean squares of activations and gradients, and what tells tokens apart."""
+    if signal.skipped is not None:
+        yield "stages", f"not measured: {signal.skipped}"
+    for stage in signal.stages:
+        weights = "" if stage.weights is None else f"   of weights {stage.weights:8.2e}"
+        yield stage.name, f"activation {stage.activation:9.4f}   gradient {stage.gradient:8.2e}{weights}"
+    if signal.scales is not None:
+        tokens, positions = signal.scales
+        yield "differ by", f"tokens {tokens:.4f}, positions {positions:.4f}"
 
 
 def size(count: int) -> str:
