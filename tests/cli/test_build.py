@@ -64,7 +64,7 @@ def test_the_largest_that_fits_is_found_and_shown(kit: Kit, page: Path) -> None:
         "--optimizer adamm",
         "--fits much",
         "--fits '10 kB'",
-        "--for decode",
+        "--for writing",
         "--fits 1GB --for fun",
         "--fits 1GB --for decode --precision bfloat16",
     ],
@@ -77,3 +77,17 @@ def test_sizes_that_cannot_be(kit: Kit, page: Path, words: str) -> None:
 
 def test_a_giant_is_shown_without_its_memory(kit: Kit) -> None:
     assert kit("build", "llama-3-8b", "--json").json()["parameters"]["total"] == 8_030_261_248
+
+
+def test_a_card_of_decoding_says_nothing_of_training(kit: Kit, page: Path) -> None:
+    told = kit("build", page, "--for", "decode", "--batch", 3).out
+    for word in ("training", "gradients", "optimizer", "activations"):
+        assert word not in told
+    whole = kit("build", page, "--batch", 3, "--json").json()
+    alone = kit("build", page, "--batch", 3, "--for", "decode", "--json").json()
+    weights, state = whole["memory"]["weights"], whole["state"]["total"]
+    assert alone["memory"] == {"weights": weights, "decode_state": state, "peak": weights + state}
+    assert (whole["purpose"], alone["purpose"]) == ("train", "decode")
+    assert list(alone["flops"]) == ["forward_per_token"]
+    assert alone["notes"] == []
+    assert "training" in kit("build", page).out

@@ -36,7 +36,10 @@ Fits = Annotated[
     typer.Option(metavar="SIZE", help="Find the largest batch that fits, as into 24GiB; with --batch, the context."),
 ]
 Purpose = Annotated[
-    str | None, typer.Option("--for", metavar="train|decode", help="What has to fit: a training step, or decoding.")
+    str | None,
+    typer.Option(
+        typer.Option("--for", metavar="train|decode", help="What is counted, and with --fits has to fit."),
+    ),
 ]
 Signal = Annotated[
     bool, typer.Option("--signal", help="Measure activations and gradients of fresh weights, stage by stage.")
@@ -72,13 +75,11 @@ def build(
     page = read(spec, sets or [])
     chosen: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "precision": precision}
     chosen |= {"recompute": recompute or None, "step_in_backward": step_in_backward or None}
-    fit = None
+    fit, what = None, _purpose(purpose, precision)
     if fits is not None:
-        fit = _fit(page, _size(fits), _purpose(purpose, precision), batch, seq, chosen)
+        fit = _fit(page, _size(fits), what, batch, seq, chosen)
         batch, seq = fit.batch, fit.seq
-    elif purpose is not None:
-        raise typer.BadParameter("--for says what has to fit; give --fits SIZE too, or leave --for out")
-    found = card(page, batch=batch, seq=seq, signal=signal, **chosen)
+    found = card(page, batch=batch, seq=seq, signal=signal, purpose=what, **chosen)
     _print(found, fit, page._source.notes, json)
     if fit is not None and not fit.fits:
         raise typer.Exit(FIT) if json else NotFitting(_too_large(fit))

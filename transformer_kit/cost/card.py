@@ -79,6 +79,8 @@ class Card:
     parts: tuple[Node, ...]
     signal: Signal | None = None
     """Activations and gradients at the start, where they were asked for."""
+    purpose: str = "train"
+    """`train`, or `decode`: then nothing is said about training."""
 
     def text(self) -> str:
         """Plain, aligned text."""
@@ -95,7 +97,11 @@ class Card:
     def data(self) -> dict[str, Any]:
         """Everything, as mappings, lists and numbers that JSON can write."""
         sections = {name: getattr(self, name)._asdict() for name in ("parameters", "flops", "memory", "state", "loss")}
+        if self.purpose == "decode":
+            sections["memory"] = show.decoding(self)
+            del sections["flops"]["train_per_token"]
         return {
+            "purpose": self.purpose,
             "batch": self.batch,
             "seq": self.seq,
             "dtype": self.dtype,
@@ -124,6 +130,7 @@ def card(
     step_in_backward: bool | None = None,
     precision: str | None = None,
     signal: bool = False,
+    purpose: str = "train",
 ) -> Card:
     """Count what the model of `spec` costs with `batch` rows of `seq` tokens, all tensors in `dtype`.
 
@@ -132,16 +139,16 @@ def card(
 
     What is not given is the run's. Without a run, `batch` is 1, `seq` the longest there can be, two values are assumed
     to be kept for each parameter by the optimizer, no layer recomputes its activations, products are in float32, and
-    the optimizer steps after the backward pass. Raises SpecError for a spec that cannot be built, ValueError for sizes
-    that it does not allow.
+    the optimizer steps after the backward pass. With `purpose` "decode" the card is about decoding alone, else about
+    training too. Raises SpecError for a spec that cannot be built, ValueError for sizes that it does not allow.
     """
     ways: dict[str, Any] = {"recompute": recompute, "step_in_backward": step_in_backward, "precision": precision}
     with planned(page_of(spec), dtype=dtype, optimizer=optimizer, **ways) as plan:
-        found = _count(plan, plan.batch(batch), plan.length(seq))
+        found = _count(plan, plan.batch(batch), plan.length(seq), purpose)
         return replace(found, signal=measured(plan.model.spec, found.seq)) if signal else found
 
 
-def _count(plan: Plan, batch: int, length: int) -> Card:
+def _count(plan: Plan, batch: int, length: int, purpose: str) -> Card:
     model = plan.model
     parameters = count.parameters(model, plan.places)
     timeline = plan.timeline(batch, length)
@@ -157,8 +164,9 @@ def _count(plan: Plan, batch: int, length: int) -> Card:
         memory=plan.memory(timeline),
         state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length, plan.places)),
         loss=_loss(model, parameters.total, length),
-        notes=tuple(_notes(plan)),
+        notes=tuple(_notes(plan) if purpose == "train" else ()),
         parts=tuple(tree(model, plan.stack)),
+        purpose=purpose,
     )
 
 

@@ -125,7 +125,7 @@ def _value(value: Any) -> str:
 
 def sections(card: "Card") -> Iterator[tuple[str, dict[str, str]]]:
     """Headings and, under each, names and values."""
-    p, m, s = card.parameters, card.memory, card.state
+    p, s, decodes = card.parameters, card.state, card.purpose == "decode"
     yield (
         "parameters",
         {
@@ -135,14 +135,13 @@ def sections(card: "Card") -> Iterator[tuple[str, dict[str, str]]]:
             "active": f"{p.active:,}",
         },
     )
+    training = {} if decodes else {"training": amount(card.flops.train_per_token)}
+    yield "FLOPs / token", {"forward": amount(card.flops.forward_per_token), **training}
+    memory = decoding(card) if decodes else card.memory._asdict()
     yield (
-        "FLOPs / token",
-        {
-            "forward": amount(card.flops.forward_per_token),
-            "training": amount(card.flops.train_per_token),
-        },
+        ("decoding" if decodes else "training"),
+        {name.replace("_", " "): size(value) for name, value in memory.items()},
     )
-    yield "training", {name: size(value) for name, value in m._asdict().items()}
     rows_of = "" if s.batch == 1 else f"{s.batch:,} x "
     yield "decode state", {"each token": size(s.bytes_per_token), f"{rows_of}{s.length:,} tokens": size(s.total)}
     initial = f"not measured: {card.loss.skipped}" if card.loss.initial is None else f"{card.loss.initial:.3f}"
@@ -161,6 +160,12 @@ def _signal(signal: "Signal") -> Iterator[tuple[str, str]]:
     if signal.scales is not None:
         tokens, positions = signal.scales
         yield "differ by", f"tokens {tokens:.4f}, positions {positions:.4f}"
+
+
+def decoding(card: "Card") -> dict[str, int]:
+    """Bytes that decoding takes."""
+    weights, state = card.memory.weights, card.state.total
+    return {"weights": weights, "decode_state": state, "peak": weights + state}
 
 
 def size(count: int) -> str:
