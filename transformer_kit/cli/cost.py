@@ -37,9 +37,7 @@ Fits = Annotated[
 ]
 Purpose = Annotated[
     str | None,
-    typer.Option(
-        typer.Option("--for", metavar="train|decode", help="What is counted, and with --fits has to fit."),
-    ),
+    typer.Option("--for", metavar="train|decode", help="What the card is about, and what --fits makes room for."),
 ]
 Signal = Annotated[
     bool, typer.Option("--signal", help="Measure activations and gradients of fresh weights, stage by stage.")
