@@ -138,10 +138,8 @@ def sections(card: "Card") -> Iterator[tuple[str, dict[str, str]]]:
     training = {} if decodes else {"training": amount(card.flops.train_per_token)}
     yield "FLOPs / token", {"forward": amount(card.flops.forward_per_token), **training}
     memory = decoding(card) if decodes else card.memory._asdict()
-    yield (
-        ("decoding" if decodes else "training"),
-        {name.replace("_", " "): size(value) for name, value in memory.items()},
-    )
+    figures = {name.replace("_", " "): size(value) for name, value in memory.items()}
+    yield ("decoding" if decodes else "training"), figures
     rows_of = "" if s.batch == 1 else f"{s.batch:,} x "
     yield "decode state", {"each token": size(s.bytes_per_token), f"{rows_of}{s.length:,} tokens": size(s.total)}
     initial = f"not measured: {card.loss.skipped}" if card.loss.initial is None else f"{card.loss.initial:.3f}"
