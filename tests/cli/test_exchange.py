@@ -34,11 +34,26 @@ def test_export_says_how_far_transformers_is_off(kit: Kit, mine: Path) -> None:
     pytest.importorskip("transformers")
     done = kit("export", mine, "out")
     assert done.code == 0
-    assert done.out.startswith("out: LlamaForCausalLM; all tensors read back bit for bit; largest difference of logits")
+    assert done.out.startswith(
+        "out: LlamaForCausalLM, float32; all tensors read back bit for bit; largest difference of"
+    )
     assert done.err == ""
     again = kit("export", mine, "again", "--json").json()
     assert 0 <= again.pop("difference") <= 2e-5
-    assert again == {"folder": "again", "family": "llama", "class": "LlamaForCausalLM", "why_not": ""}
+    assert again == {
+        "folder": "again", "family": "llama", "class": "LlamaForCausalLM", "dtype": "float32", "why_not": ""
+    }  # fmt: skip
+
+
+def test_export_in_another_type(kit: Kit, mine: Path) -> None:
+    done = kit("export", mine, "half", "--dtype", "bfloat16", "--no-compare")
+    assert done.out.startswith("half: LlamaForCausalLM, bfloat16; all tensors read back bit for bit")
+    assert json.loads(Path("half/config.json").read_text())["torch_dtype"] == "bfloat16"
+    weights = load_file("half/model.safetensors")
+    assert {t.dtype for t in weights.values()} == {torch.bfloat16}
+    kit("export", mine, "whole", "--no-compare")
+    assert all(torch.equal(t.bfloat16(), weights[n]) for n, t in load_file("whole/model.safetensors").items())
+    assert "--dtype must be one of" in kit("export", mine, "other", "--dtype", "int8").err
 
 
 def test_a_hugging_face_folder_is_trained_further_with_or_without_a_model_on_the_page(

@@ -166,3 +166,9 @@ def test_a_run_whose_tracker_cannot_work_is_told_before_it_begins(
     done = kit("check", run_page)
     assert done.code == 3
     assert "trackers: tracker 'tensorboard' needs the package tensorboard" in done.err
+
+
+def test_check_notes_a_warm_up_that_fills_the_run(kit: Kit, run_page: Path) -> None:
+    done = kit("check", run_page, "--set", "schedule={type: cosine, warmup: 100000000}", "--json").json()
+    assert done["errors"] == []
+    assert "for `schedule.warmup` is 100,000,000" in done["notes"][-1]

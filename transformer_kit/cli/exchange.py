@@ -69,43 +69,52 @@ def export_model(
         bool,
         typer.Option(help="Compare logits with transformers, where installed; takes memory for the model twice."),
     ] = True,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="float32, bfloat16 or float16; the type the weights have, else."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a Hugging Face folder from a kit folder, of the first family that computes exactly the same.
 
     What is written is read again and compared; with transformers installed, its logits are compared as well.
+    A run's weights are float32, also where it started from others: `--dtype bfloat16` halves the folder.
     Example: `kit export runs/quickstart exported`
     """
-    match = _exported(folder, out, family, compare)
+    match, stored = _exported(folder, out, family, compare, dtype)
     kind, name = ", ".join(match.declaration.classes), match.declaration.names[0]
     difference, why_not = match.comparison.difference, match.comparison.why_not
     if json:
-        emit({"folder": str(out), "family": name, "class": kind, "difference": difference, "why_not": why_not})
+        told = {"folder": str(out), "family": name, "class": kind, "dtype": stored}
+        emit({**told, "difference": difference, "why_not": why_not})
         return
     seen = f"logits not compared: {why_not}"
     if difference is not None:
         seen = f"largest difference of logits to transformers {difference:.2g}"
-    say(f"{out}: {kind or name}; all tensors read back bit for bit; {seen}")
+    say(f"{out}: {kind or name}, {stored}; all tensors read back bit for bit; {seen}")
 
 
-def _exported(folder: Path, out: Path, family: str | None, compare: bool) -> "Match":
-    """Export; what no class computes is a fault of the page, with its lines."""
+def _exported(folder: Path, out: Path, family: str | None, compare: bool, dtype: str | None) -> "tuple[Match, str]":
+    """Export, and say in which type; what no class computes is a fault of the page, with its lines."""
+    from transformer_kit.cli.where import placed
     from transformer_kit.convert.errors import ConvertError
     from transformer_kit.convert.export import export
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.model.folder import load, model_folder
+    from transformer_kit.model.types import words
     from transformer_kit.spec.errors import SpecError
 
     place = model_folder(folder)
-    model = load(place)
+    model = load(place, dtype=placed("cpu", dtype)[1])
     tokenizer = load_tokenizer(place) if (place / "tokenizer.json").is_file() else None
     chosen = _declared(Path(family)) if family is not None and family.endswith((".yaml", ".yml")) else family
     try:
-        return export(model, out, tokenizer, family=chosen, beside=place, compare=compare)
+        match = export(model, out, tokenizer, family=chosen, beside=place, compare=compare)
     except ConvertError as error:
         if error.placed:
             raise SpecError([*error.placed]) from error
         raise
+    return match, words([model.embedding.weight.dtype])
 
 
 def _declared(family: Path | None) -> "Declaration | None":

@@ -122,6 +122,7 @@ class _Used:
         from transformer_kit.generate import sliding
         from transformer_kit.generate.text import far
 
+        yield from self.model.spec.notes
         if self.asked.not_applied:
             yield f"generation_config.json asks for {', '.join(self.asked.not_applied)}, which the kit does not apply"
         reading = {key: settings[key] for key in ("add_special_tokens", "split_special_tokens")}

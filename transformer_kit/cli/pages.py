@@ -94,14 +94,15 @@ def _assembled(page: "Spec", folder: Path, source: Path | None) -> "Model":
 
     if not isinstance(page, RunSpec):
         return assemble_distinct(page)[0]
-    from transformer_kit.train import preflight
+    from transformer_kit.train import preflight, rates
     from transformer_kit.train.source import check as check_source
 
     with uncompiled():
         model = preflight.check(page, folder, own_tokenizer=source is None)
         if source is not None:
             check_source(source, model)
-        return model
+    page._source.notes.extend(filter(None, [rates.note(page)]))
+    return model
 
 
 def explain(

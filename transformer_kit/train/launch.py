@@ -17,7 +17,7 @@ from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec
-from transformer_kit.train import checkpoint, preflight, snapshot
+from transformer_kit.train import checkpoint, preflight, rates, snapshot
 from transformer_kit.train.allocator import keep_freed
 from transformer_kit.train.assemble import assemble, outline, placed, plan, sequence_length
 from transformer_kit.train.corpus import Corpus, choose_tokenizer, open_corpus
@@ -110,8 +110,8 @@ def _train(
     origin: Path | None,
     partial: bool,
 ) -> Result:
-    if placement.note is not None:
-        report.note(placement.note)
+    for text in filter(None, (placement.note, rates.note(spec))):
+        report.note(text)
     keep_freed(placement.device)
     saved = newest(layout.checkpoints, report) if resume else None
     # A resumed run has its weights in the checkpoint; what it once started from may be gone.
