@@ -118,4 +118,4 @@ def _shortened(block: Block) -> str:
     if "short already" in block.orders or "kit train" not in block.text:
         return block.text
     assert "shorter" in block.orders, "a training needs a comment `shorter: --set ...` or `short already`"
-    return re.sub(r"^(kit train .*)$", rf"\1 {block.orders['shorter']}", block.text, flags=re.MULTILINE)
+    return re.sub(r"^( *kit train .*)$", rf"\1 {block.orders['shorter']}", block.text, flags=re.MULTILINE)
