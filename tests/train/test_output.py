@@ -135,6 +135,7 @@ def test_a_sample_goes_on_past_the_context_of_absolute_positions(
     run(spec(model={"position": "learned"}, sample=sample), tmp_path / "out", report=recorder)
     ((_, text),) = recorder.samples
     assert len(text) > len(prompt) > 16
+    assert any(note.startswith("samples: 26 tokens and 30 new ones") for note in recorder.notes)
 
 
 def test_an_evaluation_reads_nothing_twice(
@@ -174,7 +175,7 @@ def test_metrics_are_complete(spec: Callable[..., RunSpec], recorder: Recorder, 
     [
         ({"train": {"seq_len": 17}}, r"train.seq_len: must be at most model.max_seq_len \(16\), got 17"),
         ({"model": {"vocab_size": 200}}, r"model.vocab_size: must be at least the tokenizer's \(257\), got 200"),
-        ({"sample": {"prompt": ""}}, "sample.prompt: must have 1 to 15 tokens"),
+        ({"sample": {"prompt": ""}}, "sample.prompt: must have one token at least, got 0"),
         (
             {"sample": {"prompt": "x" * 16}, "model": {"position": "rope"}},
             "sample.prompt: must have 1 to 15 tokens .* got 16",

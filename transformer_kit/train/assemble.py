@@ -24,7 +24,7 @@ from transformer_kit.train.output import Layout, check_space, size
 from transformer_kit.train.precision import Placement, place
 from transformer_kit.train.report import Plan, Reporter
 from transformer_kit.train.resume import identity, machine
-from transformer_kit.train.sample import writer
+from transformer_kit.train.sample import cropped, writer
 from transformer_kit.train.snapshot import Header
 from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
 
@@ -108,7 +108,7 @@ def assemble(
         meter=meter,
         metrics=Metrics(trackers(spec, layout.folder), report, meter, spec.train.steps),
         report=report,
-        write_sample=_writer(spec, model, corpus, placement),
+        write_sample=_writer(spec, model, corpus, placement, report),
     )
 
 
@@ -190,9 +190,13 @@ def _compile(model: Model) -> None:
         layer.compile()
 
 
-def _writer(spec: RunSpec, model: Model, corpus: Corpus, placement: Placement) -> Callable[[], str] | None:
+def _writer(
+    spec: RunSpec, model: Model, corpus: Corpus, placement: Placement, report: Reporter
+) -> Callable[[], str] | None:
     if spec.sample is None or corpus.tokenizer is None:
         return None
+    if (told := cropped(spec, spec.sample, corpus.tokenizer)) is not None:
+        report.note(told)
     write = writer(model, corpus.tokenizer, spec.sample, spec.train, placement)
     return _uncompiled(write) if spec.hardware.compile else write
 

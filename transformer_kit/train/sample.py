@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from registry.contracts import Tokenizer
-from transformer_kit.generate.sliding import slides
+from transformer_kit.generate.sliding import note, slides
 from transformer_kit.model.model import Model
 from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec, Sample, Train
@@ -18,7 +18,14 @@ def check_prompt(spec: RunSpec, tokenizer: Tokenizer) -> None:
     with at(spec, "sample", "prompt"):
         length = len(_ids(spec.sample.prompt, spec.train, tokenizer))
         if not length or (length > limit and not slides(spec.model)):
-            raise ValueError(f"must have 1 to {limit} tokens (max_seq_len - 1), got {length}")
+            most = "one token at least" if slides(spec.model) else f"1 to {limit} tokens (max_seq_len - 1)"
+            raise ValueError(f"must have {most}, got {length}")
+
+
+def cropped(spec: RunSpec, sample: Sample, tokenizer: Tokenizer) -> str | None:
+    """What to say where a sample goes on past the context; None where it does not."""
+    told = note(spec.model, len(_ids(sample.prompt, spec.train, tokenizer)), sample.max_new_tokens)
+    return None if told is None else f"samples: {told}"
 
 
 def writer(model: Model, tokenizer: Tokenizer, sample: Sample, train: Train, placement: Placement) -> Callable[[], str]:
