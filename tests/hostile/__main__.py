@@ -71,7 +71,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="where they start")
-    parser.add_argument("--kinds", default="config spec declaration folder run", help="which, often as they are named")
+    parser.add_argument(
+        "--kinds", default="config spec declaration folder kit run", help="which, often as they are named"
+    )
     parser.add_argument("--only", nargs=2, metavar=("KIND", "SEED"), help="try one case")
     args = parser.parse_args()
     kinds = args.kinds.split()

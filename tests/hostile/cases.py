@@ -4,6 +4,7 @@ config         a family's config.json, some keys changed
 spec           a page that comes with the kit, some values or some of its text changed
 declaration    a family's declaration, changed, and a config of that family
 folder         a Hugging Face folder, one of its files changed
+kit            a kit folder, likewise
 run            the folder of a run that was stopped, one of its files changed
 """
 
@@ -20,7 +21,7 @@ from tests.convert.references import configurations
 from tests.convert.test_folders import PAGE
 from tests.hostile.mutations import edited, scratched
 from tests.train.runs import page as run_page
-from transformer_kit import Spec, build
+from transformer_kit import Spec, build, load
 from transformer_kit.convert.declaration import FOLDER, Declaration, declarations, read
 from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder, spec_of
@@ -73,14 +74,17 @@ def _declaration(chance: Random, folder: Path) -> Case:
     return lambda: spec_of(config, read(folder / "family.yaml"))
 
 
-def _folder(chance: Random, folder: Path) -> Case:
-    shutil.copytree(_exported(), folder / "in")
-    path = chance.choice(sorted((folder / "in").iterdir()))
-    content = path.read_bytes()
+def _spoil(path: Path, chance: Random) -> None:
+    content = path.read_bytes() if path.exists() else b'{"from": "x"}'
     if path.suffix == ".json" and chance.random() < 0.7:
         path.write_text(json.dumps(edited(json.loads(content), chance)))
     else:
         path.write_bytes(scratched(content, chance))
+
+
+def _folder(chance: Random, folder: Path) -> Case:
+    shutil.copytree(_exported(), folder / "in")
+    _spoil(chance.choice(sorted((folder / "in").iterdir())), chance)
 
     def bring_in() -> None:
         import_folder(folder / "in", folder / "out")
@@ -90,16 +94,23 @@ def _folder(chance: Random, folder: Path) -> Case:
     return bring_in
 
 
+def _kit(chance: Random, folder: Path) -> Case:
+    shutil.copytree(_imported(), folder / "in")
+    _spoil(chance.choice(sorted((folder / "in").iterdir())), chance)
+
+    def send_out() -> None:
+        model = load(folder / "in")
+        tokenizer = load_tokenizer(folder / "in") if (folder / "in" / "tokenizer.json").exists() else None
+        export(model, folder / "out", tokenizer, family="llama", beside=folder / "in")
+
+    return send_out
+
+
 def _run(chance: Random, folder: Path) -> Case:
     shutil.copytree(_stopped(), folder / "out")
     shutil.copy(_corpus(), folder / "text.txt")
     files = [p for p in sorted((folder / "out").rglob("*")) if p.suffix in (".json", ".jsonl", ".yaml", ".safetensors")]
-    path = chance.choice([*files, folder / "out" / "origin.json"])
-    content = path.read_bytes() if path.exists() else b'{"from": "x"}'
-    if path.suffix == ".json" and chance.random() < 0.6:
-        path.write_text(json.dumps(edited(json.loads(content), chance)))
-    else:
-        path.write_bytes(scratched(content, chance))
+    _spoil(chance.choice([*files, folder / "out" / "origin.json"]), chance)
     return lambda: run(RunSpec.of(run_page(_corpus(), train=_TRAIN)), folder / "out", resume=True)
 
 
@@ -108,6 +119,7 @@ KINDS: dict[str, Callable[[Random, Path], Case]] = {
     "spec": _spec,
     "declaration": _declaration,
     "folder": _folder,
+    "kit": _kit,
     "run": _run,
 }
 
@@ -151,6 +163,13 @@ def _exported() -> Path:
     generation = {"eos_token_id": [1, 2], "temperature": 0.7, "top_k": 5, "top_p": 0.9, "do_sample": True}
     (folder / "generation_config.json").write_text(json.dumps(generation))
     return folder
+
+
+@cache
+def _imported() -> Path:
+    """The same as a kit folder."""
+    import_folder(_exported(), _home() / "kit")
+    return _home() / "kit"
 
 
 @cache
