@@ -13,7 +13,7 @@ from torch import Tensor
 
 from registry import core
 from registry.context import Context
-from registry.contracts import FFN, Linear, Site
+from registry.contracts import FFN, Linear, Objective, Site
 from tests.train.runs import Recorder, page, records, train_in_child
 from transformer_kit import seeds
 from transformer_kit.spec.schema import RunSpec
@@ -133,6 +133,22 @@ def test_each_step_and_each_micro_batch_drops_other_features(spec: Callable[...,
         train(wanted, corpus, tmp_path / f"{count}-{seed}")
         losses.append([r["loss"] for r in records(tmp_path / f"{count}-{seed}")])
     assert len({loss for row in losses for loss in row}) == 12
+
+
+def test_an_evaluation_draws_the_same_each_time(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    with core.scope():
+
+        @core.register("test.noisy")
+        class Noisy(Objective):
+            def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+                loss, count = model.loss(tokens[:, :-1], tokens[:, 1:])
+                return loss * (1 + sum(draw())), count
+
+        still = {"optimizer": {"type": "sgd", "lr": 1e-12}, "objective": "test.noisy"}
+        run(spec(**still, train={"steps": 3, "validation": 0.2}, evaluate={"every": 1}), tmp_path / "out")
+    measured = [r["val_loss"] for r in records(tmp_path / "out")]
+    assert measured == pytest.approx([measured[0]] * 3)
+    assert len({r["loss"] for r in records(tmp_path / "out")}) == 3
 
 
 def test_the_caller_keeps_its_random_numbers(spec: Callable[..., RunSpec], tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def _fill_head_bias(head: Head, name: str, model: nn.Module, init: Init, seed: i
 def _fill_own(module: nn.Module, name: str, seed: int) -> None:
     """Let a module fill the tensors that it owns: a part by its generator, one of torch's by the global ones."""
     if isinstance(module, ModelPart):
+        if type(module).reset_parameters is ModelPart.reset_parameters and not any(_owned(module, name)):
+            return  # as most parts, of which there may be many
         _drawn(module, name, lambda: module.reset_parameters(seeds.generator(seed, name)))
     elif not isinstance(module, LAYERS) and _fills_itself(module):
         reset: Any = module.reset_parameters
