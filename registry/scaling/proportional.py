@@ -13,7 +13,7 @@ class Proportional(Scaling):
     """f / factor for the first share of pairs, 0 for the rest."""
 
     class Options(Scaling.Options):
-        fraction: Fraction
+        fraction: Fraction = 1.0
         """Share of the pairs that turn."""
         factor: Positive = 1.0
         """How many times longer the context becomes."""

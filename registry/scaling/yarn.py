@@ -46,7 +46,7 @@ class YaRN(Scaling):
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, width - 1)
         channel = torch.arange(len(base), device=base.device, dtype=base.dtype)
-        ramp = ((channel - low) / max(high - low, 0.001)).clamp(0, 1)
+        ramp = ((channel - low) / (high - low or 0.001)).clamp(0, 1)  # backwards where N is shorter than a turn
         given = options.attention_factor
         usual = self._gain(options.sharpen) / self._gain(options.spared)
         return torch.lerp(base, base / options.factor, ramp), usual if given is None else given

@@ -153,7 +153,7 @@ def test_llama_turns_all_of_a_head(kind: str) -> None:
     """Its class passes over the key, or breaks."""
     config = reference("llama-mha").config.to_dict()
     config["rope_parameters"] = {**LINEAR, "rope_type": kind, "partial_rotary_factor": 0.5}
-    with pytest.raises(ConvertError, match=r"rope.fraction: 0.5 is not known"):
+    with pytest.raises(ConvertError, match=r"rope_parameters.partial_rotary_factor: 0.5 is not known"):
         spec_of(config)
     config["rope_parameters"]["partial_rotary_factor"] = 1.0
     assert spec_of(config).model.position.fraction == 1.0

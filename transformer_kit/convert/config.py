@@ -77,7 +77,7 @@ def _says_same(one: dict[str, Any], other: dict[str, Any], declaration: Declarat
 
 def _spread(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
     """Flat keys as a config.json has them."""
-    return _nested(rope_keys.nested(dict(config)), declaration)
+    return _nested(rope_keys.nested(config, declaration.rope), declaration)
 
 
 def _stands(case: Mapping[str, Any], model: Any, blocks: list[Any]) -> bool:

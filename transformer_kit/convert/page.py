@@ -1,5 +1,6 @@
 """A config.json as a page of the spec, by the family's declaration."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[
     used |= {declaration.count, *declaration.each}
     problems += _leftover(given, declaration, used) + _together(values, declaration)
     if problems:
-        raise ConvertError("config.json", list(dict.fromkeys(problems)))
+        raise ConvertError("config.json", [spoken(p, config, declaration) for p in dict.fromkeys(problems)])
     folded = _readable(fold(blocks))
     return {"kit": 1, "model": {**page, "layers": folded}}
 
@@ -104,7 +105,7 @@ def fitted(declaration: Declaration, config: Mapping[str, Any]) -> Declaration:
 
 def flat(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
     """The config with rotary settings and the mappings named in `nested` under flat keys."""
-    out = rope_keys.flat(dict(config))
+    out = rope_keys.flat(config, declaration.rope, frozenset(leaves(declaration.defaults)))
     for key in declaration.nested:
         inner = out.pop(key, None)
         out |= {f"{key}.{k}": v for k, v in inner.items()} if isinstance(inner, dict) else {}
@@ -118,6 +119,12 @@ def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str
         if is_variable(default) and values.get(key) is None:
             values[key] = filled({"": default}, values, set() if used is None else used).get("")
     return values
+
+
+def spoken(problem: str, config: Mapping[str, Any], declaration: Declaration) -> str:
+    """A problem with flat keys as the config spells them."""
+    own = rope_keys.spelt(config, declaration.rope)
+    return re.sub(r"\brope\.[a-z_.0-9]*[a-z_0-9]", lambda found: own.get(found[0], rope_keys.outside(found[0])), problem)
 
 
 def _layer_count(values: Mapping[str, Any], declaration: Declaration) -> int:
@@ -170,6 +177,7 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
     problems = []
     used = used | variables(declaration)
     known = used | set(declaration.inert) | set(ALWAYS_INERT) | set(declaration.defaults) | set(declaration.derived)
+    known -= rope_keys.OUTSIDE.keys() - used
     silent = {k: v for k, v in declaration.defaults.items() if k in declaration.only and not is_variable(v)}
     for key, value in {**silent, **given}.items():
         if key in declaration.only and not any(value == v for v in declaration.only[key]):

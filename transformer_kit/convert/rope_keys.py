@@ -3,53 +3,132 @@
     new: rope_parameters: {rope_type: yarn, rope_theta: 1e6, factor: 4}, or one such mapping for each kind of layer
     old: rope_theta: 1e6, rope_scaling: {type: yarn, factor: 4}, partial_rotary_factor: 0.5
 
+Where both are there, they rank as in `transformers` 5: a `rope_scaling` that is not empty stands in place of
+`rope_parameters`, and `rope_type` before `type`; theta and the fraction are read outside where the mapping has none.
 With kinds of layers the keys read `rope.sliding_attention.theta`; those of `full_attention` are the model's own,
-`rope.theta`.
+`rope.theta`. How a class reads them is declared: see `schema.Rotary`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.schema import Rotary
 
-OLD = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rope_local_base_freq")
+NEW, OLD = "rope_parameters", "rope_scaling"
+OUTSIDE = {"rope_theta": "theta", "partial_rotary_factor": "fraction"}
 OLD_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 MAIN, LOCAL = "full_attention", "sliding_attention"
+OPEN = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "alpha", "llama_4_scaling_beta")
+"""Keys that may be null, which is as if they were absent; `factor` is another, for longrope."""
 
 
-def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with rotary settings under flat keys; everything else as it was. Raises ConvertError."""
-    out = {k: v for k, v in config.items() if k not in OLD}
-    out |= {"rope.theta": config["rope_theta"]} if "rope_theta" in config else {}
-    out |= {"rope.fraction": config["partial_rotary_factor"]} if "partial_rotary_factor" in config else {}
-    out |= {f"rope.{LOCAL}.theta": config["rope_local_base_freq"]} if "rope_local_base_freq" in config else {}
-    for source in ("rope_scaling", "rope_parameters"):
-        settings = config.get(source) or {}
-        if not isinstance(settings, dict):
-            raise ConvertError("config.json", [f"{source}: must be a mapping, got {settings!r:.60}"])
-        out |= _settings(settings, "rope")
-    return out
+def flat(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> dict[str, Any]:
+    """The config with rotary settings under flat keys; everything else as it was. Raises ConvertError.
+
+    Keys outside the mappings stay when they are `known`, or say something else than the mappings do.
+    """
+    settings = {key: value for key, (value, _) in _read(config, rotary).items()}
+    out = {k: v for k, v in config.items() if k not in (NEW, OLD)}
+    for key, short in OUTSIDE.items():
+        if key in out and key not in known and out[key] in (None, settings.get(f"rope.{short}")):
+            out.pop(key)
+    return out | settings
 
 
-def _settings(given: dict[str, Any], prefix: str) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in given.items():
-        if isinstance(value, dict):
-            out |= _settings(value, prefix if key == MAIN else f"{prefix}.{key}")
-        elif not (value is None and isinstance(given, dict)):
-            out[f"{prefix}.{_SHORT.get(key, key)}"] = value
-    return out
+def spelt(config: Mapping[str, Any], rotary: Rotary) -> dict[str, str]:
+    """Flat keys as the config has them: `rope.factor` is its `rope_scaling.factor`."""
+    return {key: where for key, (_, where) in _read(config, rotary).items()}
 
 
-_SHORT = {"rope_type": "type", "type": "type", "rope_theta": "theta", "partial_rotary_factor": "fraction"}
-_LONG = {"type": "rope_type", "theta": "rope_theta", "fraction": "partial_rotary_factor"}
+def outside(key: str) -> str:
+    """A flat key that no mapping has, as it is spelt outside of them."""
+    *_, last = key.split(".")
+    return _LONG.get(last, last)
 
 
-def nested(config: dict[str, Any]) -> dict[str, Any]:
+def _read(config: Mapping[str, Any], rotary: Rotary) -> dict[str, tuple[Any, str]]:
+    """Flat keys, each with its value and its place in the config."""
+    new, old = _mapping(config, NEW), _mapping(config, OLD)
+    given = rotary.absent if new is None else new
+    if rotary.kinds:
+        return _of_kinds(given, old or {}, rotary)
+    if kinds := [key for key, value in (old or given).items() if isinstance(value, dict)]:
+        raise _wrong(f"{OLD if old else NEW}.{kinds[0]}: the family has one setting for all layers")
+    return _settings(old or given, OLD if old else NEW, "rope")
+
+
+def _of_kinds(given: Mapping[str, Any], old: Mapping[str, Any], rotary: Rotary) -> dict[str, tuple[Any, str]]:
+    found: dict[str, tuple[Any, str]] = {}
+    for key in given:
+        if key not in rotary.kinds:
+            raise _wrong(f"{NEW}.{key}: the family has settings for each kind of layers, {', '.join(rotary.kinds)}")
+    if old and not rotary.laid_on and _main(old) != _main(given.get(MAIN) or {}):
+        raise _wrong(f"{OLD}: the family's class would take it for all kinds of layers, which {NEW} has; leave it out")
+    for kind in rotary.kinds:
+        own = given.get(kind) or {}
+        if not isinstance(own, dict):
+            raise _wrong(f"{NEW}.{kind}: must be a mapping, got {own!r:.60}")
+        laid = old if kind in rotary.laid_on else {}
+        prefix = "rope" if kind == MAIN else f"rope.{kind}"
+        read = _settings({**own, **laid}, f"{NEW}.{kind}", prefix)
+        if read.get(f"{prefix}.truncate", (True, ""))[0] is not True:
+            raise _wrong(f"{NEW}.{kind}.truncate: is passed over by transformers within a kind of layers; leave it out")
+        found |= {k: (v, f"{OLD}.{where.rsplit('.', 1)[-1]}" if where.rsplit(".", 1)[-1] in laid else where)
+                  for k, (v, where) in read.items()}  # fmt: skip
+    return found
+
+
+def _main(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, (value, _) in _settings(settings, OLD, "rope").items() if key != "rope.theta"}
+
+
+def _mapping(config: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise _wrong(f"{key}: must be a mapping, got {value!r:.60}")
+    return value
+
+
+def _wrong(problem: str) -> ConvertError:
+    return ConvertError("config.json", [problem])
+
+
+def _settings(given: Mapping[str, Any], where: str, prefix: str) -> dict[str, tuple[Any, str]]:
+    """What one mapping says."""
+    word = "rope_type" if "rope_type" in given else "type"
+    kind = given.get(word, "default")
+    taken = {k: v for k, v in given.items() if k not in ("rope_type", "type")}
+    optional = (*OPEN, *(["factor"] if kind == "longrope" else []))
+    for key, value in {word: kind, **taken}.items():
+        if value is None and key not in optional:
+            raise _wrong(f"{where}.{key}: must have a value, or be left out; got None")
+    named = {key: (_SHORT.get(key, key), value) for key, value in taken.items() if value is not None}
+    if kind == "proportional" and "partial_rotary_factor" in named:  # of the pairs that turn, not of the channels
+        named["partial_rotary_factor"] = ("share", taken["partial_rotary_factor"])
+    if kind == "yarn" and taken.get("mscale") and taken.get("mscale_all_dim"):  # either alone has no effect on angles
+        named |= {"mscale": ("sharpen", taken["mscale"]), "mscale_all_dim": ("spared", taken["mscale_all_dim"])}
+    elif kind == "default" or not taken.get("mscale_all_dim"):
+        named.pop("mscale_all_dim", None)
+    if kind != "dynamic":
+        named.pop("alpha", None)
+    found = {f"{prefix}.{short}": (value, f"{where}.{key}") for key, (short, value) in named.items()}
+    return {**found, f"{prefix}.type": (kind, f"{where}.{word}")} if word in given else found
+
+
+_SHORT = {"rope_theta": "theta", "partial_rotary_factor": "fraction"}
+_LONG = {
+    "type": "rope_type", "theta": "rope_theta", "fraction": "partial_rotary_factor", "share": "partial_rotary_factor",
+    "sharpen": "mscale", "spared": "mscale_all_dim",
+}  # fmt: skip
+
+
+def nested(config: Mapping[str, Any], rotary: Rotary) -> dict[str, Any]:
     """A config with flat keys as both spellings write it, so that old and new readers understand it.
 
     With `rope_scaling: null` the old spelling of the scaling is not written.
     """
-    out = {k: v for k, v in config.items() if not k.startswith("rope.") and k != "rope_scaling"}
+    out = {k: v for k, v in config.items() if not k.startswith("rope.") and k != OLD}
     parameters: dict[str, Any] = {}
     for key, value in config.items():
         if key.startswith("rope.") and value is not None:
@@ -60,21 +139,21 @@ def nested(config: dict[str, Any]) -> dict[str, Any]:
             place[_LONG.get(last, last)] = value
     if not parameters:
         return out
+    parameters |= {"rope_type": "dynamic"} if "alpha" in parameters else {}
     kinds = {k: v for k, v in parameters.items() if isinstance(v, dict)}
     main = {k: v for k, v in parameters.items() if k not in kinds}
     old = {k: v for k, v in _old(main).items() if k not in config}
-    if not kinds:
-        return {**out, "rope_parameters": main, **old}
+    if not rotary.kinds:
+        return {**out, NEW: main, **old}
     old.pop("partial_rotary_factor", None)  # which readers would give to all kinds
     local = {"rope_local_base_freq": kinds[LOCAL]["rope_theta"]} if "rope_theta" in kinds.get(LOCAL, {}) else {}
-    return {**out, "rope_parameters": {MAIN: main, **kinds}, **(old | local if old else {})}
+    return {**out, NEW: {MAIN: main, **kinds}, **(old | local if old and rotary.laid_on == [MAIN] else {})}
 
 
 def _old(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The old spelling, where there was one."""
-    out: dict[str, Any] = {k: parameters[k] for k in ("rope_theta", "partial_rotary_factor") if k in parameters}
-    scaling = {k: v for k, v in parameters.items() if k not in out}
-    kind = scaling.get("rope_type", "default")
+    """The old spelling, where there was one; the scaling with its theta, for readers that take it alone."""
+    out: dict[str, Any] = {k: parameters[k] for k in OUTSIDE if k in parameters}
+    kind = parameters.get("rope_type", "default")
     if kind not in OLD_TYPES:
         return {}
-    return out if kind == "default" else {**out, "rope_scaling": scaling}
+    return out if kind == "default" else {**out, OLD: parameters}

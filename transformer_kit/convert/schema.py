@@ -145,6 +145,17 @@ class Derived(Group):
         return self
 
 
+class Rotary(Group):
+    """How the class reads rotary settings."""
+
+    kinds: list[str] = []
+    """Kinds of layers that have settings of their own in `rope_parameters`; none where all layers have the same."""
+    laid_on: list[str] = []
+    """Kinds whose settings `rope_scaling` changes key by key. Without kinds it stands in place of `rope_parameters`."""
+    absent: Template = {}
+    """What `rope_parameters` are when they are null or not there."""
+
+
 class Page(Group):
     """A family, or a fragment of one."""
 
@@ -170,6 +181,8 @@ class Page(Group):
     """The key of a mapping from a layer's index to values that some keys have there."""
     defaults: dict[str, Any] = {}
     """What a key means when it is absent."""
+    rope: Rotary = Rotary()
+    """How rotary settings are read, whose flat keys begin with `rope.`."""
     derived: dict[str, Template] = {}
     """Lists over the layers, computed from keys."""
     model: Template = {}

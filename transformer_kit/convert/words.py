@@ -7,7 +7,7 @@ from typing import Any
 
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import ConvertError
-from transformer_kit.convert.page import chosen_case, flat, templates, values_of
+from transformer_kit.convert.page import chosen_case, flat, spoken, templates, values_of
 from transformer_kit.convert.template import is_variable, keys_of
 from transformer_kit.spec.errors import Problem, SpecError
 from transformer_kit.spec.tree import at
@@ -40,7 +40,7 @@ def _told(problem: Problem, config: Mapping[str, Any], declaration: Declaration)
     found += _behind(tuple(path.split(".")) if path else (), blocks if in_block else [model], chosen)
     keys = dict.fromkeys(_written(key, given, declaration) for key in found)
     said = ", ".join(f"{key}: {values[key]!r:.60}" for key in keys if values.get(key) is not None)
-    return ": ".join(part for part in (said, path, problem.text) if part)
+    return spoken(": ".join(part for part in (said, path, problem.text) if part), config, declaration)
 
 
 def _behind(path: tuple[str, ...], pages: list[Any], chosen: Mapping[str, Any]) -> list[str]:
