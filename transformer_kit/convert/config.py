@@ -77,14 +77,14 @@ def _says_same(one: dict[str, Any], other: dict[str, Any], declaration: Declarat
 
 def _spread(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
     """Flat keys as a config.json has them."""
-    return _nested(rope_keys.nested(config, declaration.rope), declaration)
+    return _nested(rope_keys.nested(config, declaration.rope, frozenset(leaves(declaration.defaults))), declaration)
 
 
 def _stands(case: Mapping[str, Any], model: Any, blocks: list[Any]) -> bool:
-    """Whether everything that a case says is so, of the model and of some block."""
+    """Whether everything that a case says is so, of the model and of some block; of its lists, something."""
     common = holds(case.get("model", {}), model) and any(holds(case.get("block", {}), block) for block in blocks)
-    single = [template for cases in case.get("each", {}).values() for template in cases.values()]
-    return common and all(any(holds(template, block) for block in blocks) for template in single)
+    lists = [list(cases.values()) for cases in case.get("each", {}).values()]
+    return common and all(any(holds(t, block) for t in templates for block in blocks) for templates in lists)
 
 
 def _silent(declaration: Declaration, *templates: Any) -> list[str]:

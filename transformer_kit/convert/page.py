@@ -9,7 +9,7 @@ from transformer_kit.convert import derived, rope_keys
 from transformer_kit.convert.declaration import Cases, Declaration, declarations, declared, laid
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.schema import Rule
-from transformer_kit.convert.template import filled, is_variable, leaves, spelt
+from transformer_kit.convert.template import filled, is_variable, keys_of, leaves, spelt
 from transformer_kit.spec.errors import shown
 from transformer_kit.spec.layers import MAX_LAYERS, fold
 
@@ -54,6 +54,8 @@ def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[
     for key, rule in declaration.derived.items():
         if rule.get("private") or values.get(key) is None:
             values[key] = derived.listed(rule, values, layers, used)
+    for key, word in declaration.last.items():
+        values[key] = [*values[key][:-1], word] if isinstance(values.get(key), list) else values.get(key)
     model, block, each = templates(declaration, values, problems)
     used |= declaration.when.keys()
     own = values.get(declaration.overrides or "") or {}
@@ -73,8 +75,20 @@ def templates(declaration: Declaration, values: Mapping[str, Any], problems: lis
     """Those of the model, of every layer and of single layers, with the cases that `values` choose."""
     found = bare_templates(declaration)
     for key, cases in declaration.when.items():
+        source = written(key, values, declaration)
+        if source != key and values.get(source) is None and values.get(key) is None and "null" not in cases:
+            problems.append(f"{source} is null, which leaves {key} open; known are {', '.join(cases)}")
+            continue
         found = with_case(found, _case(key, values.get(key), cases, problems))
     return found
+
+
+def written(key: str, given: Mapping[str, Any], declaration: Declaration) -> str:
+    """The key itself, or the one that gives its default where it has no value."""
+    default = declaration.defaults.get(key)
+    if given.get(key) is not None or not is_variable(default):
+        return key
+    return written(next(keys_of(default)), given, declaration)
 
 
 def bare_templates(declaration: Declaration) -> Templates:
@@ -131,7 +145,8 @@ def _layer_count(values: Mapping[str, Any], declaration: Declaration) -> int:
     key = declaration.count
     count = values.get(key)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_LAYERS:
-        raise ConvertError("config.json", [f"{key} must be a whole number from 1 to {MAX_LAYERS}, got {shown(count)}"])
+        must = f"must be a whole number from 1 to {MAX_LAYERS}, got {shown(count)}"
+        raise ConvertError("config.json", [f"{key} {'is not given' if count is None else must}"])
     return count
 
 
@@ -156,7 +171,8 @@ def _layer(
     for key, cases in each.items():
         listed = values.get(key)
         if not isinstance(listed, list) or len(listed) <= index:
-            problems.append(f"{key}: must be a list with an item for each layer, got {listed!r:.60}")
+            given = "is not given" if listed is None else f"must be a list with an item for each layer, got {listed!r:.60}"
+            problems.append(f"{key} {given}")
             continue
         own["each"] = listed[index]
         addition = _filled(_case(key, listed[index], cases, problems), own, used, problems)

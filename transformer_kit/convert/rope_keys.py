@@ -123,10 +123,11 @@ _LONG = {
 }  # fmt: skip
 
 
-def nested(config: Mapping[str, Any], rotary: Rotary) -> dict[str, Any]:
+def nested(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> dict[str, Any]:
     """A config with flat keys as both spellings write it, so that old and new readers understand it.
 
-    With `rope_scaling: null` the old spelling of the scaling is not written.
+    Outside of the mappings stands what is `known` there. With `rope_scaling: null` the old spelling of the scaling is
+    not written.
     """
     out = {k: v for k, v in config.items() if not k.startswith("rope.") and k != OLD}
     parameters: dict[str, Any] = {}
@@ -142,12 +143,13 @@ def nested(config: Mapping[str, Any], rotary: Rotary) -> dict[str, Any]:
     parameters |= {"rope_type": "dynamic"} if "alpha" in parameters else {}
     kinds = {k: v for k, v in parameters.items() if isinstance(v, dict)}
     main = {k: v for k, v in parameters.items() if k not in kinds}
-    old = {k: v for k, v in _old(main).items() if k not in config}
+    old = {k: v for k, v in _old(main).items() if k not in config and (k == OLD or k in known)}
     if not rotary.kinds:
         return {**out, NEW: main, **old}
     old.pop("partial_rotary_factor", None)  # which readers would give to all kinds
-    local = {"rope_local_base_freq": kinds[LOCAL]["rope_theta"]} if "rope_theta" in kinds.get(LOCAL, {}) else {}
-    return {**out, NEW: {MAIN: main, **kinds}, **(old | local if old and rotary.laid_on == [MAIN] else {})}
+    if "rope_local_base_freq" in known and "rope_theta" in kinds.get(LOCAL, {}):
+        old["rope_local_base_freq"] = kinds[LOCAL]["rope_theta"]
+    return {**out, NEW: {MAIN: main, **kinds}, **(old if rotary.laid_on == [MAIN] else {})}
 
 
 def _old(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -185,6 +185,8 @@ class Page(Group):
     """How rotary settings are read, whose flat keys begin with `rope.`."""
     derived: dict[str, Template] = {}
     """Lists over the layers, computed from keys."""
+    last: dict[str, str] = {}
+    """What the last layer is in a list, whatever the list says."""
     model: Template = {}
     """Template of the page's `model`, without its layers."""
     block: Template = {}

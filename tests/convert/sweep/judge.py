@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tests.convert.references import SEED, configurations, strong
 from tests.convert.sweep.draw import Case, config_class
+from transformer_kit.convert.declaration import declarations
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.convert.folder import load_folder, spec_of
@@ -72,7 +73,7 @@ def reference(case: Case, folder: Path) -> Any:
     kind = getattr(transformers, entry["model_class"])
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        attention = entry.get("reference_attn", "eager")
+        attention = declarations()[config.model_type].attention
         config._experts_implementation = "eager"  # others need sizes that are multiples of four
         model = kind._from_config(config, attn_implementation=attention, dtype=torch.float32)
     return strong(model.float().eval())
@@ -181,6 +182,8 @@ def _kits(case: Case) -> str:
 
 def true(problem: str, config: Mapping[str, Any]) -> bool:
     """Whether a problem names keys of the config, and is gone without them."""
+    if found := re.search(r"(\w+) is not given", problem):
+        return config.get(found[1]) is None
     named = {key for key in _keys(config) if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", problem)}
     if not named:
         return False
