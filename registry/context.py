@@ -20,6 +20,10 @@ PADDING = -1
 T = TypeVar("T")
 
 
+class TextGrew(ValueError):
+    """A text became longer than the tokens in a decode state were read for; a fresh state must read all of it."""
+
+
 class State:
     """What decoding remembers of a batch of rows: each layer's own state, and the segments of the past.
 
@@ -35,6 +39,7 @@ class State:
         self.start: Tensor | None = None  # (B, 1) index at which each row's current segment began
         self.place: Tensor | None = None  # (1,) index of the next token, in steps of fixed shapes
         self.reach = 0  # tokens, past and new, that such a step finds at most
+        self.foreseen: Tensor | None = None  # (B, 1) tokens that each row's text has at least, once all were read
 
     def fix(self, place: Tensor, reach: int) -> None:
         """From now on each pass takes in one token of every row, at index `place` (1,), which is less than `reach`.
@@ -218,6 +223,8 @@ class Context:
     """Segment of each key so far (B, S); None when each row is one text."""
     place: Tensor | None = None
     """Index of the one token (1,), in steps of fixed shapes; see `State.fix`."""
+    foreseen: Tensor | None = None
+    """Tokens of each row's text (B, 1), where more than this pass are known to come."""
     memo: dict[Any, Any] = field(default_factory=dict)
     """What several layers need and one computes."""
     losses: list[Tensor] = field(default_factory=list)
@@ -233,11 +240,31 @@ class Context:
             start = state.seen if state.place is None else state.reach - 1
             here, positions = state.advance(segments, length, tokens.device)
             past = None if state.segments is None else state.segments[:, : start + length]
-            return Context(start, length, positions, here, past, state.place)
+            return Context(start, length, positions, here, past, state.place, state.foreseen)
         index = torch.arange(length, device=tokens.device)
         if segments is None:
             return Context(0, length, index, None, None)
         return Context(0, length, index - begun(segments, None, None, index), segments, segments)
+
+    def lengths(self) -> Tensor:
+        """Tokens of each token's text, from its first to the last one known: (1, 1), (B, 1) or (B, T)."""
+        if self.segments is None:
+            length = self.positions.new_full((1, 1), self.start + self.length)
+        else:
+            ends = torch.ones_like(self.segments, dtype=torch.bool)
+            ends[:, :-1] = self.segments[:, 1:] != self.segments[:, :-1]
+            index = torch.arange(self.length, device=ends.device)
+            last = torch.where(ends, index, self.length).flip(1).cummin(1).values.flip(1)
+            length = self.positions.gather(1, last) + 1
+        return length if self.foreseen is None else torch.maximum(length, self.foreseen)
+
+    def begun_with(self) -> Tensor:
+        """Tokens that the text of each row's first token was last read with, 0 of a new one: (1, 1) or (B, 1)."""
+        if self.segments is None:
+            read = self.positions.new_full((1, 1), self.start)
+        else:
+            read = self.positions[:, :1] * (self.segments[:, :1] != PADDING)
+        return read if self.foreseen is None else torch.maximum(read, self.foreseen) * (read > 0)
 
     def once(self, key: Any, compute: Callable[[], T]) -> T:
         """What `compute` returned the first time it was asked for under `key` in this pass."""

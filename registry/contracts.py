@@ -77,7 +77,8 @@ class Position(ModelPart):
     shift_invariant: ClassVar[bool] = True
     """Logits do not change when all positions grow by the same amount."""
     settled: bool = True
-    """What it does to a token does not depend on how many follow, so that reading in pieces is reading at once."""
+    """What it does to a token does not depend on how many follow in its text. Where it does, a text that is read in
+    pieces must not outgrow what its first tokens were read for: `rotate` raises `TextGrew`."""
     gain: float = 1.0
     """What a mixer that turns a part of each head alone multiplies the scale of its scores by."""
 
@@ -107,10 +108,11 @@ class Scaling(Part):
         self.options = options
         self.site = site
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
-        """From `base`, theta^(-2i/R) for each of R/2 pairs, those to turn by, and a factor for cos and sin.
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float | Tensor]:
+        """From `base` (R/2,), theta^(-2i/R) for each pair, those to turn by, and a factor for cos and sin.
 
-        `length` is the number of tokens so far, in this row.
+        `length` (..., 1) is the number of tokens of the text; where it matters, frequencies are (..., R/2) and a factor
+        that is a tensor (..., 1), and the scaling says that it is not `settled`.
         """
         raise NotImplementedError
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from registry.context import Context
+from registry.context import Context, TextGrew
 from registry.contracts import Position, Scaling, ScalingSlot, Site
 from registry.core import register
 from registry.options import Fraction, Positive, Width, named
@@ -45,8 +45,8 @@ class RoPE(Position):
                 f"the rotated width must be even, at least 2 and at most head_dim ({site.d_model}), got {self.width} "
                 f"(from fraction {options.fraction}, width {options.width}); choose another head_dim, fraction or width"
             )
-        for length in (1, site.max_seq_len):
-            self._frequencies(length, torch.device("cpu"))  # so that a scaling that does not fit is refused here
+        for length in (1, site.max_seq_len):  # so that a scaling that does not fit is refused here
+            self._frequencies(torch.tensor([length], device="cpu"))
 
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         cos, sin = context.once((*self.key, q.dtype), lambda: self._angles(context, q))
@@ -54,7 +54,7 @@ class RoPE(Position):
 
     def _angles(self, context: Context, like: Tensor) -> tuple[Tensor, Tensor]:
         """cos, and sin with the sign that a quarter turn gives a partner: (T, R), or (B, 1, T, R) for all heads."""
-        frequency, factor = self._frequencies(context.start + context.length, context.positions.device)
+        frequency, factor = self._of_texts(context)
         angle = context.positions[..., None].float() * frequency  # (T, R/2) or (B, T, R/2)
         cos, sin = angle.cos() * factor, angle.sin() * (self.sense * factor)
         if self.halves:
@@ -65,8 +65,23 @@ class RoPE(Position):
             cos, sin = cos[:, None], sin[:, None]
         return cos.type_as(like), sin.type_as(like)
 
-    def _frequencies(self, length: int, device: torch.device) -> tuple[Tensor, float]:
-        exponent = torch.arange(0, self.width, 2, device=device, dtype=torch.float32) / self.width
+    def _of_texts(self, context: Context) -> tuple[Tensor, float | Tensor]:
+        """Frequencies (R/2,), or of each token's text (1, R/2), (B, 1, R/2) or (B, T, R/2); and the factor."""
+        if self.settled:
+            return self._frequencies(context.positions.new_full((1,), context.start + context.length))
+        lengths = context.lengths()
+        if context.start:
+            before = context.begun_with()
+            read, now = (self._frequencies(n[..., None])[0] for n in (before, lengths[:, :1]))
+            if bool(((read != now) & (before[..., None] > 0)).any()):
+                raise TextGrew(
+                    f"{self.scaling.name} turns all tokens of a text by its length, and one in this decode state grew "
+                    f"past what its first tokens were read for, to {int(lengths.max())}: read it again in a fresh one"
+                )
+        return self._frequencies(lengths[..., None] if context.segments is not None else lengths[0])
+
+    def _frequencies(self, length: Tensor) -> tuple[Tensor, float | Tensor]:
+        exponent = torch.arange(0, self.width, 2, device=length.device, dtype=torch.float32) / self.width
         return self.scaling.frequencies(self.theta**-exponent, self.theta, length)
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Dynamic NTK: the base of the wavelengths grows with the sequence (emozilla 2023; as in Hugging Face transformers).
 
-The frequencies are those of the current length. Keys that were turned before keep their angles.
+All tokens of a text turn by the frequencies of its length. So a text that grows past N is read again, token by token.
 """
 
 from pydantic import Field
@@ -13,7 +13,7 @@ from registry.options import Count, Positive
 
 @register
 class Dynamic(Scaling):
-    """Wavelengths of base theta * (factor n/N - (factor - 1))^(R/(R-2)), with n = max(length, N)."""
+    """Wavelengths of base theta * (factor n/N - (factor - 1))^(R/(R-2)), with n = max(length of the text, N)."""
 
     settled = False
 
@@ -23,10 +23,10 @@ class Dynamic(Scaling):
         original: Count = Field(examples=[16, 4])
         """N: context of the first training, in tokens."""
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         width, factor, original = 2 * len(base), self.options.factor, self.options.original
         if width < 4:
             raise ValueError("dynamic stretches slow pairs of a head more than fast ones; it needs two pairs or more")
-        growth = factor * max(length, original) / original - (factor - 1)
+        growth = factor * length.clamp(min=original).to(base.dtype) / original - (factor - 1)
         exponent = arange(0, width, 2, device=base.device, dtype=base.dtype) / width
         return (theta * growth ** (width / (width - 2))) ** -exponent, 1.0

@@ -15,5 +15,5 @@ class Linear(Scaling):
         factor: Positive
         """How many times longer the context becomes."""
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         return base / self.options.factor, 1.0

@@ -32,7 +32,7 @@ class Llama3(Scaling):
                 raise ValueError(f"high must be more than low ({self.low}), got {self.high}")
             return self
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         low, high, factor = self.options.low, self.options.high, self.options.factor
         turns = self.options.original * base / (2 * math.pi)  # wavelengths that fit into the first context
         blend = ((turns - low) / (high - low)).clamp(0, 1)

@@ -1,11 +1,12 @@
 """LongRoPE: a searched divisor for each channel (Ding et al. 2024, arXiv:2402.13753; as in Phi-3).
 
-The list depends on the length of the current pass. Keys that were turned before keep their angles.
+All tokens of a text turn by the list for its length. So a text that grows past the original context is read again.
 """
 
 import math
 from typing import Annotated
 
+import torch
 from annotated_types import MinLen
 from pydantic import Field
 from torch import Tensor
@@ -17,7 +18,7 @@ from registry.options import AsTuple, Count, Positive
 
 @register
 class LongRoPE(Scaling):
-    """f_i / long_i past the original context N, f_i / short_i within it."""
+    """f_i / long_i in texts longer than the original context N, f_i / short_i in others."""
 
     settled = False
 
@@ -45,9 +46,11 @@ class LongRoPE(Scaling):
         given = options.long_attention_factor
         self.long_factor = self.factor if given is None else given
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float | Tensor]:
+        for divisors in (self.options.short, self.options.long):
+            if len(divisors) != len(base):
+                raise ValueError(f"longrope needs a divisor for each of {len(base)} channel pairs, got {len(divisors)}")
         past = length > self.options.original
-        divisors = self.options.long if past else self.options.short
-        if len(divisors) != len(base):
-            raise ValueError(f"longrope needs a divisor for each of {len(base)} channel pairs, got {len(divisors)}")
-        return base / base.new_tensor(divisors), self.long_factor if past else self.factor
+        short, long = base.new_tensor(self.options.short), base.new_tensor(self.options.long)
+        factor = torch.where(past, self.long_factor, self.factor) if self.long_factor != self.factor else self.factor
+        return base / torch.where(past, long, short), factor

@@ -10,5 +10,5 @@ from registry.core import register
 class NoScaling(Scaling):
     """f."""
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         return base, 1.0

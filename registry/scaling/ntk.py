@@ -15,7 +15,7 @@ class NTK(Scaling):
         alpha: Positive
         """Growth of the base."""
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         width = 2 * len(base)
         if width < 4:
             raise ValueError("ntk stretches slow pairs of a head more than fast ones; it needs two pairs or more")

@@ -18,7 +18,7 @@ class Proportional(Scaling):
         factor: Positive = 1.0
         """How many times longer the context becomes."""
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         turning = int(self.options.fraction * 2 * len(base) // 2)
         still = torch.arange(len(base), device=base.device) >= turning
         return (base / self.options.factor).masked_fill(still, 0.0), 1.0

@@ -37,7 +37,7 @@ class YaRN(Scaling):
         super().__init__(options, site)
         self.gain = self._gain(options.spared) ** 2
 
-    def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+    def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         options, width = self.options, 2 * len(base)
         if theta == 1:
             raise ValueError("yarn stretches slow pairs more than fast ones, and with theta 1 all turn alike")

@@ -206,7 +206,7 @@ def settled_after_all() -> type[Any]:
     class Settled(Scaling):
         settled = False
 
-        def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+        def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
             return base / 2, 1.0
 
     return Settled
@@ -214,7 +214,7 @@ def settled_after_all() -> type[Any]:
 
 def depends_on_length() -> type[Any]:
     class Growing(Scaling):
-        def frequencies(self, base: Tensor, theta: float, length: int) -> tuple[Tensor, float]:
+        def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
             return base / length, 1.0
 
     return Growing

@@ -74,19 +74,17 @@ def decoded(pair: Twins) -> float:
 
 
 @torch.no_grad()
-def decoded_as_they_do(pair: Twins) -> float:
-    """How far our logits through decode state are off theirs through their cache, in the same pieces."""
-    cache, found = None, []
-    for part in pair.ids.split(pieces(pair.ids.shape[1]), dim=1):
-        output = pair.theirs(part, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
-        found.append(output.logits)
-    return off(torch.cat(in_pieces(pair), dim=1), torch.cat(found, dim=1))
+def generated_alike(pair: Twins) -> bool:
+    """Whether both generate the same, across the length at which frequencies change."""
+    prompt, new = pair.ids[:1, :PROMPT], pair.ids.shape[1] - PROMPT
+    theirs = pair.theirs.generate(prompt, max_new_tokens=new, min_new_tokens=new, do_sample=False)
+    return pair.ours.generate([prompt[0].tolist()], max_new_tokens=new)[0] == theirs[0, PROMPT:].tolist()
 
 
 def in_pieces(pair: Twins) -> Sequence[Tensor]:
-    """Our logits, piece by piece."""
+    """Our logits, piece by piece of texts whose length is known."""
     state = pair.ours.state(*pair.ids.shape)
+    state.foreseen = torch.full_like(pair.ids[:, :1], pair.ids.shape[1])
     return [pair.ours(part, state=state).logits for part in pair.ids.split(pieces(pair.ids.shape[1]), dim=1)]
 
 

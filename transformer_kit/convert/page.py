@@ -129,16 +129,21 @@ def flat(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
 def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str] | None = None) -> dict[str, Any]:
     """The value of every flat key, where the config is silent by default; `used` collects keys that defaults read."""
     values = {k: v for k, v in declaration.defaults.items() if not is_variable(v)} | flat(config, declaration)
-    for key, default in declaration.defaults.items():
-        if is_variable(default) and values.get(key) is None:
+    open_ = {k: v for k, v in declaration.defaults.items() if is_variable(v) and values.get(k) is None}
+    for _ in open_:  # one may give another
+        before = dict(values)
+        for key, default in open_.items():
             values[key] = filled({"": default}, values, set() if used is None else used).get("")
+        if values == before:
+            break
     return values
 
 
 def spoken(problem: str, config: Mapping[str, Any], declaration: Declaration) -> str:
     """A problem with flat keys as the config spells them."""
     own = rope_keys.spelt(config, declaration.rope)
-    return re.sub(r"\brope\.[a-z_.0-9]*[a-z_0-9]", lambda found: own.get(found[0], rope_keys.outside(found[0])), problem)
+    flat_key = r"\brope\.[a-z_.0-9]*[a-z_0-9]"
+    return re.sub(flat_key, lambda found: own.get(found[0], rope_keys.outside(found[0])), problem)
 
 
 def _layer_count(values: Mapping[str, Any], declaration: Declaration) -> int:
@@ -171,8 +176,8 @@ def _layer(
     for key, cases in each.items():
         listed = values.get(key)
         if not isinstance(listed, list) or len(listed) <= index:
-            given = "is not given" if listed is None else f"must be a list with an item for each layer, got {listed!r:.60}"
-            problems.append(f"{key} {given}")
+            must = f"must be a list with an item for each layer, got {listed!r:.60}"
+            problems.append(f"{key} {'is not given' if listed is None else must}")
             continue
         own["each"] = listed[index]
         addition = _filled(_case(key, listed[index], cases, problems), own, used, problems)

@@ -140,7 +140,7 @@ def nested(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> 
             place[_LONG.get(last, last)] = value
     if not parameters:
         return out
-    parameters |= {"rope_type": "dynamic"} if "alpha" in parameters else {}
+    parameters |= {"rope_type": "dynamic", "factor": 1.0} if "alpha" in parameters else {}
     kinds = {k: v for k, v in parameters.items() if isinstance(v, dict)}
     main = {k: v for k, v in parameters.items() if k not in kinds}
     old = {k: v for k, v in _old(main).items() if k not in config and (k == OLD or k in known)}

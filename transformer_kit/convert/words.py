@@ -39,6 +39,8 @@ def _told(problem: Problem, config: Mapping[str, Any], declaration: Declaration)
     found = [key for page in (model, *blocks) for key in _named(page, set(_WORD.findall(problem.text)))]
     found += _behind(tuple(path.split(".")) if path else (), blocks if in_block else [model], chosen)
     keys = dict.fromkeys(_written(key, given, declaration) for key in found)
+    if problem.text.startswith("needs ") and (open_ := [key for key in keys if values.get(key) is None]):
+        return spoken(f"{open_[0]} is not given: {path}: {problem.text}", config, declaration)
     said = ", ".join(f"{key}: {values[key]!r:.60}" for key in keys if values.get(key) is not None)
     return spoken(": ".join(part for part in (said, path, problem.text) if part), config, declaration)
 

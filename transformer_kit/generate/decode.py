@@ -18,8 +18,9 @@ from transformer_kit.generate.copies import laid_for
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.given import Sampling, listed, narrowing
 from transformer_kit.generate.prompts import check, check_ids, padded
+from transformer_kit.generate.reading import Reading
 from transformer_kit.generate.recorded import recorded
-from transformer_kit.generate.sliding import Window, cached, read
+from transformer_kit.generate.sliding import Window, cached
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -147,9 +148,9 @@ def _cached(
     width, count = tokens.shape[1], draws.shape[1]
     # Inference mode is left before each yield: it is the caller's code that runs then.
     with torch.inference_mode():
-        state = model.state(len(tokens), width + count - 1)
-        chosen = picked(read(model, tokens, segments, state, chunk or width), draws[:, 0])
-        replay = recorded(model, state, picked, draws, chosen, laid, compile)
+        reading = Reading(model, tokens, segments, width + count - 1, chunk or width)
+        chosen = picked(reading.read(), draws[:, 0])
+        replay = recorded(model, reading.state, picked, draws, chosen, laid, compile)
     yield chosen
     if count == 1:
         return
@@ -160,7 +161,7 @@ def _cached(
                 if following is None:
                     replay = None
                     with laid.active():
-                        logits = read(model, chosen[0][:, None], None, state, 1)
+                        logits = reading.follow(chosen[0])
                     following = picked(logits, draws[:, turn])
                 chosen = following
             yield chosen

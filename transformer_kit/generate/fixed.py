@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.modules.module import _has_any_global_hook
 
 from registry.context import State
-from registry.contracts import Position
 from transformer_kit.generate.choose import Picker
+from transformer_kit.generate.reading import settled
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -64,7 +64,6 @@ class Fixed:
 
 def fixable(model: "Model", state: State) -> bool:
     """Whether every part knows steps of fixed shapes, and nobody listens with hooks, which are not replayed."""
-    settled = all(m.settled for m in model.modules() if isinstance(m, Position))
     known = all(getattr(layer, "fixable", False) for layer in state.layers)
     heard = _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return settled and known and not heard
+    return settled(model) and known and not heard

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from registry.context import PADDING, State
-from registry.contracts import Position
+from registry.context import PADDING, State, TextGrew
 from transformer_kit.generate.fixed import fixable
+from transformer_kit.generate.reading import settled
 from transformer_kit.generate.tape import Program, Tape
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
@@ -141,6 +141,8 @@ def padded_as_alone(model: Model) -> None:
         got = model(ids, segments=segments).logits if not chunks else in_chunks(model, ids, chunks, segments)
         for row, pad in enumerate(pads):
             agree(got[row : row + 1, pad:], alone[row], f"row with {pad} of padding, chunks {chunks or 'none'}")
+    if not settled(model):
+        return  # which refuses to go on where a text outgrows what was read
     continued = _prefilled(model, ids, segments, 8)  # the segments of the prompt alone, then nothing but ids
     for row, pad in enumerate(pads):
         agree(continued[row : row + 1, pad:], alone[row], f"row with {pad} of padding, continued without segments")
@@ -155,10 +157,39 @@ def packed_as_separate(model: Model) -> None:
     places = [(row, slice(b, e)) for row, cuts in enumerate(ends) for b, e in zip([0, *cuts], cuts, strict=False)]
     apart = [model(ids[row : row + 1, here]).logits for row, here in places]
     for chunks in ([], [1, 1, 1, 1, 2, 1, 1, 1, 4], [6, 1, 6]):
+        if chunks and not settled(model):
+            continue  # how long each text will be is not known when its first piece is read
         got = model(ids, segments=segments).logits if not chunks else in_chunks(model, ids, chunks, segments)
         for (row, here), expected in zip(places, apart, strict=True):
             what = f"document [{here.start}:{here.stop}] of row {row}, chunks {chunks or 'none'}"
             agree(got[row : row + 1, here], expected, what)
+
+
+@torch.no_grad()
+def generates_as_it_reads(model: Model) -> None:
+    """What is generated is the likeliest next token of the whole text, however long it has become."""
+    prompts = [[3, 1], [2, 5, 7, 1, 4], [6]]
+    new = 20  # past any original context of the examples
+    expected = [list(prompt) for prompt in prompts]
+    for text in expected:
+        for _ in range(new):
+            text.append(int(model(torch.tensor([text])).logits[0, -1].argmax()))
+    for chunk in (None, 2):
+        got = model.generate(prompts, max_new_tokens=new, chunk=chunk)
+        for row, (prompt, text) in enumerate(zip(prompts, expected, strict=True)):
+            assert got[row] == text[len(prompt) :], f"row {row}, chunk {chunk}: {got[row]}, not {text[len(prompt) :]}"
+
+
+def outgrows(model: Model) -> bool:
+    """Whether a text that is read in pieces is refused once it is longer than its first piece was read for."""
+    ids = tokens(model)
+    state = model.state(len(ids), LENGTH)
+    try:
+        for t in range(LENGTH):
+            model(ids[:, t : t + 1], state=state)
+    except TextGrew:
+        return True
+    return False
 
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
@@ -172,8 +203,16 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
 )
 """What every language model of the kit must do."""
 
-UNSETTLED: tuple[Behaviour, ...] = (causal, rows_independent)
-"""What is left of it where the scheme of positions looks at the length of the pass (`Position.settled`)."""
+UNSETTLED: tuple[Behaviour, ...] = (
+    causal,
+    rows_independent,
+    decodes_as_it_reads,
+    padded_as_alone,
+    packed_as_separate,
+    generates_as_it_reads,
+)
+"""The same where the scheme of positions looks at the length of the text (`Position.settled`), which is then
+foreseen where it is read in pieces."""
 
 
 def expected_of(model: Model) -> tuple[Behaviour, ...]:
@@ -181,16 +220,14 @@ def expected_of(model: Model) -> tuple[Behaviour, ...]:
     return BEHAVIOURS if settled(model) else UNSETTLED
 
 
-def settled(model: Model) -> bool:
-    """Whether what its positions do to a token does not depend on how many follow."""
-    return all(m.settled for m in model.modules() if isinstance(m, Position))
-
-
 def in_chunks(
     model: Model, ids: Tensor, chunks: Sequence[int], segments: Tensor | None = None, spare: int = 0
 ) -> Tensor:
     """Logits (B, T, V) of reading `ids` through decode state with room to spare, in pieces of these sizes."""
     state = model.state(len(ids), LENGTH + spare)
+    if not settled(model):
+        texts = torch.zeros_like(ids) if segments is None else segments
+        state.foreseen = (texts != PADDING).sum(dim=1, keepdim=True)
     found, begin = [], 0
     for size in _taken(chunks):
         here = slice(begin, begin + size)

@@ -139,7 +139,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 def _words(rng: random.Random, config: Config, fields: Config, nulls: set[str]) -> None:
     for key in fields:
-        if key in ("hidden_act", "hidden_activation", "activation_function", "activation", "afn") and rng.random() < 0.5:
+        if (
+            key in ("hidden_act", "hidden_activation", "activation_function", "activation", "afn")
+            and rng.random() < 0.5
+        ):
             config[key] = rng.choice(ACTIVATIONS)
         elif key in CHOICES and rng.random() < 0.4:
             config[key] = rng.choice(CHOICES[key])

@@ -1,10 +1,10 @@
 """What becomes of a drawn configuration: the same mathematics as in `transformers`, or a refusal with a true reason.
 
-    equal       logits of a whole text, of one with padding on its left, what is generated, and the export read again
-    refused     every problem names a key that the config has, and goes away without it
-    no class    `transformers` cannot compute it either; `detail` says what the kit does
-    differs     something else in silence: what must never be
-    untrue      refused for a reason that is not the config's
+equal       logits of a whole text, of one with padding on its left, what is generated, and the export read again
+refused     every problem names a key that the config has, and goes away without it
+no class    `transformers` cannot compute it either; `detail` says what the kit does
+differs     something else in silence: what must never be
+untrue      refused for a reason that is not the config's
 """
 
 import json

@@ -7,7 +7,6 @@ Config = dict[str, Any]
 KINDS = ("full_attention", "sliding_attention")
 TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "proportional")
 THETAS = (10_000.0, 500.0, 1e6)
-OLD = ("rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_emb_base", "rope_local_base_freq")
 
 
 def rotary(rng: random.Random, config: Config, fields: Config) -> None:
@@ -20,17 +19,26 @@ def rotary(rng: random.Random, config: Config, fields: Config) -> None:
     if spelling == "none" or (spelling == "old" and rng.random() < 0.7):
         config.pop("rope_parameters", None)
     if spelling in ("new", "both"):
-        many = nested and rng.random() < 0.8
-        made = {kind: _settings(rng, turning, config) for kind in KINDS} if many else _settings(rng, turning, config)
-        config["rope_parameters"] = made
-        if rng.random() < 0.6:
-            for one in made.values() if many else [made]:
-                one.setdefault("rope_theta", rng.choice(THETAS))
+        config["rope_parameters"] = _new(rng, turning, config, nested and rng.random() < 0.8)
     if spelling in ("old", "both"):
         config["rope_scaling"] = rng.choice([_settings(rng, turning, config), _settings(rng, turning, config), None])
     if spelling == "null" and rng.random() < 0.6:
         config["rope_scaling"] = rng.choice([None, {}])
-    if spelling in ("old", "both", "none") or rng.random() < 0.15:
+    _outside(rng, config, fields, spelling in ("old", "both", "none"))
+
+
+def _new(rng: random.Random, turning: int, config: Config, many: bool) -> Config:
+    """The new spelling, of each kind of layers where there are `many`."""
+    made = {kind: _settings(rng, turning, config) for kind in KINDS} if many else _settings(rng, turning, config)
+    if rng.random() < 0.6:
+        for one in made.values() if many else [made]:
+            one.setdefault("rope_theta", rng.choice(THETAS))
+    return made
+
+
+def _outside(rng: random.Random, config: Config, fields: Config, theta: bool) -> None:
+    """Keys beside the mappings."""
+    if theta or rng.random() < 0.15:
         config["rope_theta"] = rng.choice(THETAS)
     if rng.random() < 0.15:
         config["partial_rotary_factor"] = rng.choice([0.5, 0.25, 1.0])
