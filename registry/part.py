@@ -117,8 +117,8 @@ class ModelPart(Part, nn.Module):
         nn.Module.__init__(self)
 
     def idle(self) -> int:
-        """How many parameters of this module one token leaves unvisited, such as those of experts not chosen."""
-        return 0
+        """How many parameters of this module, with all inside, one token leaves unvisited: experts not chosen."""
+        return idle_inside(self)
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
         """Fill the parameters and buffers that this module itself owns, drawing from `generator` alone.
@@ -130,3 +130,9 @@ class ModelPart(Part, nn.Module):
     def after_step(self) -> dict[str, Tensor]:
         """After an optimizer step: move what no gradient moves; scalars for the metrics, which nothing waits for."""
         return {}
+
+
+def idle_inside(module: nn.Module) -> int:
+    """How many parameters of the modules inside this one a token leaves unvisited."""
+    children = module.children()
+    return sum(child.idle() if isinstance(child, ModelPart) else idle_inside(child) for child in children)

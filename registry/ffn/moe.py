@@ -56,8 +56,9 @@ class MoE(FFN):
         self.scale, self.norm = options.scale, site.build(options.norm, Norm)
 
     def idle(self) -> int:
-        each = sum(p.numel() for p in self.experts[0].parameters())
-        return (len(self.experts) - self.router.k) * each
+        one = self.experts[0]  # which may be a mixture itself, idle in part where it is chosen
+        unchosen = (len(self.experts) - self.router.k) * sum(p.numel() for p in one.parameters())
+        return unchosen + self.router.k * one.idle() + (0 if self.shared is None else self.shared.idle())
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = x.flatten(0, -2)  # (N, D)

@@ -11,7 +11,10 @@ from registry.options import NonNegative, Rate
 
 @register
 class SGD(Optimizer):
-    """m = momentum m + g,  w -= lr (m + decay w); with `nesterov`, w -= lr (g + momentum m + decay w)."""
+    """g' = g + decay w,  m = momentum m + g',  w -= lr m; with `nesterov`, w -= lr (g' + momentum m).
+
+    The decay goes through the momentum, as in torch: with it, it is stronger than AdamW's of the same number.
+    """
 
     class Options(Optimizer.Options):
         momentum: Rate = 0.0

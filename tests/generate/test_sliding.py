@@ -55,7 +55,15 @@ def test_the_window_follows_recorded_steps(make: Callable[..., Model]) -> None:
 
 
 def test_relative_positions_are_not_cropped(make: Callable[..., Model]) -> None:
-    assert note(make("rope", max_seq_len=LIMIT).spec.model, 7, 20) is None
+    rotary = make("rope", max_seq_len=LIMIT).eval()
+    rotary.embedding.table.weight.data.mul_(30)
+    assert note(rotary.spec.model, 7, 1) is None
+    assert "more than max_seq_len (8), which the model is made for" in str(note(rotary.spec.model, 7, 20))
+    text = list(LONG)
+    with torch.no_grad(), pytest.warns(UserWarning, match="more than max_seq_len"):
+        for _ in range(6):
+            text.append(int(rotary(torch.tensor([text])).logits[0, -1].argmax()))
+    assert generate(rotary, [LONG], max_new_tokens=6) == [text[len(LONG) :]]
     absolute = make("learned", max_seq_len=LIMIT).spec.model
     assert note(absolute, 7, 2) is None
     assert "chosen from the last 8 tokens" in str(note(absolute, 7, 3))

@@ -11,11 +11,15 @@ from transformer_kit.model.loss import IGNORE
 TOKENS = torch.tensor([[1, 2, 3], [4, 5, 6]])
 
 
+def tiny(position: str) -> Model:
+    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": "mlp"}
+    sizes = {"vocab_size": 7, "d_model": 8, "max_seq_len": 4, "position": position}
+    return build(Spec.of({"model": {**sizes, "layers": {"count": 1, "block": block}}})).eval()
+
+
 @pytest.fixture(scope="module")
 def model() -> Model:
-    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": "mlp"}
-    sizes = {"vocab_size": 7, "d_model": 8, "max_seq_len": 4}
-    return build(Spec.of({"model": {**sizes, "layers": {"count": 1, "block": block}}}))
+    return tiny("learned")
 
 
 WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
@@ -30,8 +34,8 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "truths": (lambda m: m(TOKENS > 2), "got bool"),
     "an id too large": (lambda m: m(TOKENS + 1), r"token ids must be from 0 to 6 \(vocab_size - 1\), got 7"),
     "an id below 0": (lambda m: m(TOKENS - 2), "token ids must be .* got -1"),
-    "more than it takes": (lambda m: m(TOKENS.repeat(1, 2)), r"at most max_seq_len \(4\) tokens, got 6"),
-    "more than it takes, in pieces": (lambda m: _twice(m), "at most max_seq_len .* got 6"),
+    "more than it takes": (lambda m: m(TOKENS.repeat(1, 2)), r"at most max_seq_len \(4\) tokens, where .* got 6"),
+    "more than it takes, in pieces": (lambda m: _twice(m), "at most max_seq_len .* 'learned' ends, got 6"),
     "segments of other tokens": (lambda m: m(TOKENS, segments=TOKENS[:, 1:]), r"segments must be .* got \(2, 2\)"),
     "a state of other rows": (lambda m: m(TOKENS, state=m.state(3)), "decode state is for 3 rows, got 2"),
     "targets of other tokens": (lambda m: m(TOKENS, TOKENS[:, 1:]), r"targets must be .* \(2, 3\), got \(2, 2\)"),
@@ -53,6 +57,24 @@ def test_what_is_wrong_is_refused_in_words(model: Model, what: str) -> None:
     give, words = WRONG[what]
     with pytest.raises(ValueError, match=words):
         give(model)
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi", "key_alibi", "none"])
+def test_positions_that_go_on_take_more_than_max_seq_len(position: str) -> None:
+    model = tiny(position)
+    long = TOKENS.repeat(1, 2)
+    with torch.no_grad(), pytest.warns(UserWarning, match=r"6 tokens are more than max_seq_len \(4\)"):
+        logits = model(long).logits
+    assert torch.allclose(logits[:, :4], model(long[:, :4]).logits, atol=1e-6)
+    state = model.state(2, 6)
+    with torch.no_grad():
+        assert torch.allclose(torch.cat([model(p, state=state).logits for p in long.split(2, 1)], 1), logits, atol=1e-6)
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+def test_positions_that_end_take_no_more(position: str) -> None:
+    with pytest.raises(ValueError, match=f"position '{position}' ends, got 6"):
+        tiny(position)(TOKENS.repeat(1, 2))
 
 
 def test_small_ids_are_ids(model: Model) -> None:

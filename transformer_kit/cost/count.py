@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from registry.contracts import ModelPart, Objective
 from registry.options import Options
+from registry.part import idle_inside
 from transformer_kit.cost.meter import Work, measure
 from transformer_kit.cost.timeline import Stretch, Timeline
 from transformer_kit.model.model import Model
@@ -61,7 +62,7 @@ def parameters(model: Model, places: Places | None = None) -> Parameters:
     everywhere = sum(n * _elements(p for _, p in m.named_parameters(remove_duplicate=False)) for m, n in pieces)
     tied = everywhere - total + (model.embedding.weight.numel() if reads_table(model) else 0)
     trainable = sum(n * p.numel() for p, n in times.items() if p.requires_grad)
-    idle = sum(n * m.idle() for piece, n in pieces for m in piece.modules() if isinstance(m, ModelPart))
+    idle = sum(n * (piece.idle() if isinstance(piece, ModelPart) else idle_inside(piece)) for piece, n in pieces)
     return Parameters(total, total - idle, outer, total - outer, tied, trainable)
 
 

@@ -145,7 +145,8 @@ def planned(
     early = step_in_backward if step_in_backward is not None else run is not None and run.hardware.step_in_backward
     if early and run is not None and run.train.accumulate > 1:
         raise ValueError(f"gradients that are dropped cannot be added up: train.accumulate is {run.train.accumulate}")
-    with core.activate(frozenset(page.plugins)), uncompiled():
+    learning = torch.inference_mode(False), torch.enable_grad()  # which is counted, whatever the caller is doing
+    with core.activate(frozenset(page.plugins)), uncompiled(), learning[0], learning[1]:
         chosen, products = _optimizer(run, optimizer), _precision(run, dtype, precision)
         objective = _objective(run)
         model, places = _assembled(page)

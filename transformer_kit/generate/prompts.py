@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from registry.context import PADDING
-from transformer_kit.generate.sliding import slides
 from transformer_kit.spec.schema import ModelSpec
 
 
 def check(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: ModelSpec) -> None:
-    """Raise ValueError, naming the prompt, unless each is some known ids with room for `max_new_tokens` more."""
+    """Raise ValueError, naming the prompt, unless each is some known ids."""
     if not _is_whole(max_new_tokens) or max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be a whole number, at least 1; got {max_new_tokens!r}")
     for row, prompt in enumerate(prompts):
@@ -19,8 +18,6 @@ def check(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: ModelSpe
         if not prompt:
             raise ValueError(f"{name} is empty; give at least one token")
         check_ids(prompt, model.vocab_size, name)
-        if not slides(model):
-            _check_room(len(prompt), max_new_tokens, model.max_seq_len, name)
 
 
 def check_ids(ids: Iterable[int], vocab_size: int, name: str) -> None:
@@ -41,21 +38,6 @@ def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tens
     places = torch.arange(width, device=device)
     begins = width - torch.tensor(lengths, device=device)[:, None]
     return tokens, torch.where(places < begins, PADDING, 0)
-
-
-def _check_room(length: int, new: int, limit: int, name: str) -> None:
-    room = limit - length
-    if room >= new:
-        return
-    if room < 1:
-        raise ValueError(
-            f"{name} has {length} tokens, and the model's max_seq_len is {limit}: nothing can follow; "
-            f"shorten it to at most {limit - 1}"
-        )
-    raise ValueError(
-        f"{name} has {length} tokens and max_new_tokens is {new}, together over the model's max_seq_len ({limit}); "
-        f"choose max_new_tokens of at most {room}"
-    )
 
 
 def _is_whole(value: object) -> bool:

@@ -10,31 +10,37 @@ import torch
 from torch import Tensor
 
 from registry.context import State
+from transformer_kit.model.inputs import ends
 from transformer_kit.spec.schema import ModelSpec
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
 
 
-def slides(model: ModelSpec) -> bool:
-    """Whether text past max_seq_len is cropped: a position scheme of the model is absolute."""
-    schemes = [model.position, *(getattr(block, "position", None) for block in model.layers.blocks)]
-    return any(scheme is not None and not scheme.part.shift_invariant for scheme in schemes)
-
-
 def cached(model: ModelSpec, length: int, new: int) -> int:
     """How many of `new` tokens after `length` ones are chosen from text that fits into the context."""
-    return max(0, min(new, model.max_seq_len - length + 1)) if slides(model) else new
+    return max(0, min(new, model.max_seq_len - length + 1)) if ends(model) else new
+
+
+def fitting(model: ModelSpec, length: int, new: int) -> int:
+    """How many of `new` tokens follow `length` ones when nobody insists: those that fit; all where text is cropped or
+    is longer than max_seq_len already.
+    """
+    room = model.max_seq_len - length
+    return new if ends(model) or room < 1 else min(new, room)
 
 
 def note(model: ModelSpec, length: int, new: int) -> str | None:
-    """What to say where text is going to be cropped; None where it is not."""
+    """What to say where text passes max_seq_len; None where it does not."""
     limit = model.max_seq_len
-    if cached(model, length, new) == new:
+    if length + new <= limit + ends(model):  # of text that is cropped, nothing is until the last token is read
         return None
+    more = f"{length} tokens and {new} new ones are more than max_seq_len ({limit})"
+    if not ends(model):
+        return f"{more}, which the model is made for"
     return (
-        f"{length} tokens and {new} new ones are more than max_seq_len ({limit}), where absolute positions end: each "
-        f"token past it is chosen from the last {limit} tokens, without a cache"
+        f"{more}, where absolute positions end: each token past it is chosen from the last {limit} tokens, without a "
+        "cache"
     )
 
 

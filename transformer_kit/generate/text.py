@@ -8,7 +8,7 @@ from transformer_kit.data.text_stream import TextStream
 from transformer_kit.data.tokenizer_file import load_tokenizer
 from transformer_kit.generate.decode import stream
 from transformer_kit.generate.defaults import Defaults, defaults
-from transformer_kit.generate.sliding import slides
+from transformer_kit.generate.sliding import fitting
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -81,8 +81,7 @@ def complete(
 
 def far(model: "Model", length: int, asked: Defaults) -> int:
     """How many tokens follow a prompt of `length` when nobody says: as many as the folder asks for and as fit."""
-    size, count = model.spec.model, FAR if asked.max_new_tokens is None else asked.max_new_tokens
-    return count if slides(size) else max(1, min(count, size.max_seq_len - length))
+    return fitting(model.spec.model, length, FAR if asked.max_new_tokens is None else asked.max_new_tokens)
 
 
 def _check_ids(model: "Model", tokenizer: Tokenizer) -> None:

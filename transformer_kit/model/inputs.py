@@ -3,6 +3,8 @@
 Letters: B batch, T query tokens.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -25,10 +27,28 @@ def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, stat
         raise ValueError(f"segments must be of the shape of tokens, {_shape(tokens)}, got {_shape(segments)}")
     length = tokens.shape[1] + (0 if state is None else state.seen)
     if length > model.max_seq_len:
-        raise ValueError(f"a sequence has at most max_seq_len ({model.max_seq_len}) tokens, got {length}")
+        _check_length(model, length, state)
     fixed = state is not None and state.place is not None  # no number that Python holds depends on what they are
     if not _costly(tokens) and not fixed:
         _check_ids("token ids", tokens, model.vocab_size)
+
+
+def ends(model: ModelSpec) -> bool:
+    """Whether positions end at max_seq_len: those that are added to the embedding. Others go on."""
+    schemes = [model.position, *(getattr(block, "position", None) for block in model.layers.blocks)]
+    return any(scheme is not None and scheme.part.acts == "embedding" for scheme in schemes)
+
+
+def _check_length(model: ModelSpec, length: int, state: State | None) -> None:
+    """More tokens than max_seq_len: ValueError where positions end there, else a note. Generation says it itself."""
+    limit = model.max_seq_len
+    if ends(model):
+        raise ValueError(
+            f"a sequence has at most max_seq_len ({limit}) tokens, where position '{model.position.part.name}' ends, "
+            f"got {length}; rotary positions, ALiBi and none go on"
+        )
+    if state is None and not torch.compiler.is_compiling():
+        warnings.warn(f"{length} tokens are more than max_seq_len ({limit}), which the model is made for", stacklevel=5)
 
 
 def check_targets(model: ModelSpec, tokens: Tensor, targets: Tensor) -> None:

@@ -75,7 +75,7 @@ class Model(nn.Module):
         last      logits of the last token alone, (B, 1, V)
 
         Raises ValueError for what is none of these, for ids outside the vocabulary (on a CPU) and for more tokens
-        than max_seq_len.
+        than max_seq_len where positions end there; where they go on, as rotary ones do, that is a warning.
         """
         if targets is not None:
             check_targets(self.spec.model, tokens, targets)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from registry.contracts import Tokenizer
-from transformer_kit.generate.sliding import note, slides
+from transformer_kit.generate.sliding import fitting, note
 from transformer_kit.model.model import Model
 from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec, Sample, Train
@@ -14,25 +14,22 @@ def check_prompt(spec: RunSpec, tokenizer: Tokenizer) -> None:
     """SpecError for a prompt of the page that its model cannot take."""
     if spec.sample is None:
         return
-    limit = spec.model.max_seq_len - 1
     with at(spec, "sample", "prompt"):
-        length = len(_ids(spec.sample.prompt, spec.train, tokenizer))
-        if not length or (length > limit and not slides(spec.model)):
-            most = "one token at least" if slides(spec.model) else f"1 to {limit} tokens (max_seq_len - 1)"
-            raise ValueError(f"must have {most}, got {length}")
+        if not _ids(spec.sample.prompt, spec.train, tokenizer):
+            raise ValueError("must have one token at least, got none")
 
 
 def cropped(spec: RunSpec, sample: Sample, tokenizer: Tokenizer) -> str | None:
     """What to say where a sample goes on past the context; None where it does not."""
-    told = note(spec.model, len(_ids(sample.prompt, spec.train, tokenizer)), sample.max_new_tokens)
+    length = len(_ids(sample.prompt, spec.train, tokenizer))
+    told = note(spec.model, length, fitting(spec.model, length, sample.max_new_tokens))
     return None if told is None else f"samples: {told}"
 
 
 def writer(model: Model, tokenizer: Tokenizer, sample: Sample, train: Train, placement: Placement) -> Callable[[], str]:
     """A function that lets the model continue the prompt, the same draw each time; returns prompt and continuation."""
     prompt = _ids(sample.prompt, train, tokenizer)
-    size = model.spec.model
-    count = sample.max_new_tokens if slides(size) else min(sample.max_new_tokens, size.max_seq_len - len(prompt))
+    count = fitting(model.spec.model, len(prompt), sample.max_new_tokens)
 
     def write() -> str:
         with placement.autocast():
