@@ -20,10 +20,6 @@ PADDING = -1
 T = TypeVar("T")
 
 
-class TextGrew(ValueError):
-    """A text became longer than the tokens in a decode state were read for; a fresh state must read all of it."""
-
-
 class State:
     """What decoding remembers of a batch of rows: each layer's own state, and the segments of the past.
 
@@ -245,26 +241,6 @@ class Context:
         if segments is None:
             return Context(0, length, index, None, None)
         return Context(0, length, index - begun(segments, None, None, index), segments, segments)
-
-    def lengths(self) -> Tensor:
-        """Tokens of each token's text, from its first to the last one known: (1, 1), (B, 1) or (B, T)."""
-        if self.segments is None:
-            length = self.positions.new_full((1, 1), self.start + self.length)
-        else:
-            ends = torch.ones_like(self.segments, dtype=torch.bool)
-            ends[:, :-1] = self.segments[:, 1:] != self.segments[:, :-1]
-            index = torch.arange(self.length, device=ends.device)
-            last = torch.where(ends, index, self.length).flip(1).cummin(1).values.flip(1)
-            length = self.positions.gather(1, last) + 1
-        return length if self.foreseen is None else torch.maximum(length, self.foreseen)
-
-    def begun_with(self) -> Tensor:
-        """Tokens that the text of each row's first token was last read with, 0 of a new one: (1, 1) or (B, 1)."""
-        if self.segments is None:
-            read = self.positions.new_full((1, 1), self.start)
-        else:
-            read = self.positions[:, :1] * (self.segments[:, :1] != PADDING)
-        return read if self.foreseen is None else torch.maximum(read, self.foreseen) * (read > 0)
 
     def once(self, key: Any, compute: Callable[[], T]) -> T:
         """What `compute` returned the first time it was asked for under `key` in this pass."""

@@ -57,6 +57,7 @@ class MoE(FFN):
 
     def idle(self) -> int:
         one = self.experts[0]  # which may be a mixture itself, idle in part where it is chosen
+        assert isinstance(one, FFN)
         unchosen = (len(self.experts) - self.router.k) * sum(p.numel() for p in one.parameters())
         return unchosen + self.router.k * one.idle() + (0 if self.shared is None else self.shared.idle())
 

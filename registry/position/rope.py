@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from registry.context import Context, TextGrew
+from registry import texts
+from registry.context import Context
 from registry.contracts import Position, Scaling, ScalingSlot, Site
 from registry.core import register
 from registry.options import Fraction, Positive, Width, named
@@ -69,12 +70,12 @@ class RoPE(Position):
         """Frequencies (R/2,), or of each token's text (1, R/2), (B, 1, R/2) or (B, T, R/2); and the factor."""
         if self.settled:
             return self._frequencies(context.positions.new_full((1,), context.start + context.length))
-        lengths = context.lengths()
+        lengths = texts.lengths(context)
         if context.start:
-            before = context.begun_with()
+            before = texts.begun_with(context)
             read, now = (self._frequencies(n[..., None])[0] for n in (before, lengths[:, :1]))
             if bool(((read != now) & (before[..., None] > 0)).any()):
-                raise TextGrew(
+                raise texts.TextGrew(
                     f"{self.scaling.name} turns all tokens of a text by its length, and one in this decode state grew "
                     f"past what its first tokens were read for, to {int(lengths.max())}: read it again in a fresh one"
                 )

@@ -19,8 +19,8 @@ class Learning(Group):
     balance: NonNegative = 0.0
     """Weight, in the training loss, of the term that evens out the load: E sum_e f_e p_e, with f_e the share of choices
     that fell on expert e, which add up to 1, and p_e its mean share of score (Switch, arXiv:2101.03961, equation 4).
-    Each layer adds its own. Hugging Face's auxiliary loss is k times the term of one layer; of several layers it averages
-    f and p first, so that its coefficient c is about balance c k / layers here."""
+    Each layer adds its own. Hugging Face's auxiliary loss is k times the term of one layer. Of several layers it
+    averages f and p first, so that its coefficient c is about balance c k / layers here."""
     z_loss: NonNegative = 0.0
     """Weight, in the training loss, of the mean square of log(sum(exp(logits))), which keeps logits small (ST-MoE, Zoph
     et al. 2022, arXiv:2202.08906, equation 5)."""

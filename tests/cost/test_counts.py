@@ -177,3 +177,28 @@ def test_initial_loss_is_measured_where_the_model_is_small(page: Page) -> None:
 )
 def test_indices_in_few_letters(indices: list[int], text: str) -> None:
     assert listed(indices) == text
+
+
+def test_a_mixture_as_an_expert_is_idle_once() -> None:
+    """One token visits 2 of 6 experts, and in each of these 1 of 4."""
+    inner = {
+        "type": "moe",
+        "n_experts": 4,
+        "router": {"type": "softmax", "k": 1},
+        "expert": {"type": "gated", "d_ff": 8},
+    }
+    ffn = {"type": "moe", "n_experts": 6, "router": {"type": "softmax", "k": 2}, "expert": inner}
+    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": ffn}
+    sizes = {"vocab_size": 11, "d_model": 8, "max_seq_len": 8, "layers": {"count": 2, "block": block}}
+    counted = card(Spec.of({"model": sizes})).parameters
+    innermost, between = 3 * 8 * 8, 4 * 8  # an expert of an expert; the inner router
+    expert = 4 * innermost + between
+    assert counted.total - counted.active == 2 * (4 * expert + 2 * 3 * innermost)
+
+
+def test_costs_are_counted_where_no_gradients_are(page: Page) -> None:
+    expected = card(page()).text()
+    with torch.no_grad():
+        assert card(page()).text() == expected
+    with torch.inference_mode():
+        assert build(page()).describe() == expected

@@ -47,6 +47,12 @@ def test_balance_is_the_share_of_choices_times_that_of_scores(name: str) -> None
     torch.testing.assert_close(losses(router(name, learning={"balance": 0.5})), expected[None])
 
 
+def test_balance_is_one_kth_of_the_loss_of_hugging_face() -> None:
+    modeling = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
+    theirs = modeling.load_balancing_loss_func((LOGITS,), E, K)
+    torch.testing.assert_close(losses(router(learning={"balance": K})), theirs[None])
+
+
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "sparse_mixer"])
 def test_many_tokens_are_counted_under_autocast(name: str) -> None:
     x = LOGITS.repeat(1000, 1)

@@ -115,12 +115,12 @@ def test_adamw_follows_its_formula() -> None:
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_follows_its_formula(nesterov: bool) -> None:
     model = Table()
-    optimizer = _make("optimizer", "sgd", lr=0.1, momentum=0.9, nesterov=nesterov).make(model)
+    optimizer = _make("optimizer", "sgd", lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.2).make(model)
     w, m = model.weight.detach().clone(), torch.zeros(11, 11)
     for step in (1, 2, 3):
-        g = torch.full_like(w, float(step))
-        model.weight.grad = g.clone()
+        model.weight.grad = torch.full_like(w, float(step))
         optimizer.step()
+        g = step + 0.2 * w
         m = 0.9 * m + g
         w = w - 0.1 * (g + 0.9 * m if nesterov else m)
     torch.testing.assert_close(model.weight.detach(), w)

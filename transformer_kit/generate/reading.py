@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from registry.context import PADDING, State, TextGrew
+from registry.context import PADDING, State
 from registry.contracts import Position
+from registry.texts import TextGrew
 from transformer_kit.generate.sliding import read
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from registry.context import PADDING, State, TextGrew
+from registry.context import PADDING, State
+from registry.texts import TextGrew
 from transformer_kit.generate.fixed import fixable
 from transformer_kit.generate.reading import settled
 from transformer_kit.generate.tape import Program, Tape
