@@ -28,11 +28,12 @@ REFUSED = {
     "gemma4-text-ple-kvshare": "num_kv_shared_layers",
     "gemma4-text-moe": "enable_moe_block",
     "gemma3-bidirectional": "use_bidirectional_attention",
+    "granitemoehybrid": "layer_types: 'linear_attention' is not known",
 }
 """Configurations of declared families that have no part yet, and the key that says so."""
 NOT_DECLARED = {
     "mixers with a recurrent state or a convolution": {
-        *("mamba", "mamba2", "falcon_mamba", "rwkv4", "xlstm", "jamba", "bamba", "falcon_h1", "granitemoehybrid"),
+        *("mamba", "mamba2", "falcon_mamba", "rwkv4", "xlstm", "jamba", "bamba", "falcon_h1"),
         *("nemotron_h", "zamba", "zamba2", "recurrent_gemma", "lfm2", "lfm2_moe", "lfm3", "qwen3_next", "qwen3_5-text"),
         *("qwen3_5_moe-text", "olmo_hybrid", "kimi_linear", "minimax", "bailing_hybrid", "zaya"),
     },
@@ -57,6 +58,7 @@ LEAVE_AS = {
     "cwm": "ministral",
     "codegen": "gptj",
     "glm4_moe_lite": "deepseek_v3",
+    "granitemoehybrid-dense": "granite",
     "hy_v3": "glm4_moe",
     "solar_open": "glm4_moe",
 }

@@ -176,10 +176,6 @@ def test_metrics_are_complete(spec: Callable[..., RunSpec], recorder: Recorder, 
         ({"train": {"seq_len": 17}}, r"train.seq_len: must be at most model.max_seq_len \(16\), got 17"),
         ({"model": {"vocab_size": 200}}, r"model.vocab_size: must be at least the tokenizer's \(257\), got 200"),
         ({"sample": {"prompt": ""}}, "sample.prompt: must have one token at least, got 0"),
-        (
-            {"sample": {"prompt": "x" * 16}, "model": {"position": "rope"}},
-            "sample.prompt: must have 1 to 15 tokens .* got 16",
-        ),
         ({"optimizer": {"type": "sgd", "lr": 0.1, "nesterov": True}}, "optimizer: nesterov needs a momentum"),
         ({"hardware": {"device": "cuda:77"}}, "hardware.device: cannot use 'cuda:77' here"),
         ({"hardware": {"device": "abacus"}}, "hardware.device: cannot use 'abacus'"),
@@ -214,13 +210,12 @@ def test_all_that_is_wrong_is_said_at_once(spec: Callable[..., RunSpec], tmp_pat
     }
 
 
-@pytest.mark.parametrize("prompt", ["", "the quick brown fox " * 8])
 def test_a_prompt_is_refused_before_the_first_step_whatever_the_tokenizer(
-    spec: Callable[..., RunSpec], tmp_path: Path, prompt: str
+    spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:
     learnt, model = {"type": "bpe", "vocab_size": 260}, {"vocab_size": 300, "position": "rope"}
-    with pytest.raises(SpecError, match=r"sample.prompt: must have 1 to 15 tokens"):
-        run(spec(tokenizer=learnt, model=model, sample={"prompt": prompt}), tmp_path / "out")
+    with pytest.raises(SpecError, match=r"sample.prompt: must have one token at least"):
+        run(spec(tokenizer=learnt, model=model, sample={"prompt": ""}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     model = {"position": "rope"}
     trained = run(spec(train={"steps": 1}, model=model), tmp_path / "first").layout.model

@@ -138,8 +138,9 @@ def _write(
         "architectures": found.declaration.classes,
         "model_type": found.declaration.names[0],
         "torch_dtype": kind,
-        **found.config,
         **ids,
+        **found.config,
+        **{name: value for name, value in ids.items() if value is not None},  # where null, a class may need a number
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     (folder / GENERATION).write_text(json.dumps({"do_sample": False, **ids}, indent=2) + "\n", "utf-8")

@@ -55,7 +55,7 @@ class ModelSpec(Group):
     d_model: Width
     """Width of the residual stream."""
     max_seq_len: Count
-    """Longest sequence, in tokens."""
+    """Longest sequence that the model is made for, in tokens."""
     dropout: Rate = 0.0
     """Dropout of embeddings, attention weights and residual branches, in training."""
     embedding: EmbeddingSlot = named("token")

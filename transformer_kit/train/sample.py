@@ -16,7 +16,7 @@ def check_prompt(spec: RunSpec, tokenizer: Tokenizer) -> None:
         return
     with at(spec, "sample", "prompt"):
         if not _ids(spec.sample.prompt, spec.train, tokenizer):
-            raise ValueError("must have one token at least, got none")
+            raise ValueError("must have one token at least, got 0")
 
 
 def cropped(spec: RunSpec, sample: Sample, tokenizer: Tokenizer) -> str | None:
