@@ -220,7 +220,7 @@ def test_a_prompt_is_refused_before_the_first_step_whatever_the_tokenizer(
     model = {"position": "rope"}
     trained = run(spec(train={"steps": 1}, model=model), tmp_path / "first").layout.model
     with pytest.raises(SpecError, match=r"sample.prompt: must have"):
-        run(spec(sample={"prompt": prompt}, model=model), tmp_path / "second", source=trained)
+        run(spec(sample={"prompt": ""}, model=model), tmp_path / "second", source=trained)
 
 
 def test_weights_that_memory_cannot_hold_are_never_allocated(
