@@ -108,6 +108,8 @@ def _matches(path: str, base: Path) -> list[Path]:
     with readable():
         if named.is_dir():
             raise ValueError(f"{named}: is a folder; name its files, as in '{path.rstrip('/')}/*.txt'")
+        if named.exists() and not named.is_file():
+            raise ValueError(f"{named}: must be a regular file")
         if named.exists() and named.stat().st_size == 0:
             raise ValueError(f"{named}: is empty")
         if named.exists():

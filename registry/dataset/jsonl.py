@@ -12,6 +12,7 @@ from registry.core import register
 from registry.dataset._shared import FileDataset, Paths, check_text, digest, readable
 
 LONGEST = 256 * 2**20
+ARRAY = "; `jq -c '.[]'` writes an array as lines"
 CHATS = ("messages", "conversations", "conversation")
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,11 @@ class Jsonl(FileDataset):
         except UnicodeDecodeError as error:
             raise ValueError(f"{place}: must be UTF-8, got byte {error.start} of the line: {error.reason}") from None
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place}: must be JSON, got {error}") from None
+            hint = ARRAY if line.strip() == b"[" else ""
+            raise ValueError(f"{place}: must be JSON, got {error}{hint}") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{place}: must be an object, got {type(record).__name__}")
+            hint = ARRAY if isinstance(record, list) else ""
+            raise ValueError(f"{place}: must be an object, got {type(record).__name__}{hint}")
         if self.options.field not in record:
             has = ", ".join(map(repr, list(record)[:8])) or "none"
             raise ValueError(f"{place}: no field {self.options.field!r}; fields are {has}{_hint(*record)}")

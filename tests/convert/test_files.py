@@ -136,6 +136,24 @@ def test_a_kit_folder_of_several_types(folder: Path, tmp_path: Path) -> None:
     loaded(torch.arange(12)[None])
 
 
+def test_a_type_that_is_asked_for_is_taken_at_once(folder: Path) -> None:
+    exact = load_file(folder / "model.safetensors")["lm_head.weight"]
+    edit_weights(folder, lambda t: t.update({n: v.bfloat16() for n, v in t.items() if n != "lm_head.weight"}))
+    edit(folder, lambda config: config.update(torch_dtype="bfloat16"))
+    loaded = load(folder, dtype=torch.float32)
+    assert torch.equal(loaded.head.out.weight, exact)
+    assert not loaded.spec.notes
+
+
+def test_weights_that_a_type_cannot_hold_are_refused(folder: Path, tmp_path: Path) -> None:
+    import_folder(folder, tmp_path / "kit")
+    for place in (folder, tmp_path / "kit"):
+        edit_weights(place, lambda t: next(iter(t.values())).view(-1)[0].fill_(1e6))
+        load(place, dtype=torch.bfloat16)
+        with pytest.raises(ValueError, match=r"not numbers in float16|does not fit into float16:\n.*infinite"):
+            load(place, dtype=torch.float16)
+
+
 def test_of_two_sets_of_weights_the_single_file_is_read(folder: Path, tmp_path: Path) -> None:
     export(load(folder), tmp_path / "old", shard=4000)
     edit_weights(folder, lambda t: t["lm_head.weight"].fill_(0.5))

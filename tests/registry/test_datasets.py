@@ -264,6 +264,8 @@ def test_files_that_are_not_there(tmp_path: Path, part: str) -> None:
     refused("missing.txt", r"missing\.txt: no such file")
     refused("empty.txt", r"empty\.txt: is empty")
     refused("folder", r"folder: is a folder; name its files, as in 'folder/\*\.txt'")
+    os.mkfifo(tmp_path / "pipe")
+    refused("pipe", "pipe: must be a regular file")
     refused("*.txt", "no file matches, or all that do are empty")
     refused("nothing/*.txt", "no file matches")
     (tmp_path / "good.txt").write_text('{"text": "x"}')
@@ -349,7 +351,8 @@ def test_jsonl_reads_the_field(tmp_path_factory: pytest.TempPathFactory, texts: 
         (b"plain words", "must be JSON"),
         (b"[" * 100_000, "must be JSON"),
         (b'{"n": ' + b"9" * 5000 + b"}", "must be JSON"),
-        (b'["text"]', "must be an object, got list"),
+        (b'["text"]', "must be an object, got list; `jq -c .* writes an array as lines"),
+        (b"[", "must be JSON, got .*; `jq -c"),
         (b'{"body": "x", "id": 3}', "no field 'text'; fields are 'body', 'id'"),
         (b"{}", "no field 'text'; fields are none"),
         (b'{"text": 3}', "field 'text' must be a string, got int"),

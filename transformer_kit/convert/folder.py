@@ -21,6 +21,7 @@ from transformer_kit.convert.weights import FLOATS, Weights
 from transformer_kit.convert.words import of_config
 from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.model import Model
+from transformer_kit.model.types import words
 from transformer_kit.spec.schema import Spec
 
 QUANTISED = "quantization_config"
@@ -79,21 +80,27 @@ def load_folder(
         declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
         model = model_of(config, declaration, kernel, weights=True)
     weights = Weights(folder, declaration.prefix)
-    tensors = translated(weights, model, declaration, config)
+    tensors = translated(weights, model, declaration, config, dtype)
     model.spec._source.notes.extend(weights.notes)
-    placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     return model.eval()
 
 
 def translated(
-    weights: Weights, model: Model, declaration: Declaration, config: Mapping[str, Any]
+    weights: Weights,
+    model: Model,
+    declaration: Declaration,
+    config: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
-    """Our tensors, made from theirs. Raises ConvertError with everything missing, left over, misshapen or NaN."""
+    """Our tensors, made from theirs, in `dtype` where one is given. Raises ConvertError with everything that is missing,
+    left over, misshapen or NaN.
+    """
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found, problems = matched(weights, model, declaration)
     values = values_of(config, declaration)
-    types = types_of(weights, found, model, config)
+    types = types_of(weights, found, model, config) if dtype is None else dict.fromkeys(shapes, dtype)
     out: dict[str, Tensor] = {}
     for move in found:
         if weights.usable(move.theirs):
@@ -131,7 +138,7 @@ def applied(
         if tuple(tensor.shape) != shapes[name]:
             problems.append(f"{', '.join(move.theirs)} gives {name} as {tuple(tensor.shape)}, not {shapes[name]}")
         elif not _finite(tensor):
-            problems.append(f"{', '.join(move.theirs)} holds values that are not numbers")
+            problems.append(f"{', '.join(move.theirs)} holds values that are not numbers in {words([tensor.dtype])}")
     return {name: tensor.contiguous() for name, tensor in zip(move.ours, ours, strict=True)}, problems
 
 

@@ -24,7 +24,7 @@ from transformer_kit.model.drafts import draft_of
 from transformer_kit.model.given import device_of, dtype_of, path_of
 from transformer_kit.model.init import fill_unsaved
 from transformer_kit.model.model import Model
-from transformer_kit.model.types import agree
+from transformer_kit.model.types import agree, words
 from transformer_kit.spec.read import Source, read
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
@@ -109,7 +109,7 @@ def load(
     fill_unsaved(model, device)
     model.load_state_dict(tensors, strict=True, assign=True)
     if dtype is not None:
-        model.to(dtype)
+        _check_values(path / WEIGHTS, dict(model.to(dtype).state_dict()), f"does not fit into {words([dtype])}")
     elif (what := agree(model)) is not None:
         spec._source.notes.append(f"{path / WEIGHTS}: {what}")
     return _from(path, model.eval())
@@ -202,14 +202,14 @@ def _has_header(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
+def _check_values(path: Path, tensors: dict[str, Tensor], what: str = "is damaged") -> None:
     wrong = []
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             wrong.append(f"{name} is of {tensor.dtype}, and weights are floating point".replace("torch.", ""))
         elif tensor.numel() and not all(bound.isfinite() for bound in _bounds(tensor)):
             wrong.append(f"{name} holds NaN or infinite values")
-    _refuse(f"{path} is damaged", wrong)
+    _refuse(f"{path} {what}", wrong)
 
 
 def _bounds(tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,9 @@ def draw(metrics: Path, picture: Path) -> bool:
     measured = [(r["step"], r["val_loss"]) for r in records if "val_loss" in r]
     if measured:
         axes.plot(*zip(*measured, strict=True), color="tab:orange", marker="o", markersize=3, label="validation")
-    axes.set(xlabel="step", ylabel="loss (nats per token)", title=picture.resolve().parent.name)
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
+    name = os.fsencode(picture.resolve().parent.name).decode("utf-8", "replace")
+    axes.set_title(name, parse_math=False)  # a folder may be called $a_{$
     axes.grid(alpha=0.3)
     axes.legend()
     draft = picture.with_name(f".{picture.name}.draft")
