@@ -94,7 +94,7 @@ def translated(
     config: Mapping[str, Any],
     dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
-    """Our tensors, made from theirs, in `dtype` where one is given. Raises ConvertError with everything that is missing,
+    """Our tensors, made from theirs, in `dtype` where one is given. Raises ConvertError with all that is missing,
     left over, misshapen or NaN.
     """
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
