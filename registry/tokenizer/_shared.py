@@ -127,11 +127,9 @@ def read(
     except BaseException as error:
         raise _translated(error, f"{path}: not a tokenizer's file") from error
     _check_ids(path, core, page)
-    named = _named(path)
-    vocabulary, added = core.get_vocab(), {t.content for t in core.get_added_tokens_decoder().values()}
-    core.add_special_tokens([t for t in dict.fromkeys(named.values()) if t in vocabulary and t not in added])
+    eos = _add_named(path, core)
     if end_of_text is None:
-        known = (named.get("eos_token"), *map(core.id_to_token, ends), *KNOWN_ENDS)
+        known = (eos, *map(core.id_to_token, ends), *KNOWN_ENDS)
         return core, next((t for t in known if t is not None and core.token_to_id(t) is not None), None)
     if core.token_to_id(end_of_text) is None:
         raise ValueError(f"{path}: has no token {end_of_text!r} that could end a document")
@@ -235,16 +233,40 @@ def _check_ids(path: Path, core: tokenizers.Tokenizer, page: dict[str, Any]) -> 
             raise ValueError(f"{path}: added token {added['content']!r} cannot have the id {added['id']}")
 
 
-def _named(path: Path) -> dict[str, str]:
-    """The tokens that the files beside a tokenizer's name by their use, such as `eos_token`."""
-    found: dict[str, str] = {}
-    for beside in (path.with_name("special_tokens_map.json"), path.with_name("tokenizer_config.json")):
-        page = _page(beside)[1] if beside.is_file() else {}
-        for use in NAMED:
-            token = page.get(use)
-            token = token.get("content") if isinstance(token, dict) else token
-            found |= {use: token} if isinstance(token, str) else {}
-    return found
+def _add_named(path: Path, core: tokenizers.Tokenizer) -> str | None:
+    """Make the tokens that the files beside a tokenizer's name special, as transformers does; the one that ends a text.
+
+    A token gets no new id: one that is not in the vocabulary stays out of it.
+    """
+    files = (path.with_name("special_tokens_map.json"), path.with_name("tokenizer_config.json"))
+    said: dict[str, Any] = {}
+    for beside in files:
+        said |= _page(beside)[1] if beside.is_file() else {}
+    listed = said.get("added_tokens_decoder")
+    for token in listed.values() if isinstance(listed, dict) else ():
+        made = _added_token(token)
+        if made is not None and core.token_to_id(made.content) is not None:
+            core.add_special_tokens([made]) if made.special else core.add_tokens([made])
+    more = [said.get(key) for key in ("extra_special_tokens", "additional_special_tokens")]
+    named = [said.get(use) for use in NAMED] + [t for tokens in more if isinstance(tokens, list) for t in tokens]
+    for made in filter(None, map(_added_token, named)):
+        added = {t.content for t in core.get_added_tokens_decoder().values()}
+        if made.content not in added and core.token_to_id(made.content) is not None:
+            core.add_special_tokens([made])
+    eos = _added_token(said.get("eos_token"))
+    return None if eos is None else eos.content
+
+
+def _added_token(said: object) -> tokenizers.AddedToken | None:
+    """A token as those files write one, a string or a mapping; None for anything else."""
+    page = {"content": said, "special": True} if isinstance(said, str) else said
+    if not isinstance(page, dict) or not isinstance(page.get("content"), str) or not page["content"]:
+        return None
+    flags = {
+        key: page[key] for key in ("lstrip", "rstrip", "normalized", "single_word") if page.get(key) in (True, False)
+    }
+    special = page.get("special", True) is True
+    return tokenizers.AddedToken(page["content"], special=special, **({"normalized": not special} | flags))
 
 
 def _frame(core: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:

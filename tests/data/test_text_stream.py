@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.contracts import Tokenizer
+from tests.data import zoo
 from transformer_kit.data.text_stream import TextStream
 from transformer_kit.data.tokenizer_file import load_tokenizer
 
@@ -61,6 +62,48 @@ def test_spaces_that_depend_on_the_neighbour(tmp_path: Path) -> None:
         == "the cats the cat🦜 cat  the"
         == tokenizer.decode(tokens)
     )
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    return {kind: load_tokenizer(zoo.write(kind, tmp_path_factory.mktemp(kind))) for kind in zoo.KINDS}
+
+
+def follow(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str:
+    stream = TextStream(tokenizer, prompt)
+    return "".join([*map(stream.push, new), stream.finish()])
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_stream_is_what_decode_says_beyond_the_prompt(
+    kinds: dict[str, Tokenizer], kind: str, data: st.DataObject
+) -> None:
+    tokenizer = kinds[kind]
+    often = st.sampled_from(
+        [*tokenizer.special_tokens, *(tokenizer.encode("  the cat \n🦜", add_special_tokens=False))]
+    )
+    ids = st.lists(st.integers(0, tokenizer.vocab_size - 1) | often, max_size=24)
+    prompt = data.draw(ids | st.sampled_from(zoo.TEXTS).map(tokenizer.encode))
+    new = data.draw(ids)
+    whole = tokenizer.decode([*prompt, *new])
+    assert follow(tokenizer, prompt, new) == whole[len(tokenizer.decode(prompt)) :]
+
+
+def test_a_special_token_takes_no_space_from_its_neighbor(kinds: dict[str, Tokenizer]) -> None:
+    tokenizer = kinds["llama2"]
+    cat = tokenizer.encode("cat", add_special_tokens=False)
+    assert follow(tokenizer, [1, *cat], [*cat, 1, *cat, 0, 2, *cat]) == " cat cat cat"
+
+
+def test_bytes_come_as_soon_as_their_run_ends(kinds: dict[str, Tokenizer]) -> None:
+    tokenizer = kinds["llama2"]
+    line, wrong = (zoo.fallback().index(f"<0x{byte:02X}>") for byte in (0x0A, 0xFF))
+    stream = TextStream(tokenizer, tokenizer.encode("cat"))
+    assert stream.push(line) == ""
+    assert stream.push(tokenizer.encode("cat")[-1]).startswith("\n")
+    assert follow(tokenizer, tokenizer.encode("cat"), [line, wrong]) == "\ufffd\ufffd"
 
 
 @pytest.mark.parametrize("length", [200, 2000])
