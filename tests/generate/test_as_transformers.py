@@ -49,10 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return made
 
 
-def theirs(folder: Path, prompt: str, count: int = 12, **settings: Any) -> tuple[list[int], str]:
+def theirs(tokenizer: Any, model: Any, prompt: str, count: int = 12) -> tuple[list[int], str]:
     """Greedily, up to an end: the new ids without it, and the text beyond the prompt."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     ends = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
@@ -66,7 +64,6 @@ def theirs(folder: Path, prompt: str, count: int = 12, **settings: Any) -> tuple
             suppress_tokens=[*range(limit, model.config.vocab_size)],
             eos_token_id=[*ends] or None,
             pad_token_id=0,
-            **settings,
         )[0].tolist()
     new = whole[ids.shape[1] :]
     new = new[:-1] if new and new[-1] in ends else new
@@ -74,21 +71,23 @@ def theirs(folder: Path, prompt: str, count: int = 12, **settings: Any) -> tuple
     return new, text[len(tokenizer.decode(ids[0], skip_special_tokens=True)) :]
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama2", "llama3", "gemma", "bert", "t5", "roberta", "added"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama2", "llama3", "bert", "t5", "added"])
 def test_the_same_text_is_continued_alike(folder: Callable[..., Path], kind: str, tmp_path: Path) -> None:
     path = folder(kind)
     import_folder(path, tmp_path / "kit")
-    model, tokenizer = load(tmp_path / "kit"), load_tokenizer(tmp_path / "kit")
+    model, tokenizer, unmoved = load(tmp_path / "kit"), load_tokenizer(tmp_path / "kit"), load(path)
+    other = transformers.AutoTokenizer.from_pretrained(path)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
     compared = 0
     for prompt in PROMPTS:
         ids = tokenizer.encode(prompt)
         if not ids:
             continue
-        new, text = theirs(path, prompt)
+        new, text = theirs(other, reference, prompt)
         (ours,) = model.generate([ids], max_new_tokens=12, stop=tokenizer.ends, vocab=tokenizer.vocab_size)
         assert ours == new, prompt
         assert model.generate_text(prompt, max_new_tokens=12) == text, prompt
-        assert load(path).generate_text(prompt, max_new_tokens=12) == text, prompt
+        assert unmoved.generate_text(prompt, max_new_tokens=12) == text, prompt
         compared += 1
     assert compared >= 4
 

@@ -19,6 +19,9 @@ def import_model(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     spec_only: Annotated[bool, typer.Option("--spec-only", help="Read config.json alone; no weights.")] = False,
+    pad_vocab: Annotated[
+        bool, typer.Option("--pad-vocab", help="Give the model rows for ids that only the tokenizer has.")
+    ] = False,
     family: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A declaration of a family that the kit does not know.")
     ] = None,
@@ -30,7 +33,7 @@ def import_model(
     """
     from transformer_kit.convert.importing import import_folder
 
-    came = import_folder(source, out, spec_only=spec_only, declaration=_declared(family))
+    came = import_folder(source, out, spec_only=spec_only, pad_vocab=pad_vocab, declaration=_declared(family))
     if json:
         emit(
             {

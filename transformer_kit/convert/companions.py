@@ -38,7 +38,8 @@ def carry(source: Path, target: Path) -> None:
 def carry_in(source: Path, target: Path) -> None:
     """Copy them into a folder of the kit's, with the ids that the config names, which has no other place there."""
     carry(source, target)
-    token_ids.keep(source, target)
+    with of_file():
+        token_ids.keep(source, target)
 
 
 def left(folder: Path, taken: Collection[str]) -> list[str]:

@@ -17,6 +17,7 @@ from transformer_kit.convert.folder import applied, faults, matched, read_config
 from transformer_kit.convert.page import declaration_of, fitted, values_of
 from transformer_kit.convert.ties import apart
 from transformer_kit.convert.types import types_of
+from transformer_kit.convert.vocabulary import shapes_of, with_rows, with_vocabulary
 from transformer_kit.convert.weights import Weights
 from transformer_kit.convert.words import of_config
 from transformer_kit.model.build import assemble, assemble_distinct
@@ -44,10 +45,16 @@ class Imported:
 
 
 def import_folder(
-    source: str | Path, out: str | Path, *, spec_only: bool = False, declaration: Declaration | None = None
+    source: str | Path,
+    out: str | Path,
+    *,
+    spec_only: bool = False,
+    pad_vocab: bool = False,
+    declaration: Declaration | None = None,
 ) -> Imported:
     """Make the kit folder `out` from the Hugging Face folder `source`, all or nothing. With `spec_only` from its
-    config alone. Raises ConvertError with everything that is wrong.
+    config alone; with `pad_vocab` the model gets rows for ids that only the tokenizer has. Raises ConvertError with
+    everything that is wrong.
     """
     source, target = Path(source), Path(out)
     check_free(target)
@@ -55,18 +62,21 @@ def import_folder(
     with of_folder(source):
         declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
         spec = spec_of(config, declaration, weights=not spec_only)
+    rows = 0 if spec_only else _missing_rows(source, spec, pad_vocab)
+    whole = spec if not rows else with_vocabulary(spec, spec.model.vocab_size + rows)
     with of_folder(source), of_config(config, declaration):
-        parameters = _parameters(*assemble_distinct(spec))
-    _check_tokenizer(source, spec)
+        parameters = _parameters(*assemble_distinct(whole))
     with drafted(target) as draft:
-        (draft / SPEC).write_text(text_of(spec, config, parameters), "utf-8")
+        (draft / SPEC).write_text(text_of(whole, config, parameters), "utf-8")
         weights = None if spec_only else Weights(source, declaration.prefix)
-        tensors = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, declaration, config)
+        tensors = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, whole, declaration, config)
         carry_in(source, draft)
     read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
     behind = left(source, [CONFIG, *read])
     notes = [*(weights.notes if weights is not None else ()), *filter(None, [unread(source)])]
-    return Imported(spec, declaration.names[0], tensors, (target / CORE).is_file(), behind, notes)
+    if rows:
+        notes.append(f"the vocabulary got {rows} rows, each the mean of the others, for ids that only {CORE} has")
+    return Imported(whole, declaration.names[0], tensors, (target / CORE).is_file(), behind, notes)
 
 
 def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
@@ -95,10 +105,14 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration, config: Mapping[str, Any]) -> int:
+def _weights(
+    weights: Weights, path: Path, spec: Spec, whole: Spec, declaration: Declaration, config: Mapping[str, Any]
+) -> int:
+    """Write the weights of `whole`, which are those of `spec` and perhaps more rows of the vocabulary; how many."""
     model = assemble(spec)
+    padded = shapes_of(assemble(whole))
     found, problems = matched(weights, model, declaration)
-    shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    shapes = shapes_of(model)
     values, types = values_of(config, declaration), types_of(weights, found, model, config)
 
     def wrong() -> list[str]:
@@ -107,11 +121,13 @@ def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration,
 
     if problems:
         raise ConvertError(str(weights.folder), wrong())
+    tensors = _stream([partial(applied, weights, move, shapes, values, types) for move in found], weights.folder, wrong)
+    names = [name for move in found for name in move.ours]
     stream.write(
         path,
-        [(name, types[name], shapes[name]) for move in found for name in move.ours],
-        _stream([partial(applied, weights, move, shapes, values, types) for move in found], weights.folder, wrong),
-        {"format": "pt", "spec": spec.hash},
+        [(name, types[name], padded[name]) for name in names],
+        (with_rows(tensor, padded[name]) for name, tensor in tensors),
+        {"format": "pt", "spec": whole.hash},
     )
     if differ := apart(weights, declaration, model):
         raise ConvertError(str(weights.folder), differ)
@@ -120,25 +136,30 @@ def _weights(weights: Weights, path: Path, spec: Spec, declaration: Declaration,
 
 def _stream(
     moves: list[Callable[[], tuple[dict[str, Tensor], list[str]]]], folder: Path, wrong: Callable[[], list[str]]
-) -> Iterator[Tensor]:
-    """Ours, one after another; at the first that is wrong ConvertError with all that is."""
+) -> Iterator[tuple[str, Tensor]]:
+    """Ours by name, one after another; at the first that is wrong ConvertError with all that is."""
     for move in moves:
         tensors, problems = move()
         if problems:
             raise ConvertError(str(folder), wrong())
-        yield from tensors.values()
+        yield from tensors.items()
 
 
-def _check_tokenizer(source: Path, spec: Spec) -> None:
-    """Raise ValueError when the tokenizer's file is none, or it does not fit."""
+def _missing_rows(source: Path, spec: Spec, pad: bool) -> int:
+    """How many ids the tokenizer has beyond the model's. ConvertError when its file is none, or `pad` is not wanted."""
     if not (source / CORE).is_file():
-        return
+        return 0
     from transformer_kit.data.tokenizer_file import load_tokenizer
 
     with of_file():
         tokenizer = load_tokenizer(source)
-    if tokenizer.vocab_size > spec.model.vocab_size:
+    rows = max(0, tokenizer.vocab_size - spec.model.vocab_size)
+    if rows and not pad:
         raise ConvertError(
             str(source / CORE),
-            [f"has {tokenizer.vocab_size} ids, more than the model's vocab_size ({spec.model.vocab_size})"],
+            [
+                f"has {tokenizer.vocab_size} ids, more than the model's vocab_size ({spec.model.vocab_size}); "
+                f"--pad-vocab gives the model {rows} more rows, --spec-only takes the shape alone"
+            ],
         )
+    return rows

@@ -22,13 +22,13 @@ TokenIds = dict[str, int | list[int] | None]
 
 
 def configured(folder: Path) -> TokenIds:
-    """What the folder's config says of its ids, null included, under the keys that it has. ValueError for no ids."""
+    """What the folder's config says of its ids, null included, under the keys that it has. FileError for anything else."""
     path = folder / KEPT
     return _ids(path if path.is_file() else folder / CONFIG)
 
 
 def ends(folder: Path) -> tuple[int, ...]:
-    """Every id that the folder's config or its generation_config.json names as an end. ValueError for no ids."""
+    """Every id that the folder's config or its generation_config.json names as an end. FileError for anything else."""
     said = [configured(folder).get(EOS), _ids(folder / GENERATION).get(EOS)]
     listed = [i for ids in said if ids is not None for i in (ids if isinstance(ids, list) else [ids])]
     return tuple(dict.fromkeys(i for i in listed if i >= 0))
@@ -42,7 +42,7 @@ def keep(source: Path, target: Path) -> None:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A JSON file with a mapping; an empty one where there is no file. ValueError for anything else."""
+    """A JSON file with a mapping; an empty one where there is no file. FileError for anything else."""
     return untrusted.mapping(path) if path.exists() else {}
 
 
@@ -57,5 +57,5 @@ def _said(page: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(path: Path, name: str, value: Any) -> int | list[int] | None:
     each = value if isinstance(value, list) else [value]
     if value is not None and not all(isinstance(i, int) and not isinstance(i, bool) for i in each):
-        raise ValueError(f"{path}: {name} must be an id, a list of ids or null, got {value!r:.60}")
+        raise untrusted.FileError(path, f"{name} must be an id, a list of ids or null, got {value!r:.60}")
     return value
