@@ -39,6 +39,14 @@ class FileTokenizer(Tokenizer):
 
     _core: tokenizers.Tokenizer | None = None
 
+    def read(self, path: Path, end_of_text: str | None = None, ends: Sequence[int] = ()) -> None:
+        """Become the tokenizer in the file `path`; see the function `read`."""
+        found = read(path, end_of_text, ends)
+        try:
+            self.use(*found)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
     def use(self, core: tokenizers.Tokenizer, end_of_text: str | None) -> None:
         """Become the tokenizer `core`, whose token `end_of_text` ends a document."""
         core.no_truncation()
@@ -281,8 +289,9 @@ def _frame(core: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]
             body = core.encode(probe, add_special_tokens=False).ids
             if body:
                 break
-        whole = core.encode(probe).ids
-    for before in range(len(whole) - len(body) + 1):
-        if whole[before : before + len(body)] == body:
-            return tuple(whole[:before]), tuple(whole[before + len(body) :])
+        whole = core.encode(probe)
+    own = [i for i, sequence in enumerate(whole.sequence_ids) if sequence is not None]
+    before = own[0] if own else len(whole.ids)
+    if whole.ids[before : before + len(own)] == body == [whole.ids[i] for i in own]:
+        return tuple(whole.ids[:before]), tuple(whole.ids[before + len(body) :])
     raise ValueError("the post-processor does more than add tokens before and after a text")

@@ -13,7 +13,7 @@ from registry.contracts import Tokenizer
 from registry.core import register
 from registry.files import located
 from registry.options import Count, Positive
-from registry.tokenizer._shared import END_OF_TEXT, FileTokenizer, check_unicode, interruptible, read
+from registry.tokenizer._shared import END_OF_TEXT, FileTokenizer, check_unicode, interruptible
 
 BATCH = 256
 
@@ -48,7 +48,7 @@ class Bpe(FileTokenizer):
         super().__init__(options, base)
         self.vocab_size, self.end_of_text, self.needs_training = options.vocab_size, None, True
         if options.file is not None:
-            self.use(*read(located(options.file, base), options.end_of_text))
+            self.read(located(options.file, base), options.end_of_text)
 
     def train(self, texts: Iterator[str]) -> None:
         """Learn the merges; a tokenizer from a file, or trained before, stays as it is. Same texts, same merges."""

@@ -237,3 +237,38 @@ def test_lines_do_not_flood(capsys: pytest.CaptureFixture[str]) -> None:
     for step in range(1, 100):
         lines.progress(Progress(step, 100, 1.0, 1e-3, 1.0, 0.1, 1.0))
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_generate_notes_special_tokens_that_a_prompt_spells(kit: Kit, trained: Path) -> None:
+    told = kit("generate", trained, "the <|endoftext|>", "--greedy", "--max-new-tokens", 1)
+    assert "note: the prompt spells special tokens, which are read as such: <|endoftext|>" in told.err
+    shown = kit("generate", trained, "the <|endoftext|>", "--greedy", "--max-new-tokens", 1, "--json").json()
+    assert len(shown["notes"]) == 1
+    quiet = kit("generate", trained, "the <|endoftext|>", "--split-special-tokens", "--greedy", "--json").json()
+    assert quiet["notes"] == []
+    assert quiet["eos_token_ids"] == [256]
+
+
+def test_generate_says_what_was_used(kit: Kit, trained: Path) -> None:
+    used = kit("generate", trained, "the ", "--json", "--seed", 1).json()["samplers"]
+    assert used == [{"type": "temperature", "value": 0.8}]
+    (trained / "model" / "generation_config.json").write_text(
+        '{"do_sample": true, "top_k": 3, "repetition_penalty": 1.1}'
+    )
+    found = kit("generate", trained, "the ", "--json", "--seed", 1).json()
+    assert found["samplers"] == [{"type": "top_k", "k": 3}]
+    assert "asks for repetition_penalty: 1.1, which the kit does not apply" in found["notes"][0]
+    both = kit("generate", trained, "the ", "--json", "--temperature", 0.5).json()["samplers"]
+    assert [s["type"] for s in both] == ["temperature", "top_k"]
+    assert kit("generate", trained, "the ", "--json", "--temperature", 0).json()["samplers"] == []
+
+
+def test_a_corpus_that_spells_special_tokens_is_noted(kit: Kit, run_page: Path) -> None:
+    (run_page.parent / "corpus.txt").write_text("the <|endoftext|> fox jumps\n" * 60)
+    assert (
+        "the corpus spells special tokens, which are read as such: '<|endoftext|>' (60)" in kit("train", run_page).out
+    )
+    again = kit("train", run_page, "--out", "again")  # from the cache
+    assert "'<|endoftext|>' (60)" in again.out
+    text = kit("train", run_page, "--out", "text", "--set", "train.split_special_tokens=true")
+    assert "spells" not in text.out

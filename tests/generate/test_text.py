@@ -1,13 +1,16 @@
 """Text that continues a prompt comes in whole characters, and is what the tokenizer says of all tokens."""
 
+import json
 from collections.abc import Callable, Iterable
 from itertools import repeat
+from pathlib import Path
 
 import pytest
 import torch
 
 from registry import core
 from registry.contracts import Tokenizer
+from transformer_kit import load, load_tokenizer, save
 from transformer_kit.generate import complete, generate
 from transformer_kit.model.model import Model
 
@@ -74,3 +77,23 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(make: Callable[...,
 def test_an_empty_prompt_is_refused(model: Model, tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="the prompt is empty"):
         complete(model, tokenizer, "", max_new_tokens=4)
+
+
+def test_generate_text_takes_the_tokenizer_of_the_folder(model: Model, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no tokenizer; give `tokenizer`"):
+        model.generate_text("the ")
+    text = model.generate_text("the ", tokenizer, max_new_tokens=9)
+    save(model, tmp_path / "saved", tokenizer)
+    loaded = load(tmp_path / "saved")
+    assert loaded.generate_text("the ", max_new_tokens=9) == text != ""
+    assert load_tokenizer(str(tmp_path / "saved")).decode(tokenizer.encode("the ")) == "the "
+
+
+def test_generate_text_heeds_the_folders_settings(model: Model, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save(model, tmp_path / "saved", tokenizer)
+    config = {"max_new_tokens": 3, "do_sample": True, "temperature": 0.9, "top_k": 0}
+    (tmp_path / "saved" / "generation_config.json").write_text(json.dumps(config))
+    loaded = load(tmp_path / "saved")
+    expected = {"max_new_tokens": 3, "samplers": [{"type": "temperature", "value": 0.9}]}
+    assert loaded.generate_text("x", seed=5) == model.generate_text("x", tokenizer, seed=5, **expected)
+    assert loaded.generate_text("x", samplers=["greedy"]) == model.generate_text("x", tokenizer, max_new_tokens=3)

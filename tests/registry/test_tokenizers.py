@@ -1,6 +1,9 @@
 """Tokenizers: round trips, files from elsewhere, and what strangers' files and texts may contain."""
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,3 +269,35 @@ def test_a_panic_in_the_library_is_an_error(tmp_path: Path, call: Callable[[Toke
     (tmp_path / "tokenizer.json").write_text(page(pre_tokenizer=split))
     with pytest.raises(ValueError, match="the tokenizer failed on this text"):
         call(load_tokenizer(tmp_path), "a" * 40 + "b")
+
+
+def test_a_post_processor_that_does_more_than_add_is_refused(tmp_path: Path) -> None:
+    pieces = [{"Sequence": {"id": "A", "type_id": 0}}] * 2
+    template = {"type": "TemplateProcessing", "single": pieces, "pair": pieces, "special_tokens": {}}
+    (tmp_path / "tokenizer.json").write_text(page(post_processor=template))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the post-processor does more than add tokens"):
+        load_tokenizer(tmp_path)
+
+
+def test_ids_that_a_post_processor_makes_up_are_refused(tmp_path: Path) -> None:
+    said = {"type": "BertProcessing", "sep": ["x", 77], "cls": ["a", 0]}
+    (tmp_path / "tokenizer.json").write_text(page(post_processor=said))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the post-processor adds the id 77, and ids end at 1"):
+        load_tokenizer(tmp_path)
+
+
+def test_training_heeds_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library learns in another thread, and waiting for it can be interrupted."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    threading.Thread(target=lambda: (begun.wait(60), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        _shared.interruptible(slow)
+    go_on.set()
+    assert _shared.interruptible(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        _shared.interruptible(lambda: 1 // 0)

@@ -22,7 +22,7 @@ TokenIds = dict[str, int | list[int] | None]
 
 
 def configured(folder: Path) -> TokenIds:
-    """What the folder's config says of its ids, null included, under the keys that it has. FileError for anything else."""
+    """What the folder's config says of its ids, under the keys that it has. FileError for anything but ids and null."""
     path = folder / KEPT
     return _ids(path if path.is_file() else folder / CONFIG)
 

@@ -10,7 +10,7 @@ import tokenizers
 
 from registry.contracts import Dataset, Tokenizer
 from registry.options import plain
-from registry.tokenizer._shared import MAX_IDS, FileTokenizer, read
+from registry.tokenizer._shared import MAX_IDS, FileTokenizer
 from transformer_kit.data import token_ids
 from transformer_kit.data.cache import cache_folder, writing
 from transformer_kit.data.pieces import cut
@@ -28,7 +28,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     tokenizer = FileTokenizer(FileTokenizer.Options())
     ends = token_ids.ends(file.parent)
-    tokenizer.use(*read(file, ends=[i for i in ends if i < MAX_IDS]))
+    tokenizer.read(file, ends=[i for i in ends if i < MAX_IDS])
     tokenizer.more_ends = tuple(i for i in ends if i < tokenizer.vocab_size)
     return tokenizer
 
