@@ -35,7 +35,8 @@ def test_eight_bits_are_off_by_their_steps(features: int, out: int, biased: bool
 
 
 @pytest.mark.parametrize(
-    ("threads", "out", "count"), [(1, 50, 5), (2, 50, 10), (2, 49, 6), (2, 60, 6), (13, 50, 13), (64, 50, 64)]
+    ("threads", "out", "count"),
+    [(1, 50, 5), (1, 8, 2), (1, 7, 2), (2, 50, 10), (2, 49, 6), (2, 60, 6), (13, 50, 13), (64, 50, 64)],
 )
 def test_each_thread_has_as_many_parts(threads: int, out: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And none is filled up where up to twice as many divide the outputs."""
