@@ -162,11 +162,11 @@ def test_ids_beyond_the_vocabulary_in_use_are_not_chosen(model: Model) -> None:
     ("prompts", "settings", "message"),
     [
         ([], {}, "at least one list of token ids, got []"),
-        ("text", {}, "prompts must be token ids, got text 'text'; encode it"),
+        ("text", {}, "prompts must be token ids, got text 'text'; `generate_text` takes text"),
         ([1, 2], {}, "prompts must be lists of token ids, got [1, 2]; put a single prompt in brackets"),
         (torch.tensor([1, 2]), {}, "put a single prompt in brackets"),
         (torch.ones(1, 2), {}, "token ids must be from 0 to 39 (vocab_size - 1), got 1.0"),
-        (["text"], {}, "the prompt must be token ids, got text 'text'; encode it"),
+        (["text"], {}, "the prompt must be token ids, got text 'text'; `generate_text` takes text"),
         ([None], {}, "the prompt must be a list of token ids, got None"),
         (None, {}, "prompts must be a list with at least one list of token ids, got None"),
         ([[]], {}, "the prompt is empty"),

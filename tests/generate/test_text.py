@@ -97,3 +97,19 @@ def test_generate_text_heeds_the_folders_settings(model: Model, tokenizer: Token
     expected = {"max_new_tokens": 3, "samplers": [{"type": "temperature", "value": 0.9}]}
     assert loaded.generate_text("x", seed=5) == model.generate_text("x", tokenizer, seed=5, **expected)
     assert loaded.generate_text("x", samplers=["greedy"]) == model.generate_text("x", tokenizer, max_new_tokens=3)
+
+
+def test_text_is_sampled_by_keywords_too(model: Model, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save(model, tmp_path / "model", tokenizer)
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"do_sample": True, "top_k": 3}))
+    loaded = load(tmp_path / "model")
+    listed = loaded.generate_text("x", samplers=[{"type": "temperature", "value": 2.0}], seed=1, max_new_tokens=30)
+    assert loaded.generate_text("x", temperature=2.0, seed=1, max_new_tokens=30) == listed
+    assert loaded.generate_text("x", seed=1, max_new_tokens=30) != listed
+    assert loaded.generate_text("x", temperature=None, seed=1, max_new_tokens=30) != listed
+    likeliest = loaded.generate_text("x", samplers=[], max_new_tokens=30)
+    assert loaded.generate_text("x", temperature=0, max_new_tokens=30) == likeliest
+    with pytest.raises(TypeError, match="generation has no setting 'do_sample'; did you mean 'samplers'"):
+        loaded.generate_text("x", do_sample=True)
+    with pytest.raises(ValueError, match="give `samplers` or temperature, not both"):
+        loaded.generate_text("x", samplers=["greedy"], temperature=1.0)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from registry import core
 from registry.words import suggest
 from transformer_kit.generate.choose import built
+from transformer_kit.generate.defaults import KEYS
+from transformer_kit.generate.defaults import samplers as samplers_of
 
 
 class Sampling(TypedDict, total=False):
@@ -21,7 +22,6 @@ class Sampling(TypedDict, total=False):
     """Leaves out what is below p of the likeliest; 0 leaves out nothing."""
 
 
-ORDER = tuple(Sampling.__annotations__)
 OFF = {"top_k": (0, -1), "min_p": (0,)}
 """Values by which a sampler is left out."""
 
@@ -29,7 +29,7 @@ OFF = {"top_k": (0, -1), "min_p": (0,)}
 def listed(prompts: Any) -> list[list[int]]:
     """Prompts as lists of ids: from lists, tensors or arrays of whole numbers. ValueError for what is none."""
     if isinstance(prompts, (str, bytes)):
-        raise ValueError(f"prompts must be token ids, got text {prompts!r:.60}; encode it with the model's tokenizer")
+        raise ValueError(f"prompts must be token ids, got text {prompts!r:.60}; `generate_text` takes text")
     rows = prompts.tolist() if hasattr(prompts, "tolist") else prompts
     if not isinstance(rows, Sequence) or not rows:
         raise ValueError(f"prompts must be a list with at least one list of token ids, got {prompts!r:.60}")
@@ -40,7 +40,7 @@ def listed(prompts: Any) -> list[list[int]]:
 
 def _ids(row: Any, name: str) -> list[int]:
     if isinstance(row, (str, bytes)):
-        raise ValueError(f"{name} must be token ids, got text {row!r:.60}; encode it with the model's tokenizer")
+        raise ValueError(f"{name} must be token ids, got text {row!r:.60}; `generate_text` takes text")
     ids = row.tolist() if hasattr(row, "tolist") else row
     if not isinstance(ids, Sequence):
         raise ValueError(f"{name} must be a list of token ids, got {row!r:.60}")
@@ -57,9 +57,9 @@ def narrowing(samplers: Sequence[object], sampling: dict[str, Any], known: Seque
     Raises TypeError for a keyword that is neither a sampler's nor one of `known`, ValueError for a wrong value.
     """
     for key in sampling:
-        if key not in ORDER:
+        if key not in KEYS:
             raise TypeError(f"generation has no setting '{key}'{suggest(key, [*known])}")
-    given = {key: sampling[key] for key in ORDER if sampling.get(key) is not None}
+    given = {key: sampling[key] for key in KEYS if sampling.get(key) is not None}
     if not given:
         return samplers
     if samplers:
@@ -71,9 +71,8 @@ def narrowing(samplers: Sequence[object], sampling: dict[str, Any], known: Seque
 
 
 def _sampler(name: str, value: Any) -> object:
-    (option,) = core.get("sampler", name).Options.model_fields
     exact = float(value) if isinstance(value, int) and not isinstance(value, bool) and name != "top_k" else value
-    page = {"type": name, option: exact}
+    (page,) = samplers_of({name: exact})
     try:
         built([page])
     except ValueError as error:

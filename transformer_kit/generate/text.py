@@ -1,13 +1,14 @@
 """Generation of text: a prompt in, pieces of its continuation out as they come."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.contracts import Tokenizer
 from transformer_kit.data.text_stream import TextStream
 from transformer_kit.data.tokenizer_file import load_tokenizer
 from transformer_kit.generate.decode import stream
 from transformer_kit.generate.defaults import Defaults, defaults
+from transformer_kit.generate.given import Sampling, narrowing
 from transformer_kit.generate.sliding import fitting
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ FAR = 128
 """Tokens that are written when nobody says how many."""
 
 
-class TextSettings(TypedDict, total=False):
-    """What `complete` takes beside model, tokenizer and prompt; it says what each means."""
+class TextSettings(Sampling, total=False):
+    """What `complete` takes besides model, tokenizer and prompt; it says what each means."""
 
     max_new_tokens: int | None
     samplers: Sequence[object] | None
@@ -54,13 +55,15 @@ def complete(
     split_special_tokens: bool = False,
     compile: bool = False,
     int8: bool = False,
+    **sampling: Unpack[Sampling],
 ) -> Iterator[str]:
     """The text that continues `prompt`, in pieces of whole characters: decode(prompt + new) beyond decode(prompt).
 
-    It ends at any of the tokenizer's ends, at an id in `stop`, or after `max_new_tokens`. Where that or `samplers` is
-    not given, the generation_config.json of the folder that the model was loaded from counts, else the likeliest token
-    is taken each time. `Tokenizer.encode` says how the prompt becomes ids. Raises ValueError, before anything is
-    computed, as `stream` does, and when the tokenizer has ids that the model does not know.
+    It ends at any of the tokenizer's ends, at an id in `stop`, or after `max_new_tokens`. `samplers`, or keywords such
+    as temperature, say how tokens are chosen. What is not given is as the generation_config.json of the folder says
+    that the model was loaded from, else the likeliest token is taken each time. `Tokenizer.encode` says how the prompt
+    becomes ids. Raises ValueError, before anything is computed, as `stream` does, and when the tokenizer has ids that
+    the model does not know.
     """
     _check_ids(model, tokenizer)
     ids = tokenizer.encode(prompt, add_special_tokens=add_special_tokens, split_special_tokens=split_special_tokens)
@@ -69,7 +72,7 @@ def complete(
         model,
         [ids],
         max_new_tokens=far(model, len(ids), asked) if max_new_tokens is None else max_new_tokens,
-        samplers=asked.samplers if samplers is None else samplers,
+        samplers=_samplers(samplers, {**sampling}, asked),
         seed=seed,
         stop=[*tokenizer.ends, *stop],
         vocab=tokenizer.vocab_size,
@@ -82,6 +85,13 @@ def complete(
 def far(model: "Model", length: int, asked: Defaults) -> int:
     """How many tokens follow a prompt of `length` when nobody says: as many as the folder asks for and as fit."""
     return fitting(model.spec.model, length, FAR if asked.max_new_tokens is None else asked.max_new_tokens)
+
+
+def _samplers(samplers: Sequence[object] | None, sampling: dict[str, Any], asked: Defaults) -> Sequence[object]:
+    """Those that are given, in a list or by keywords; else those that the folder asks for."""
+    if all(value is None for value in sampling.values()) and sampling.keys() <= Sampling.__annotations__.keys():
+        return asked.samplers if samplers is None else samplers
+    return narrowing(samplers or (), sampling, [*TextSettings.__annotations__])
 
 
 def _check_ids(model: "Model", tokenizer: Tokenizer) -> None:
