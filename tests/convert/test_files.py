@@ -331,3 +331,11 @@ def test_the_cache_of_the_hub(folder: Path, tmp_path: Path) -> None:
         (snapshot / path.name).symlink_to(f"../../blobs/{i}")
     import_folder(snapshot, tmp_path / "kit")
     assert load(tmp_path / "kit").state_dict().keys() == load(snapshot).state_dict().keys()
+
+
+def test_a_config_of_much_more_than_the_files_hold(folder: Path, tmp_path: Path) -> None:
+    edit(folder, lambda config: config.update(intermediate_size=100_000))
+    told = "its files hold 8,376 weights, and 14,405,496 make the model that its config describes"
+    assert told in refused(folder, tmp_path / "out")
+    with pytest.raises(ConvertError, match="bring the files that are missing"):
+        load(folder)

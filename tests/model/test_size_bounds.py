@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from transformer_kit.convert.errors import ConvertError
+from transformer_kit.convert.folder import model_of
+from transformer_kit.convert.page import declaration_of
 from transformer_kit.model import build as module
 from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.spec.errors import SpecError
@@ -48,6 +51,16 @@ def test_too_many_parts(what: str, build: Any, monkeypatch: pytest.MonkeyPatch) 
     assert time.process_time() - began < 3
     assert told in str(caught.value)
     assert len(caught.value.problems) < 5
+
+
+def test_a_config_of_too_many_parts() -> None:
+    config = {"model_type": "mixtral", "num_hidden_layers": 1000, "num_local_experts": 200}
+    sizes = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    spec = {**config, **sizes, "num_key_value_heads": 2, "max_position_embeddings": 8}
+    with pytest.raises(
+        ConvertError, match=r"^config\.json: num_hidden_layers: 1000: layers: consists of more than 131,072"
+    ):
+        model_of(spec, declaration_of(spec))
 
 
 def test_many_layers_that_differ() -> None:

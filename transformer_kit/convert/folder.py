@@ -10,6 +10,7 @@ from torch import Tensor
 
 from registry import untrusted
 from registry.options import Options
+from transformer_kit.convert.amount import check_amount, parameters_of
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.errors import CONFIG, ConvertError, of_file, of_folder
 from transformer_kit.convert.layout import inward
@@ -78,8 +79,10 @@ def load_folder(
     config = read_config(folder)
     with of_folder(folder):
         declaration = fitted(declaration_of(config) if declaration is None else declaration, config)
+        parameters = parameters_of(spec_of(config, declaration, weights=True), config, declaration)
+        weights = Weights(folder, declaration.prefix)
+        check_amount(weights, parameters)
         model = model_of(config, declaration, kernel, weights=True)
-    weights = Weights(folder, declaration.prefix)
     tensors = translated(weights, model, declaration, config, dtype)
     model.spec._source.notes.extend(weights.notes)
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}

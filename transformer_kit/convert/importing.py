@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from transformer_kit.convert import stream
+from transformer_kit.convert.amount import check_amount, parameters_of
 from transformer_kit.convert.companions import CORE, carry_in, left, unread
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.draft import check_free, drafted
@@ -19,10 +20,8 @@ from transformer_kit.convert.ties import apart
 from transformer_kit.convert.types import types_of
 from transformer_kit.convert.vocabulary import shapes_of, with_rows, with_vocabulary
 from transformer_kit.convert.weights import Weights
-from transformer_kit.convert.words import of_config
-from transformer_kit.model.build import assemble, assemble_distinct
+from transformer_kit.model.build import assemble
 from transformer_kit.model.folder import SPEC, WEIGHTS
-from transformer_kit.model.model import Model
 from transformer_kit.spec import brief
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
@@ -64,11 +63,13 @@ def import_folder(
         spec = spec_of(config, declaration, weights=not spec_only)
     rows = 0 if spec_only else _missing_rows(source, spec, pad_vocab)
     whole = spec if not rows else with_vocabulary(spec, spec.model.vocab_size + rows)
-    with of_folder(source), of_config(config, declaration):
-        parameters = _parameters(*assemble_distinct(whole))
+    with of_folder(source):
+        parameters = parameters_of(whole, config, declaration)
+    weights = None if spec_only else Weights(source, declaration.prefix)
+    if weights is not None:
+        check_amount(weights, parameters)
     with drafted(target) as draft:
         (draft / SPEC).write_text(text_of(whole, config, parameters), "utf-8")
-        weights = None if spec_only else Weights(source, declaration.prefix)
         tensors = 0 if weights is None else _weights(weights, draft / WEIGHTS, spec, whole, declaration, config)
         carry_in(source, draft)
     read = [p.name for p in source.glob("*.safetensors*")] if weights is None else weights.read
@@ -88,16 +89,6 @@ def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
         f"{parameters:,} parameters. What is not written is the default.",
     ]
     return "".join(f"# {_one_line(line)}\n" for line in head) + dump(brief.page(spec))
-
-
-def _parameters(model: Model, places: list[list[int]]) -> int:
-    """How many the whole model has, of which `model` holds equal layers once."""
-    repeated = sum((len(p) - 1) * _elements(layer) for layer, p in zip(model.layers, places, strict=True))
-    return _elements(model) + repeated
-
-
-def _elements(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def _one_line(text: str) -> str:

@@ -37,7 +37,10 @@ def _told(problem: Problem, config: Mapping[str, Any], declaration: Declaration)
         key: chosen_case(key, values, declaration).get("block" if in_block else "model", {}) for key in declaration.when
     }
     found = [key for page in (model, *blocks) for key in _named(page, set(_WORD.findall(problem.text)))]
-    found += _behind(tuple(path.split(".")) if path else (), blocks if in_block else [model], chosen)
+    if path == "layers":  # all of them together
+        found.append(declaration.count)
+    else:
+        found += _behind(tuple(path.split(".")) if path else (), blocks if in_block else [model], chosen)
     keys = dict.fromkeys(_written(key, given, declaration) for key in found)
     if problem.text.startswith("needs ") and (open_ := [key for key in keys if values.get(key) is None]):
         return spoken(f"{open_[0]} is not given: {path}: {problem.text}", config, declaration)

@@ -26,7 +26,7 @@ from transformer_kit.spec.read import Source, page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
 
 KERNEL = "sdpa"
-MAX_PARTS, MAX_DISTINCT = 2**16, 2**14
+MAX_PARTS, MAX_DISTINCT = 2**17, 2**14
 """Parts of a model, and of those of its layers that differ: some 200 us and 10 KB each, without their weights."""
 
 
