@@ -36,15 +36,21 @@ class LongRoPE(Scaling):
         long_attention_factor: Positive | None = None
         """The same past the original context; as within it when not given."""
 
-    def __init__(self, options: Options, site: Site) -> None:
-        super().__init__(options, site)
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, float]:
         if options.original < 2:
             raise ValueError(f"original must be at least 2, got {options.original}")
         stretch = site.max_seq_len / options.original if options.factor is None else options.factor
         usual = math.sqrt(1 + math.log(stretch) / math.log(options.original)) if stretch > 1 else 1.0
-        self.factor = usual if options.attention_factor is None else options.attention_factor
+        factor = usual if options.attention_factor is None else options.attention_factor
         given = options.long_attention_factor
-        self.long_factor = self.factor if given is None else given
+        long_factor = factor if given is None else given
+        return {"factor": stretch, "attention_factor": factor, "long_attention_factor": long_factor}
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        used = self.derived(options, site)
+        self.factor, self.long_factor = used["attention_factor"], used["long_attention_factor"]
 
     def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float | Tensor]:
         for divisors in (self.options.short, self.options.long):

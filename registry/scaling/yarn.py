@@ -33,9 +33,15 @@ class YaRN(Scaling):
         truncate: bool = True
         """Whether the ends of the ramp are rounded to whole channels."""
 
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, float]:
+        usual = _gain(options, options.sharpen) / _gain(options, options.spared)
+        return {"attention_factor": usual if options.attention_factor is None else options.attention_factor}
+
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.gain = self._gain(options.spared) ** 2
+        self.gain = _gain(options, options.spared) ** 2
+        self.attention_factor = self.derived(options, site)["attention_factor"]
 
     def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         options, width = self.options, 2 * len(base)
@@ -47,13 +53,12 @@ class YaRN(Scaling):
         low, high = max(low, 0), min(high, width - 1)
         channel = torch.arange(len(base), device=base.device, dtype=base.dtype)
         ramp = ((channel - low) / (high - low or 0.001)).clamp(0, 1)  # backwards where N is shorter than a turn
-        given = options.attention_factor
-        usual = self._gain(options.sharpen) / self._gain(options.spared)
-        return torch.lerp(base, base / options.factor, ramp), usual if given is None else given
-
-    def _gain(self, strength: float) -> float:
-        return 0.1 * strength * math.log(max(self.options.factor, 1.0)) + 1
+        return torch.lerp(base, base / options.factor, ramp), self.attention_factor
 
     def _channel(self, turns: float, width: int, theta: float) -> float:
         """The channel that makes so many turns within the first context."""
         return width * math.log(self.options.original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+
+def _gain(options: YaRN.Options, strength: float) -> float:
+    return 0.1 * strength * math.log(max(options.factor, 1.0)) + 1

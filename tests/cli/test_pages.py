@@ -107,6 +107,8 @@ def test_explain_shows_the_defaults_that_are_used(kit: Kit, page: Path) -> None:
     assert used("model.final_norm.type") == ("layer_norm", "default")
     assert used("model.head.width") == (16, "default")
     assert used("model.layers.block.mixer.window") == (None, "default")
+    yarn = kit("explain", "gpt-oss-20b", "model.position.scaling.attention_factor", "--json").json()
+    assert (round(yarn["value"], 4), yarn["origin"]) == (1.3466, "default")  # 0.1 ln 32 + 1
     done = kit("explain", "quickstart", "train.seq_len").out
     assert done.startswith("train.seq_len = 256\nnot written: the default of train\n")
 
