@@ -14,8 +14,8 @@ import sys
 import time
 from collections import Counter
 
-PATIENCE = 90.0
-"""Seconds by the clock after which a process is taken for hung: a busy machine is slow, and time on it counts not."""
+PATIENCE = 600.0
+"""Seconds by the clock after which a process is taken for hung; one that computes is ended before, by its own time."""
 
 
 class Worker:

@@ -43,6 +43,9 @@ def attempt(kind: str, seed: int) -> tuple[str, Finding]:
 def _run(case: Any) -> tuple[str, Finding]:
     signal.signal(signal.SIGPROF, _too_long)
     signal.setitimer(signal.ITIMER_PROF, 2 * SECONDS)
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    last = int(used + 4 * SECONDS) + 1  # then the system ends the process, whatever library it is in
+    resource.setrlimit(resource.RLIMIT_CPU, (last, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     try:
         with _memory():
             case()
@@ -54,6 +57,7 @@ def _run(case: Any) -> tuple[str, Finding]:
         return "fault", f"{type(error).__name__}: {str(error)[:200]} ({' > '.join(where)})"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     return "ok", None
 
 
