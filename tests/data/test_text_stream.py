@@ -86,7 +86,9 @@ def test_a_stream_is_what_decode_says_beyond_the_prompt(
     )
     ids = st.lists(st.integers(0, tokenizer.vocab_size - 1) | often, max_size=24)
     prompt = data.draw(ids | st.sampled_from(zoo.TEXTS).map(tokenizer.encode))
-    new = data.draw(ids)
+    run = st.lists(st.sampled_from(["5", "\x07", "é", "\xa0", "🦜", "‱", "the", " "]), max_size=6).map("".join)
+    text = run.map(lambda text: tokenizer.encode(text, add_special_tokens=False))
+    new = data.draw(ids | text | st.tuples(ids, text, ids).map(lambda parts: [*parts[0], *parts[1], *parts[2]]))
     whole = tokenizer.decode([*prompt, *new])
     assert follow(tokenizer, prompt, new) == whole[len(tokenizer.decode(prompt)) :]
 

@@ -46,10 +46,9 @@ class TextStream:
 
     def _stable(self, text: str) -> int:
         """Characters of `text` that no further token can change."""
-        end = len(text) - min(len(text) - len(text.rstrip(REPLACEMENT)), LONGEST_UNFINISHED)
-        wrong = self._tokenizer.invalid_byte
+        end, wrong = len(text.rstrip(REPLACEMENT)), self._tokenizer.invalid_byte
         if wrong is None:
-            return end
+            return max(end, len(text) - LONGEST_UNFINISHED)
         other = self._decode(wrong)
         return next((i for i, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), end)
 
