@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +69,17 @@ def test_runs_that_no_window_can_tell_from_each_other(
 ) -> None:
     made = tokenizer(kind)
     assert joined(made, [(text, True)], SIZE, OVERLAP) == (made.encode(text, add_special_tokens=False), text)
+
+
+def test_windows_that_disagree_are_read_again_together(tmp_path: Path) -> None:
+    """Merges of a long run go in steps from its beginning, and each window begins at another place of a step."""
+    runs = ["a" * 2**i for i in range(5)]
+    merges = [(run, run) for run in runs[:-1]]
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={t: i for i, t in enumerate(["x", *runs])}, merges=merges))
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    for text in ("x" + "a" * 3001, "a" * 777 + "x" * 400 + "a" * 1001 + "x" * 400):
+        assert joined(tokenizer, [(text, True)], 150, 61) == (tokenizer.encode(text), text)
 
 
 def test_a_tokenizer_without_spans_reads_whole_documents(tokenizer: Callable[[str], Tokenizer]) -> None:
