@@ -120,7 +120,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
         (POINTER, "is a Git LFS pointer, not the file itself; `git lfs pull` fetches it"),
         (POINTER.replace(b"\n", b"\r\n"), "is a Git LFS pointer"),
         (b"/annex/objects/SHA256E-s12--3.txt\n", "is a git-annex pointer"),
-        (gzip.compress(b'{"text": "x"}'), "is compressed by gzip; `gunzip` unpacks it"),
+        (gzip.compress(b'{"text": "x"}', mtime=0), "is compressed by gzip; `gunzip` unpacks it"),
         ('{"text": "x"}'.encode("utf-16"), "is UTF-16; `iconv -f UTF-16 -t UTF-8` converts it"),
         ("漢字".encode("utf-16"), "is UTF-16"),
     ],
