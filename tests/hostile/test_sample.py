@@ -13,7 +13,7 @@ from tests.hostile.__main__ import Worker, tried
 from transformer_kit.spec.errors import SpecError
 
 TIMES = {"config": 25, "spec": 12, "declaration": 20, "folder": 6, "kit": 4, "run": 2}
-MENDED: list[tuple[str, int]] = []
+MENDED = [("run", 11000575)]
 """What the long run has found."""
 
 

@@ -109,7 +109,9 @@ def test_metrics_that_are_missing_or_whole(corpus: Path, folder: Path, tmp_path:
     assert not any("metrics" in note for note in go_on(corpus, folder))
 
 
-@pytest.mark.parametrize("origin", ["[]", "{}", '{"from": 3}', '{"from": "\\u0000"}', "{", DEEP])
+@pytest.mark.parametrize(
+    "origin", ["[]", "{}", '{"from": 3}', '{"from": "\\u0000"}', "{", DEEP, f'{{"from": "{"x" * 300}"}}']
+)
 def test_origins(corpus: Path, folder: Path, origin: str) -> None:
     (folder / "origin.json").write_text(origin)
     with pytest.raises(OutputError, match=r"origin\.json"):

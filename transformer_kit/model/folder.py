@@ -122,6 +122,7 @@ def _from(folder: Path, model: Model) -> Model:
 
 def model_folder(folder: Path) -> Path:
     """The folder itself, or the trained model in the folder of a run. FolderError where that is still learning."""
+    folder = path_of(folder)
     if (folder / "model" / SPEC).is_file():
         return folder / "model"
     if (folder / RUN).is_file() and not (folder / SPEC).is_file():

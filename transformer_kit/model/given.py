@@ -36,7 +36,14 @@ def seed_of(seed: Any) -> int:
 
 
 def path_of(folder: Any, what: str = "folder") -> Path:
-    """A path. ValueError for what is none."""
+    """A path. ValueError for what is none, for a name that no file can have, and for links in a circle."""
     if not isinstance(folder, (str, os.PathLike)) or isinstance(os.fspath(folder), bytes):
         raise ValueError(f"{what} must be a path, got {type(folder).__name__}")
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # a name that no file can have, or links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{what} must be a path, got {os.fspath(folder)!r:.60}: {reason}") from None
     return Path(folder)

@@ -15,6 +15,7 @@ from transformer_kit.convert.companions import carry_in
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
+from transformer_kit.model.given import path_of
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint, preflight, rates, snapshot
@@ -205,12 +206,11 @@ def _recorded_source(layout: Layout) -> str | None:
     if not layout.origin.is_file():
         return None
     try:
-        recorded = untrusted.mapping(layout.origin).get("from")
+        return str(path_of(untrusted.mapping(layout.origin).get("from"), f"{layout.origin}: `from`"))
     except untrusted.FileError as error:
         raise OutputError(str(error)) from error.__cause__
-    if not isinstance(recorded, str) or "\0" in recorded:
-        raise OutputError(f'{layout.origin}: must say which folder the run started from: {{"from": FOLDER}}')
-    return recorded
+    except ValueError as error:
+        raise OutputError(str(error)) from None
 
 
 def _finish(made: Run) -> None:
