@@ -108,7 +108,8 @@ class Slot:
         one = f"{'an' if self.family[0] in 'aeiou' else 'a'} {self.family}"
         if isinstance(value, Mapping):
             keys = ascii(", ".join(map(str, value)))[1:-1][:100] or "nothing"
-            return f"needs `type:`, the name of {one} ({', '.join(core.names(self.family))}); got only {keys}"
+            space = "; YAML wants a space after a colon" if "type:" in keys else ""
+            return f"needs `type:`, the name of {one} ({', '.join(core.names(self.family))}); got only {keys}{space}"
         return f"must be the name of {one} or a mapping with `type:`, got {ascii(value)[:100]}"
 
 

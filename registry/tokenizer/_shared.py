@@ -88,9 +88,7 @@ class FileTokenizer(Tokenizer):
         return [(np.asarray(encoding.ids, dtype=np.uint32), encoding.token_to_chars) for encoding in found]
 
     def decode(self, tokens: list[int]) -> str:
-        if tokens and min(tokens) < 0:
-            raise ValueError(f"token ids must not be negative, got {min(tokens)}")
-        return self._ready.decode([t for t in tokens if t < self.vocab_size], skip_special_tokens=True)
+        return self._ready.decode([t for t in ids_of(tokens) if t < self.vocab_size], skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
         write(folder, self._ready, None if self.end_of_text is None else self._ready.id_to_token(self.end_of_text))
@@ -162,8 +160,23 @@ def digest(core: tokenizers.Tokenizer) -> str:
     return hashlib.sha256(core.to_str().encode()).hexdigest()
 
 
+def ids_of(tokens: Any) -> list[int]:
+    """Token ids as a list, of a tensor or an array too. ValueError for what is none."""
+    listed = tokens.tolist() if hasattr(tokens, "tolist") else tokens
+    if not isinstance(listed, Sequence) or not all(isinstance(t, int) and t >= 0 for t in listed):
+        raise ValueError(f"tokens must be a list of token ids, none below 0, got {tokens!r:.80}")
+    return list(listed)
+
+
+def check_text(text: object) -> None:
+    """ValueError for what is no string."""
+    if not isinstance(text, str):
+        raise ValueError(f"text must be a string, got {type(text).__name__} {text!r:.60}")
+
+
 def check_unicode(text: str) -> None:
     """ValueError for a lone surrogate: half a character, which no encoding can write."""
+    check_text(text)
     try:
         text.encode()
     except UnicodeEncodeError as error:

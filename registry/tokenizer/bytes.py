@@ -12,7 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from registry.contracts import Spans, Tokenizer
 from registry.core import register
-from registry.tokenizer._shared import END_OF_TEXT, check_unicode, digest, write
+from registry.tokenizer._shared import END_OF_TEXT, check_text, check_unicode, digest, ids_of, write
 
 
 @register
@@ -37,9 +37,7 @@ class Bytes(Tokenizer):
         return [_with_spans(text, self._ids(text, split_special_tokens)) for text in texts]
 
     def decode(self, tokens: list[int]) -> str:
-        if tokens and min(tokens) < 0:
-            raise ValueError(f"token ids must not be negative, got {min(tokens)}")
-        return bytes(t for t in tokens if t < 256).decode("utf-8", "replace")
+        return bytes(t for t in ids_of(tokens) if t < 256).decode("utf-8", "replace")
 
     def save(self, folder: Path) -> None:
         write(folder, _as_file(), END_OF_TEXT)
@@ -53,6 +51,7 @@ class Bytes(Tokenizer):
         return {Bytes.end_of_text: END_OF_TEXT}
 
     def _ids(self, text: str, split_special_tokens: bool) -> NDArray[Any]:
+        check_text(text)
         if split_special_tokens or END_OF_TEXT not in text:
             return np.frombuffer(_utf8(text), dtype=np.uint8)
         parts: list[NDArray[Any]] = []

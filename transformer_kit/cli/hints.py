@@ -4,11 +4,19 @@ from typing import Any
 
 from registry.words import kits, likely
 
+EXTRA = {
+    "generate": "; put a prompt of several words in quotes",
+    "list": "; `kit show FAMILY/NAME` shows one part",
+}
+"""What words too many mean, by command."""
+
 
 def hint(error: Any) -> None:
-    """Say in the parser's error about an unknown option what it may mean; other errors stay as they are."""
+    """Say in the parser's error about an unknown option, or words too many, what they may mean."""
     option = getattr(error, "option_name", None)
     context = getattr(error, "ctx", None)
+    if str(getattr(error, "message", "")).startswith("Got unexpected extra argument") and context is not None:
+        error.message = f"{error.message}{EXTRA.get(context.info_name, _extra(context))}"
     if option is None or context is None or not hasattr(error, "possibilities"):
         return
     known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
@@ -19,6 +27,11 @@ def hint(error: Any) -> None:
         error.message = f"{error.message}; it is a value of the page: --set {path}=VALUE"
     elif near:
         error.possibilities = [f"--{name}" for name in near]
+
+
+def _extra(context: Any) -> str:
+    takes_sets = any("--set" in parameter.opts for parameter in context.command.params)
+    return "; --set takes PATH=VALUE, as in --set model.d_model=64" if takes_sets else ""
 
 
 def _path(word: str) -> str | None:

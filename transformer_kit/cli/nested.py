@@ -17,6 +17,8 @@ def nested(key: str, value: Any, defaults: Sequence[str] = ()) -> list[str]:
     A part that is a default as a whole is named without its options.
     """
     lines = list(_lines(key, value, "", frozenset(defaults), False))
+    if not key:  # what stands inside, without a head
+        lines = [(text.removeprefix("  "), default) for text, default in lines[1:]]
     width = max(len(text) for text, _ in lines)
     return [f"{text.ljust(width)}  {DEFAULT}" if default else text for text, default in lines]
 

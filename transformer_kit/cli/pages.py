@@ -107,7 +107,10 @@ def _assembled(page: "Spec", folder: Path, source: Path | None) -> "Model":
 
 def explain(
     spec: SpecArgument,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A value's place, as in model.layers.0.ffn.d_ff.")],
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help="A value's place, as in model.layers.0.ffn.d_ff; the whole page else."),
+    ] = None,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
@@ -115,7 +118,6 @@ def explain(
 
     Example: `kit explain llama-3-8b model.layers.0.ffn.d_ff`
     """
-    from transformer_kit.cli.example import inline
     from transformer_kit.cli.nested import nested
     from transformer_kit.model.provenance import provenance
 
@@ -123,8 +125,12 @@ def explain(
     if json:
         emit(found.data())
         return
+    if path is None:
+        for line in nested("", found.value, found.defaults):
+            say(line)
+        return
     lines = nested(path, found.value, found.defaults)
-    for line in lines if len(lines) > 1 else [f"{path} = {inline(found.value)}"]:
+    for line in lines if len(lines) > 1 else [lines[0].replace(":", " =", 1)]:
         say(line, style="bold")
     say(found.whence())
     if found.documentation:

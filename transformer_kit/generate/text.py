@@ -66,6 +66,8 @@ def complete(
     the model does not know.
     """
     _check_ids(model, tokenizer)
+    if not isinstance(prompt, str):
+        raise ValueError(f"the prompt must be text, got {prompt!r:.60}; `generate` takes token ids, and several rows")
     ids = tokenizer.encode(prompt, add_special_tokens=add_special_tokens, split_special_tokens=split_special_tokens)
     asked = defaults(model.folder)
     steps = stream(

@@ -90,10 +90,11 @@ def load(
     """The model in `folder`, in evaluation mode; weights keep the type they were saved in unless `dtype` is given, or
     several types would meet in one product, of which the widest is taken.
 
-    A Hugging Face folder, with a config.json and no spec.yaml, is converted in memory. Raises FolderError for what is
+    In the folder of a run it is the model that the run ended with. A Hugging Face folder, with a config.json and no
+    spec.yaml, is converted in memory. Raises FolderError for what is
     not a model's folder, ConvertError for a Hugging Face folder with faults, SpecError for a wrong spec.
     """
-    path = path_of(folder)
+    path = model_folder(path_of(folder))
     device, dtype = device_of(device), None if dtype is None else dtype_of(dtype)
     if (path / "config.json").is_file() and not (path / SPEC).is_file():
         from transformer_kit.convert.folder import load_folder

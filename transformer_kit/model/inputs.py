@@ -23,6 +23,10 @@ def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, stat
         raise ValueError(f"tokens must be (B, T), with one at least, got {_shape(tokens)}")
     if tokens.dtype not in KINDS:
         raise ValueError(f"tokens must be ids, int64 or int32, got {_kind(tokens)}")
+    if segments is not None and not isinstance(segments, Tensor):
+        raise ValueError(f"segments must be a tensor (B, T), got {type(segments).__name__} {segments!r:.60}")
+    if state is not None and not isinstance(state, State):
+        raise ValueError(f"state must be what `model.state(batch)` makes, got {type(state).__name__} {state!r:.60}")
     if segments is not None and segments.shape != tokens.shape:
         raise ValueError(f"segments must be of the shape of tokens, {_shape(tokens)}, got {_shape(segments)}")
     length = tokens.shape[1] + (0 if state is None else state.seen)

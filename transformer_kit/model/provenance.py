@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.options import Group, Options, plain
-from registry.words import likely, suggest
+from registry.words import likely, meaning, suggest
 from transformer_kit.model.used import BLOCKS, LAYERS, Used
 from transformer_kit.spec.errors import Mark, Problem, SpecError
 from transformer_kit.spec.explain import within
@@ -57,17 +57,20 @@ class Provenance:
         return known | {"documentation": self.documentation, "defaults": list(self.defaults)}
 
 
-def provenance(spec: str | Path, path: str, sets: Sequence[str] = ()) -> Provenance:
+def provenance(spec: str | Path, path: str | None, sets: Sequence[str] = ()) -> Provenance:
     """What stands at the dotted `path` of a page, and why. Layers go by number, as in `model.layers.0.ffn`, or by
-    what the page says, as in `model.layers.block.ffn`.
+    what the page says, as in `model.layers.block.ffn`. Without a path it is the whole page.
 
     Raises SpecError for a wrong page, and for a path that leads nowhere.
     """
     page = read(spec, sets)
     tree, _, _ = tree_of(spec, sets)
     used = Used(page, at(tree, LAYERS))
+    walk = _Walk(page, page._source.tree, path or "", used)
+    if path is None:
+        walk.mark = page._source.start
+        return walk.found()
     keys = tuple(path.split("."))
-    walk = _Walk(page, page._source.tree, path, used)
     if keys[:2] == LAYERS and len(keys) > 2 and keys[2] in KEYS:
         named = _named(used.layers, keys[2:])
         if named is None:
@@ -169,7 +172,7 @@ class _Walk:
             return
         if key not in fields:
             names = [*(["type"] if part else []), *fields]
-            inside = [] if likely(key, names) else within(type(group), key)
+            inside = [] if meaning(key, names) else within(type(group), key)
             near = f"; did you mean '{inside[0]}'?" if inside else suggest(key, names)
             raise _nowhere(self.path, f"no '{key}' in {part or _called(type(group))}{near}")
         self.owner = f"{group.part.family} '{part}'" if part else _called(type(group))

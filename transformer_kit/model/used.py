@@ -73,7 +73,9 @@ class Used:
     def _layers(self, layers: Layers) -> tuple[dict[str, Any], list[str]]:
         """As the page writes them, with all of `block`; folded where it writes them one by one."""
         if not isinstance(self.layers, Mapping) or "block" not in self.layers:
-            return fold([plain(block) for block in layers.blocks]), []
+            first = {i: self.blocks.index(block) for i, block in enumerate(self.blocks)}
+            made = {i: self.plain(self.blocks[i], None, (*BLOCKS, i))[0] for i in set(first.values())}
+            return fold([made[first[i]] for i in range(len(self.blocks))]), []
         index = self.layer_of("block")
         if index is None:
             block, defaults = self.plain(*self.spare("block"), ())
@@ -81,6 +83,13 @@ class Used:
             written = at(self.page._source.tree, (*BLOCKS, index))
             block, defaults = self.plain(layers.blocks[index], written, (*BLOCKS, index))
         return {**plain(self.layers), "block": block}, [f"block.{d}" for d in defaults]
+
+
+def resolved(page: Spec) -> dict[str, Any]:
+    """As `Spec.resolved`, with the defaults that follow from where a part stands."""
+    values, _ = Used(page, None).plain(page, None, ())
+    found: dict[str, Any] = values
+    return found
 
 
 def _derived(page: Spec) -> dict[Path, Any]:

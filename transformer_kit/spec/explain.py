@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from registry import core
 from registry.options import Group, Options, slot_family
-from registry.words import kits, likely
+from registry.words import kits, likely, meaning
 from transformer_kit.spec.errors import Mark, Problem, shown
 from transformer_kit.spec.tree import Path, at, find
 
@@ -80,13 +80,13 @@ def _no_option(page: type[Group], tree: Any, path: Path) -> str:
     if whose:
         return f"{what}; it belongs to {', '.join(whose)}"
     fields = list(group.model_fields)
-    if not likely(key, fields):
+    if not meaning(key, fields):
         inside = within(group, key)
         theirs = ((o, w) for o in kits(key)[1:] if (w := _neighbours(page, tree, above, o)))
         other, theirs_are = next(theirs, ("", []))
         if inside:
             return f"{what}; did you mean '{inside[0]}'?"
-        if theirs_are:
+        if theirs_are and not likely(key, fields):
             return f"{what}; did you mean '{other}', which belongs to {', '.join(theirs_are)}?"
     return f"{what}{core.suggest(key, fields)}" if fields else f"{what}; it has none"
 

@@ -16,6 +16,9 @@ from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
 from transformer_kit.spec.shipped import names, shipped
 from transformer_kit.spec.tree import Table, find, merge, stamp
 
+SPEC, RUN = "spec.yaml", "run.yaml"
+"""The page in the folder of a model, and in that of a run."""
+LISTED = "; `kit list models` names the specs that come with the kit"
 MAX_DEPTH = 16
 MAX_PAGES = 64
 MAX_BYTES = 4 * yaml.MAX_LENGTH
@@ -31,9 +34,22 @@ def locate(spec: str | Path) -> Path:
         for kind in ("models", "runs"):
             if _is_file(shipped() / kind / f"{spec}.yaml"):
                 return shipped() / kind / f"{spec}.yaml"
-    what = "is a folder, not a file" if _is(Path.is_dir, path) else "there is no such file"
-    near = _near(path) or "; `kit list models` names the specs that come with the kit"
+    if _is(Path.is_dir, path):
+        return _page_in(path)
+    what = "there is no such file"
+    near = _near(path) or LISTED
     raise SpecError([Problem(Mark(_short(path)), f"{what}{near}")])
+
+
+def _page_in(folder: Path) -> Path:
+    """The page in a model's folder, or in that of a run: of the model it ended with, or else the run's."""
+    for name in (SPEC, f"model/{SPEC}", RUN):
+        if _is_file(folder / name):
+            return folder / name
+    what = f"is a folder without a page ({SPEC} or {RUN}){LISTED}"
+    if _is_file(folder / "config.json"):
+        what = f"is a Hugging Face folder; `kit import {_short(folder)} OUT --spec-only` makes a page of its config"
+    raise SpecError([Problem(Mark(_short(folder)), what)])
 
 
 def _near(path: Path) -> str:

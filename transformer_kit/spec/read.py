@@ -24,6 +24,7 @@ from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, find, merge, name
 
 S = TypeVar("S", bound=Spec)
 
+ALONE = "describes a model and not how to train it; `kit new run NAME` starts a page that does"
 RUN_KEYS = frozenset(RunSpec.model_fields) - frozenset(Spec.model_fields)
 
 
@@ -60,12 +61,16 @@ def read(spec: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Spec
     return checked(tree, kind, start, notes)
 
 
-def read_run(spec: str | Path, sets: Sequence[str] = (), trained: Path | Mapping[str, Any] | None = None) -> RunSpec:
+def read_run(
+    spec: str | Path | Mapping[str, Any], sets: Sequence[str] = (), trained: Path | Mapping[str, Any] | None = None
+) -> RunSpec:
     """The run spec in a file, or of a name; its model is that of the page `trained` where it describes none itself.
 
     Raises SpecError when the page holds a model only.
     """
     tree, start, notes = tree_of(spec, sets, trained)
+    if "model" in tree and not RUN_KEYS & set(tree):
+        raise SpecError([Problem(start, ALONE)])
     return checked(tree, RunSpec, start, notes)
 
 
@@ -108,6 +113,15 @@ def _loaded(spec: Any, notes: list[str]) -> tuple[Path, Table, Mark]:
         raise SpecError([Problem(Mark("spec"), text)])
     path = files.locate(spec)
     return path, *files.load(path, notes)
+
+
+def run_of(spec: str | Path | Mapping[str, Any] | Spec) -> RunSpec:
+    """The run that a Python user means, as `page_of`. Raises SpecError when it is a model only."""
+    if isinstance(spec, RunSpec):
+        return spec
+    if isinstance(spec, Spec):
+        raise SpecError([Problem(Mark("spec"), ALONE)])
+    return read_run(spec)
 
 
 def from_mapping(value: dict[str, Any], kind: type[S]) -> S:

@@ -12,6 +12,7 @@ from torch import nn
 
 from transformer_kit.model.folder import load
 from transformer_kit.model.model import Model
+from transformer_kit.model.used import resolved
 from transformer_kit.train.errors import TransferError
 from transformer_kit.train.report import Reporter
 from transformer_kit.train.resume import differing
@@ -43,7 +44,7 @@ def compare(trained: Model, model: Model) -> Transfer:
     source = {name: t.shape for name, t in trained.state_dict().items()}
     own = {name: t.shape for name, t in model.state_dict().items()}
     return Transfer(
-        differences=differing(trained.spec.resolved()["model"], model.spec.resolved()["model"], "model"),
+        differences=differing(resolved(trained.spec)["model"], resolved(model.spec)["model"], "model"),
         carried=[name for name in own if source.get(name) == own[name]],
         fresh=[name for name in own if source.get(name) != own[name]],
         dropped=[name for name in source if name not in own],

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,6 +18,8 @@ from transformer_kit.model.folder import model_folder
 from transformer_kit.model.folder import write as write_model
 from transformer_kit.model.given import path_of
 from transformer_kit.model.model import Model
+from transformer_kit.spec import files
+from transformer_kit.spec.read import run_of
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import checkpoint, preflight, rates, snapshot
 from transformer_kit.train.allocator import keep_freed
@@ -49,10 +52,10 @@ class Result:
 
 
 def run(
-    spec: RunSpec,
+    spec: str | Path | Mapping[str, Any] | RunSpec,
     out: str | Path,
     *,
-    base: str | Path = ".",
+    base: str | Path | None = None,
     resume: bool = False,
     source: str | Path | None = None,
     allow_partial: bool = False,
@@ -60,7 +63,8 @@ def run(
 ) -> Result:
     """Train what `spec` describes and leave everything in the folder `out`.
 
-    base           folder that relative paths in the page start from
+    spec           a run spec, or what `read` takes for one
+    base           folder that relative paths in the page start from; its own, or the working folder, when not given
     resume         go on from the newest whole checkpoint in `out`, bit for bit on the same machine
     source         a trained folder, or a run's, to start from (fine-tuning): its weights and its tokenizer
     allow_partial  start even when the model differs from the one in `source`
@@ -70,7 +74,8 @@ def run(
     for the rest (see `errors`).
     """
     report = Silent() if report is None else report
-    base = Path(base)
+    base = (files.base(spec) if isinstance(spec, (str, Path)) else Path()) if base is None else Path(base)
+    spec = run_of(spec)
     with _apart(spec):
         outlined = preflight.check(spec, base, own_tokenizer=source is None and not resume)
         placement = placed(spec, outlined)
