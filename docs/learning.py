@@ -13,6 +13,7 @@ FAMILIES = (
     *("kernel", "objective", "optimizer", "schedule"),
 )
 """Families that decide how a model learns; tokenizers and datasets decide what, samplers and trackers neither."""
+SEEDS = 3
 FAR = 0.15
 """Nats above the page's own parts from which a part's loss asks for an explanation."""
 REMARKS: dict[str, str] = {}
@@ -25,7 +26,7 @@ model is half as wide as the page's, and a step has 4 sequences of 64 tokens whe
 takes about ten minutes on two idle cores. So losses are higher than those of `kit train quickstart`, and small
 differences say little about a longer training."""
 _COLUMNS = """\
-`loss` is the mean validation loss of the three seeds, in nats for each byte, on the same 16,384 bytes; `spread` is
+`loss` is the mean validation loss of the three seeds, in nats for each byte, on 16,384 bytes; `spread` is
 the largest minus the smallest; `against` is `loss` minus that of the page as it is. A part that the page names already
 has the loss of the page. Measure your own: `python -m tests.benchmarks.learning --processes 2`, then
 `python -m docs.generate`; what is measured already is skipped."""
@@ -88,6 +89,8 @@ def _line(family: str, row: Row, own: float) -> str:
     name = row.part.partition("/")[2]
     link = f"[`{name}`](parts/{family}.md#{name})"
     remark = REMARKS.get(row.part, "") or row.trouble
+    if 0 < len(row.losses) < SEEDS:
+        remark = f"{len(row.losses)} of {SEEDS} seeds. {remark}".strip()
     if not row.losses:
         return f"| `{family}` | {link} | | | | {remark} |"
     figures = f"{mean(row.losses):.3f} | {max(row.losses) - min(row.losses):.3f} | {mean(row.losses) - own:+.3f}"

@@ -1,4 +1,6 @@
-"""GPT-2 initialisation: residual projections shrink with depth (Radford et al. 2019, GPT-2, section 2.3)."""
+"""GPT-2 initialization: residual projections shrink with depth (Radford et al. 2019, GPT-2, section 2.3), and tables of
+positions begin at half the scale of those of tokens, as in the code that was published with it.
+"""
 
 from torch import Generator, Tensor, nn
 
@@ -9,7 +11,7 @@ from registry.options import Positive
 
 @register
 class GPT2(Init):
-    """weight ~ N(0, std^2); projections into the residual stream ~ N(0, std^2 / 2L), there being 2L of them."""
+    """weight ~ N(0, s^2) with s = std; std / 2 of positions, std / sqrt(2L) of projections into the residual stream."""
 
     class Options(Init.Options):
         std: Positive = 0.02
@@ -18,8 +20,7 @@ class GPT2(Init):
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         self.std = options.std
-        self.residual_std = options.std * (2 * site.n_layers) ** -0.5
+        self.scales = {"residual": (2 * site.n_layers) ** -0.5, "position": 0.5}
 
     def fill(self, weight: Tensor, where: Weight, generator: Generator) -> None:
-        std = self.residual_std if where.role == "residual" else self.std
-        nn.init.normal_(weight, std=std, generator=generator)
+        nn.init.normal_(weight, std=self.std * self.scales.get(where.role, 1.0), generator=generator)

@@ -6,7 +6,7 @@ from tests.cli.runner import Kit
 
 
 @pytest.mark.parametrize("name", ["tutorial", "transformer-2017-decoder", "gpt2-124m", "gpt-117m"])
-def test_shipped_models_have_scales_that_can_be_learnt_from(kit: Kit, name: str) -> None:
+def test_shipped_models_have_scales_that_can_be_learned_from(kit: Kit, name: str) -> None:
     assert kit("check", name).err == ""
 
 

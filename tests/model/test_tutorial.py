@@ -187,7 +187,7 @@ def test_learns_as_the_plain_version() -> None:
 
     mine, plain = [ours(seed) for seed in range(2)], [theirs(seed) for seed in range(2)]
     assert mean(curve[0] for curve in mine) == pytest.approx(mean(curve[0] for curve in plain), abs=0.3)
-    learnt = mean(map(last, plain))
-    assert learnt < 2.5
-    assert mean(map(last, mine)) == pytest.approx(learnt, abs=0.06)
-    assert last(ours(0, "model.init=xavier")) > learnt + 0.2, "what this compares depends on the first weights"
+    learned = mean(map(last, plain))
+    assert learned < 2.5
+    assert mean(map(last, mine)) == pytest.approx(learned, abs=0.06)
+    assert last(ours(0, "model.init=xavier")) > learned + 0.2, "what this compares depends on the first weights"

@@ -1,4 +1,4 @@
-"""`init: torch` draws what PyTorch's own layers draw for themselves, biases included."""
+"""`init: torch` draws what PyTorch's own layers draw for themselves, biases included; `gpt2` scales by role."""
 
 import pytest
 import torch
@@ -51,3 +51,11 @@ def test_every_bias_is_drawn_that_of_a_head_too(tied: str) -> None:
         fan_in = 128 if "down" in name else 32
         assert 0.5 * fan_in**-0.5 < bias.abs().max() <= fan_in**-0.5
         assert not torch.equal(bias, other.get_parameter(name))
+
+
+def test_gpt2_scales_by_role() -> None:
+    model = build(read("gpt2-124m", ["model.d_model=96", "model.layers.count=8", "model.init=gpt2"]))
+    scales = {"embedding.table": 0.02, "position.table": 0.01, "layers.3.mixer.q": 0.02}
+    scales |= {"layers.3.mixer.out": 0.005, "layers.3.ffn.down": 0.005}
+    for name, std in scales.items():
+        assert model.get_parameter(f"{name}.weight").std().item() == pytest.approx(std, rel=0.05)

@@ -53,10 +53,10 @@ class Scales(NamedTuple):
         if max(self) <= FAR * min(self):
             return None
         small, large = ("tokens", "positions") if self.tokens < self.positions else ("positions", "tokens")
-        ratio = f"{max(self) / min(self):.0f} times" if min(self) > 0 else "more than"
+        ratio = f"{max(self) / min(self):.0f} times less" if min(self) > 0 else "not at all"
         return (
-            f"{large} differ by {max(self):.3g} at the start, {ratio} the {min(self):.3g} of {small}, which are learnt "
-            "late; change the scale of `position` or of `embedding`, or `init`"
+            f"{large} differ by {max(self):.3g} at the start and {small} by {min(self):.3g}, {ratio}, so {small} are "
+            "learned late; set the scale of `position` or of `embedding`, or choose another `init`"
         )
 
 
