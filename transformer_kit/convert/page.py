@@ -65,6 +65,8 @@ def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[
     page = _filled(model, values, used, problems)
     used |= {declaration.count, *declaration.each}
     problems += _leftover(given, declaration, used) + _together(values, declaration)
+    for key in (k for k in declaration.derived if given.get(k) is None):
+        problems = [f"{key} is not given{p.removeprefix(key)}" if p.startswith(f"{key}: ") else p for p in problems]
     if problems:
         raise ConvertError("config.json", [spoken(p, config, declaration) for p in dict.fromkeys(problems)])
     folded = _readable(fold(blocks))

@@ -70,6 +70,8 @@ def _of_kinds(given: Mapping[str, Any], old: Mapping[str, Any], rotary: Rotary) 
         if not isinstance(own, dict):
             raise _wrong(f"{NEW}.{kind}: must be a mapping, got {own!r:.60}")
         laid = old if kind in rotary.laid_on else {}
+        if "type" in laid and "rope_type" not in laid and laid["type"] != own.get("rope_type", "default"):
+            raise _wrong(f"{OLD}.type: {laid['type']!r:.60} is passed over by the family's class; write rope_type")
         prefix = "rope" if kind == MAIN else f"rope.{kind}"
         read = _settings({**own, **laid}, f"{NEW}.{kind}", prefix)
         if read.get(f"{prefix}.truncate", (True, ""))[0] is not True:
