@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from registry import untrusted
 from registry.contracts import Spans, Tokenizer
 from registry.tokenizer import _bounds
+from registry.tokenizer._given import check_unicode, ids_of
 
 END_OF_TEXT = "<|endoftext|>"
 """How our own tokenizers spell the token that ends a document."""
@@ -158,30 +159,6 @@ def write(folder: Path, core: tokenizers.Tokenizer, end_of_text: str | None) -> 
 def digest(core: tokenizers.Tokenizer) -> str:
     """SHA-256 of what `core` would be saved as."""
     return hashlib.sha256(core.to_str().encode()).hexdigest()
-
-
-def ids_of(tokens: Any) -> list[int]:
-    """Token ids as a list, of a tensor or an array too. ValueError for what is none."""
-    listed = tokens.tolist() if hasattr(tokens, "tolist") else tokens
-    if not isinstance(listed, Sequence) or not all(isinstance(t, int) and t >= 0 for t in listed):
-        raise ValueError(f"tokens must be a list of token ids, none below 0, got {tokens!r:.80}")
-    return list(listed)
-
-
-def check_text(text: object) -> None:
-    """ValueError for what is no string."""
-    if not isinstance(text, str):
-        raise ValueError(f"text must be a string, got {type(text).__name__} {text!r:.60}")
-
-
-def check_unicode(text: str) -> None:
-    """ValueError for a lone surrogate: half a character, which no encoding can write."""
-    check_text(text)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        found = f"U+{ord(text[error.start]):04X} at character {error.start}"
-        raise ValueError(f"text must be Unicode, got a lone surrogate, {found}") from None
 
 
 def interruptible(work: Callable[[], Result]) -> Result:

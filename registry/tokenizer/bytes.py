@@ -12,7 +12,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from registry.contracts import Spans, Tokenizer
 from registry.core import register
-from registry.tokenizer._shared import END_OF_TEXT, check_text, check_unicode, digest, ids_of, write
+from registry.tokenizer._given import check_text, check_unicode, ids_of
+from registry.tokenizer._shared import END_OF_TEXT, digest, write
 
 
 @register

@@ -92,7 +92,7 @@ def test_in_python(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (lambda: tokenizer.encode(3), "text must be a string, got int 3"),
         (lambda: tokenizer.encode(["a"]), "text must be a string, got list"),
         (lambda: tokenizer.decode("abc"), "tokens must be a list of token ids"),
-        (lambda: tokenizer.decode([-1]), "none below 0"),
+        (lambda: tokenizer.decode([-1]), "must not be negative, got -1"),
         (lambda: run(PAGE_ONLY, tmp_path / "no"), "describes a model and not how to train it"),
         (lambda: run(build(PAGE_ONLY, device="meta").spec, tmp_path / "no"), "describes a model"),
     ):
