@@ -204,7 +204,8 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
     silent = {k: v for k, v in declaration.defaults.items() if k in declaration.only and not is_variable(v)}
     for key, value in {**silent, **given}.items():
         if key in declaration.only and not any(value == v for v in declaration.only[key]):
-            problems.append(f"{key}: {value!r} changes the model in a way that the family's declaration cannot say")
+            said = f"{key}:" if key in given else f"{key} is not given; its default"
+            problems.append(f"{said} {value!r} changes the model in a way that the family's declaration cannot say")
         elif _unknown(key, known, declaration) and value is not None:
             problems.append(f"no key '{key}' is known for {declaration.names[0]}, got {value!r:.60}")
     return problems
