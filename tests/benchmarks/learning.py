@@ -8,15 +8,16 @@ and started again. `--only TEXT` measures parts whose `family/name` has TEXT in 
 
 import argparse
 import datetime
+import fcntl
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from docs.examples import BASE, places
 from docs.learning import FAMILIES, RESULTS, measurements
@@ -28,6 +29,7 @@ from transformer_kit.spec.schema import RunSpec
 from transformer_kit.spec.tree import merge
 
 SEEDS = (0, 1, 2)
+THREAD = {"OMP_NUM_THREADS": "1"}
 SMALLER = """
 model:
   d_model: 96
@@ -47,24 +49,35 @@ def main() -> int:
     """Measure what is not measured yet; the number to exit with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT")
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--share", type=int, metavar="I", help="measure each N-th run from the I-th on, in this process"
+    )
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    results = measurements()
-    with ProcessPoolExecutor(args.processes, get_context("spawn"), _one_thread) as pool:
-        running: dict[Future[float | str], str] = {}
-        for name, seed, text in _runs(args.only):
-            key = page(name, text, seed).hash
-            results["parts"].setdefault(name, {})[str(seed)] = key
-            if key not in results["runs"] and key not in running.values():
-                running[pool.submit(loss, name, text, seed)] = key
-        for done in as_completed(running):
-            results["runs"][running[done]] = done.result()
-            _write(results)
-            sys.stdout.write(f"{len(results['runs'])} {running[done][:8]} {done.result()}\n")
+    if args.processes == 1 or args.share is not None:
+        _measure(args.only, args.share or 0, args.processes)
+        return 0
+    command = [sys.executable, "-m", "tests.benchmarks.learning", *sys.argv[1:]]
+    started = [subprocess.Popen([*command, "--share", str(i)], env=os.environ | THREAD) for i in range(args.processes)]
+    return max(process.wait() for process in started)
+
+
+def _measure(only: str, share: int, processes: int) -> None:
+    """Measure this process's share of the runs, and write each result down at once."""
+    torch.set_num_threads(1)
+    runs: dict[str, tuple[str, str, int]] = {}
+    parts: dict[str, dict[str, str]] = {}
+    for part, seed, text in _runs(only):
+        key = page(part, text, seed).hash
+        parts.setdefault(part, {})[str(seed)] = key
+        runs.setdefault(key, (part, text, seed))
+    _note(parts, {})
+    for key, (part, text, seed) in list(runs.items())[share::processes]:
+        if key not in measurements()["runs"]:
+            found = loss(part, text, seed)
+            _note({}, {key: found})
+            sys.stdout.write(f"{part} with seed {seed}: {found}\n")
             sys.stdout.flush()
-    _write(results)
-    return 0
 
 
 def _runs(only: str) -> Iterator[tuple[str, int, str]]:
@@ -101,20 +114,17 @@ def loss(part: str, text: str, seed: int) -> float | str:
     return "no validation" if found is None else round(found, 4)
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _write(results: dict[str, Any]) -> None:
-    import torch
-
-    results |= {"date": f"{datetime.date.today():%d %B %Y}", "machine": machine.name()}
-    results |= {"torch": torch.__version__.partition("+")[0], "settings": list(SETTINGS)}
-    draft = RESULTS.with_suffix(".draft")
-    draft.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
-    draft.replace(RESULTS)
+def _note(parts: dict[str, dict[str, str]], runs: dict[str, float | str]) -> None:
+    """Add to the file of results, to which other processes add too."""
+    with Path(tempfile.gettempdir(), "learning.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        results = measurements()
+        results = {"parts": results["parts"] | parts, "runs": results["runs"] | runs, "settings": list(SETTINGS)}
+        results |= {"date": f"{datetime.date.today():%d %B %Y}", "machine": machine.name()}
+        results |= {"torch": torch.__version__.partition("+")[0]}
+        draft = RESULTS.with_suffix(".draft")
+        draft.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
+        draft.replace(RESULTS)
 
 
 if __name__ == "__main__":
