@@ -28,6 +28,7 @@ KNOWN: dict[str, Any] = {
     "turn_dim": 16,
     "value_dim": 32,
     "n_experts": 8,
+    "decay": 60,
     "k": 2,
     "router": {"type": "softmax", "k": 2},
     "expert": {"type": "gated", "d_ff": 128},

@@ -50,9 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--processes", type=int, default=1, metavar="N")
-    parser.add_argument(
-        "--share", type=int, metavar="I", help="measure each N-th run from the I-th on, in this process"
-    )
+    parser.add_argument("--share", type=int, metavar="I", help="measure every N-th run from the I-th on")
     args = parser.parse_args()
     if args.processes == 1 or args.share is not None:
         _measure(args.only, args.share or 0, args.processes)
