@@ -104,6 +104,12 @@ def test_includes_that_are_no_names(tmp_path: Path, name: str) -> None:
     assert "must be the name of a fragment" in refused(declared(tmp_path, f'include: ["{name}"]\n'))
 
 
+def test_a_wrong_key_in_a_rule_inside_a_rule(tmp_path: Path) -> None:
+    """Rules hold rules, which a search for the key that is meant must not follow without end."""
+    rule = "{first: $x, then: a, else: b, or: {first: 1, tehn: a, else: b}}"
+    assert "derived.kind.or.tehn: no key 'tehn' here" in refused(declared(tmp_path, rule=rule))
+
+
 def test_includes_that_are_links(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("kit: 1\ninert: [secret]\n")
     (tmp_path / "in").mkdir()

@@ -47,8 +47,11 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
+            try:
+                self.process.communicate(timeout=10)  # it ends where its questions end, and takes its folders away
+            except (subprocess.TimeoutExpired, BrokenPipeError):
+                self.process.kill()
+                self.process.communicate()
         self.process = None
 
 

@@ -91,14 +91,16 @@ def _no_option(page: type[Group], tree: Any, path: Path) -> str:
     return f"{what}{core.suggest(key, fields)}" if fields else f"{what}; it has none"
 
 
-def within(group: type[Group], key: str) -> list[str]:
+def within(group: type[Group], key: str, above: tuple[type[Group], ...] = ()) -> list[str]:
     """Paths, through the groups of options inside `group`, to a field that `key` may mean: `model.d_model`."""
     found = []
     for name, field in group.model_fields.items():
         inner = None if slot_family(field) else group_of(field.annotation)
-        if inner is not None:
+        if inner is not None and inner not in (group, *above):  # a group may hold one of its own kind
             words = [w for w in kits(key) if w.partition(".")[0] in inner.model_fields]
-            found += [f"{name}.{w}" for w in words] or [f"{name}.{path}" for path in within(inner, key)]
+            found += [f"{name}.{w}" for w in words] or [
+                f"{name}.{path}" for path in within(inner, key, (group, *above))
+            ]
     return found
 
 
