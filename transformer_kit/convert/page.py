@@ -161,7 +161,8 @@ def _case(key: str, value: Any, cases: Cases, problems: list[str]) -> dict[str, 
     word = spelt(value)
     if word in cases or "else" in cases:
         return cases.get(word, cases.get("else", {}))
-    problems.append(f"{key}: {shown(value)} is not known; known are {', '.join(cases)}")
+    given = "null" if value is None else shown(value)
+    problems.append(f"{key}: {given} is not known; known are {', '.join(cases)}")
     return {}
 
 
