@@ -83,7 +83,7 @@ def test_where_rows_go(op: Op, theirs: list[str], ours: list[str], config: dict[
 WRONG: list[tuple[Op, list[Tensor], list[int], str]] = [
     ({"split": 2}, [numbered(5, 2)], [4, 2], "5 rows are not 2 groups"),
     ({"split": 2}, [numbered(4, 2)], [3, 1], "4 rows are not 2 groups"),
-    ({"split": "n_head"}, [numbered(4, 2)], [2, 2], "needs the key n_head, got None"),
+    ({"split": "n_head"}, [numbered(4, 2)], [2, 2], "needs the key n_head: must be a whole number"),
     ({"concat": 2}, [numbered(4, 2)], [4], "must be 2 tensors of one shape"),
     ({"concat": 2}, [numbered(4, 2), numbered(2, 2)], [6], "must be 2 tensors of one shape"),
     ({"halves": 2}, [numbered(6, 2)], [6], "6 rows are not 2 heads of pairs"),

@@ -76,7 +76,7 @@ def test_by_the_command(kit: Kit, family: Path, nest: Path, tmp_path: Path) -> N
     done = kit("export", "mine", "out", "--family", family)
     assert done.code == 0
     assert done.out.startswith(
-        "out: HeronForCausalLM; all tensors read back bit for bit; logits not compared: transformers"
+        "out: HeronForCausalLM, float32; all tensors read back bit for bit; logits not compared: transformers"
     )
     assert same(nest, tmp_path / "out")
     assert kit("import", "out", "again", "--family", family).code == 0

@@ -18,7 +18,7 @@ def tiny(position: str = "rope", window: int | None = None, vocab_size: int = 40
         "d_model": 32,
         "max_seq_len": max_seq_len,
         "dropout": 0.5,
-        "position": position,
+        "position": {"type": "sinusoidal", "scale": 1.0} if position == "sinusoidal" else position,
         "layers": {"count": 2, "block": block},
     }
     made = build(Spec.of({"model": model}), seed=1)

@@ -49,13 +49,13 @@ def test_nothing_is_measured_where_nothing_is_asked(page: Callable[..., RunSpec]
 def test_corrections_move_by_their_rate_and_resume(
     page: Callable[..., RunSpec], tmp_path: Path, recompute: bool
 ) -> None:
-    options = {"correction": True, "learning": {"correction_rate": 0.125}}
+    options = {"correction": True, "learning": {"correction_rate": 2**-8}}  # small beside the differences of scores
     made = page(options, hardware={"recompute": recompute})
     run(made, tmp_path / "out")
     before, expected = records(tmp_path / "out"), load(tmp_path / "out/model").state_dict()
     corrections = torch.stack([expected[f"{router}.correction"] for router in ROUTERS])
     assert bool((corrections != 0).any())
-    assert torch.equal(corrections, (corrections / 0.125).round() * 0.125)
+    assert torch.equal(corrections, (corrections * 2**8).round() / 2**8)
     shutil.rmtree(checkpoint.path_of(tmp_path / "out/checkpoints", 8))
     run(made, tmp_path / "out", resume=True)
     assert records(tmp_path / "out") == before

@@ -40,7 +40,7 @@ DESCRIBE = frozenset(
 SIZED_BY_VALUES = frozenset(
     (
         *("argwhere", "bincount", "masked_select", "nonzero", "one_hot", "tensor_split"),
-        *("unique", "unique_consecutive", "unique_dim"),
+        *("unique", "unique_consecutive", "unique_dim", "unique_dim_consecutive"),
     )
 )
 """Functions that give more or fewer numbers as values say: Python then holds how many."""
