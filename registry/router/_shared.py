@@ -107,7 +107,9 @@ class Scored(Router):
     def choose(self, logits: Tensor, scores: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """logits (N, E) and scores (N, E) -> weights (N, k) and indices (N, k) of the chosen."""
         options = self.options
-        ranked = scores if self.correction is None else scores + self.correction
+        # Scores grow with logits, but saturate: a sigmoid of 17 is 1 in float32, and equal scores would have no order.
+        plain = self.correction is None and options.groups is None
+        ranked = logits if plain else scores if self.correction is None else scores + self.correction
         if options.groups is not None:
             ranked = ranked.masked_fill(~_kept(ranked, options.groups), float("-inf"))
         chosen = ranked.topk(options.k, dim=-1).indices

@@ -35,6 +35,14 @@ def losses(of: Any, segments: Tensor | None = None) -> Tensor:
     return torch.stack(context.losses)
 
 
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_scores_that_saturate_keep_the_order_of_their_logits(name: str) -> None:
+    """A sigmoid of 30 is 1 in float32, as one of 40 is; a softmax gives 0 to all that are far behind."""
+    logits = torch.tensor([[30.0, 20.0, 40.0, 25.0], [-300.0, -200.0, 0.0, -250.0]])
+    _, chosen = router(name)(logits, Context.of(logits[None], None))
+    assert chosen.sort(dim=-1).values.tolist() == [[0, 2], [1, 2]]
+
+
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "sparse_mixer"])
 def test_z_loss_is_the_mean_square_of_the_log_of_the_sum(name: str) -> None:
     expected = 0.5 * LOGITS.exp().sum(dim=-1).log().square().mean()
