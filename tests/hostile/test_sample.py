@@ -56,7 +56,7 @@ def test_what_is_found(fault: Callable[[Path], None], told: str, monkeypatch: py
         return lambda: fault(folder)
 
     monkeypatch.setitem(cases.KINDS, "fault", kind)
-    monkeypatch.setattr(worker, "SECONDS", 0.5)
+    monkeypatch.setattr(worker, "SECONDS", 2.0)
     assert told in str(worker.attempt("fault", 0)[1])
 
 
