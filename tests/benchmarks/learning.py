@@ -106,10 +106,12 @@ def loss(part: str, text: str, seed: int) -> float | str:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = run(page(part, text, seed), Path(folder) / "run").validation_loss
+            result = run(page(part, text, seed), Path(folder) / "run")
         except Exception as error:
             return f"{type(error).__name__}: {str(error).splitlines()[0]:.200}"
-    return "no validation" if found is None else round(found, 4)
+    if result.interrupted or result.validation_loss is None:
+        sys.exit(f"{part} was interrupted; start again, and what is measured already is skipped")
+    return round(result.validation_loss, 4)
 
 
 def _note(parts: dict[str, dict[str, str]], runs: dict[str, float | str]) -> None:
@@ -117,7 +119,10 @@ def _note(parts: dict[str, dict[str, str]], runs: dict[str, float | str]) -> Non
     with Path(tempfile.gettempdir(), "learning.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         results = measurements()
-        results = {"parts": results["parts"] | parts, "runs": results["runs"] | runs, "settings": list(SETTINGS)}
+        known = results["parts"] | parts
+        asked = {key for keys in known.values() for key in keys.values()}
+        kept = {key: value for key, value in (results["runs"] | runs).items() if key in asked}
+        results = {"parts": known, "runs": kept, "settings": list(SETTINGS)}
         results |= {"date": f"{datetime.date.today():%d %B %Y}", "machine": machine.name()}
         results |= {"torch": torch.__version__.partition("+")[0]}
         draft = RESULTS.with_suffix(".draft")
