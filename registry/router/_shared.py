@@ -108,7 +108,7 @@ class Scored(Router):
         """logits (N, E) and scores (N, E) -> weights (N, k) and indices (N, k) of the chosen."""
         options = self.options
         # Scores grow with logits, but saturate: a sigmoid of 17 is 1 in float32, and equal scores would have no order.
-        plain = self.correction is None and options.groups is None
+        plain = options.groups is None and self.correction is None
         ranked = logits if plain else scores if self.correction is None else scores + self.correction
         if options.groups is not None:
             ranked = ranked.masked_fill(~_kept(ranked, options.groups), float("-inf"))
