@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.model import Model
 from transformer_kit.model.types import words
 from transformer_kit.spec.schema import Spec
+from transformer_kit.transform.materialize import load
+from transformer_kit.transform.pipeline import transformed
 
 QUANTISED = "quantization_config"
 
@@ -86,8 +89,7 @@ def load_folder(
     tensors = translated(weights, model, declaration, config, dtype)
     model.spec._source.notes.extend(weights.notes)
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}
-    model.load_state_dict(placed, strict=True, assign=True)
-    return model.eval()
+    return transformed(model, load=partial(load, tensors=placed, device=device)).eval()
 
 
 def translated(

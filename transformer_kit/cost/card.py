@@ -20,7 +20,7 @@ from transformer_kit.cost.plan import Memory, Plan, mixed, planned
 from transformer_kit.cost.signal import Signal
 from transformer_kit.cost.signal import signal as measured
 from transformer_kit.cost.tree import Node, tree
-from transformer_kit.model.build import assemble
+from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
 from transformer_kit.spec.read import page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
@@ -193,9 +193,7 @@ def _loss(model: Model, size: int, length: int) -> Loss:
     uniform = math.log(vocabulary)
     if size > SMALL:
         return Loss(None, uniform, f"the model has more than {SMALL:,} parameters")
-    twin = assemble(model.spec)
-    twin.to_empty(device="cpu")
-    twin.init_weights()
+    twin = build(model.spec)
     row = min(length, SAMPLE)
     draw = torch.Generator().manual_seed(0)
     tokens, targets = torch.randint(vocabulary, (2, SAMPLE // row, row), generator=draw)

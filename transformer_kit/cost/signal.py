@@ -7,6 +7,7 @@ Measured on fresh weights and random tokens, in float32 on the CPU. Letters: N t
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from transformer_kit.model.build import assemble
 from transformer_kit.model.init import init_weights
 from transformer_kit.model.model import Model, cross_entropy
 from transformer_kit.spec.schema import Spec
+from transformer_kit.transform.materialize import fill, materialize
+from transformer_kit.transform.pipeline import transformed
 
 SMALL = 64_000_000
 """Parameters of the largest model, or of the largest tables, that are filled for this."""
@@ -80,8 +83,7 @@ def signal(spec: Spec, length: int, seed: int = 0) -> Signal:
     model = assemble(spec)
     if sum(p.numel() for p in model.parameters()) > SMALL:
         return Signal((), scales(model), f"the model has more than {SMALL:,} parameters")
-    model.to_empty(device="cpu")
-    model.init_weights(seed)
+    model = transformed(model, materialize=partial(materialize, device="cpu"), fill=partial(fill, seed=seed))
     row = min(length, SAMPLE)
     draw = torch.Generator().manual_seed(seed)
     tokens, targets = torch.randint(spec.model.vocab_size, (2, max(1, SAMPLE // row), row), generator=draw)

@@ -6,6 +6,7 @@ Everything is built on the meta device first, so that what is wrong is found, al
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from transformer_kit.model.unfilled import Unfilled
 from transformer_kit.spec.errors import Mark, Problem, SpecError
 from transformer_kit.spec.read import Source, page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
+from transformer_kit.transform.materialize import fill, materialize
+from transformer_kit.transform.pipeline import transformed
 
 KERNEL = "sdpa"
 MAX_PARTS, MAX_DISTINCT = 2**17, 2**14
@@ -48,9 +51,7 @@ def build(
     model = assemble(page_of(spec), kernel).to(kind)
     if place.type == "meta":
         return model
-    model.to_empty(device=place)
-    model.init_weights(seed)
-    return model
+    return transformed(model, materialize=partial(materialize, device=place), fill=partial(fill, seed=seed))
 
 
 def assemble(spec: Spec, kernel: str | Options = KERNEL) -> Model:

@@ -7,6 +7,7 @@ Errors: FolderError, a ValueError, says what is wrong with a folder and what it 
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,12 +23,13 @@ from transformer_kit.model.build import KERNEL, assemble
 from transformer_kit.model.changes import changes
 from transformer_kit.model.drafts import draft_of
 from transformer_kit.model.given import device_of, dtype_of, path_of
-from transformer_kit.model.init import fill_unsaved
 from transformer_kit.model.model import Model
 from transformer_kit.model.types import agree, words
 from transformer_kit.spec.read import Source, read
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
+from transformer_kit.transform.materialize import load as load_tensors
+from transformer_kit.transform.pipeline import transformed
 
 SPEC, WEIGHTS = "spec.yaml", "model.safetensors"
 RUN = "run.yaml"
@@ -107,8 +109,7 @@ def load(
     tensors = read_tensors(path / WEIGHTS, device)
     _check_values(path / WEIGHTS, tensors)
     _note_hash(path / WEIGHTS, spec)
-    fill_unsaved(model, device)
-    model.load_state_dict(tensors, strict=True, assign=True)
+    model = transformed(model, load=partial(load_tensors, tensors=tensors, device=device))
     if dtype is not None:
         _check_values(path / WEIGHTS, dict(model.to(dtype).state_dict()), f"does not fit into {words([dtype])}")
     elif (what := agree(model)) is not None:

@@ -1,0 +1,1 @@
+"""Transforms: what changes a built model from outside, each a function Model -> Model; `pipeline` fixes their order."""

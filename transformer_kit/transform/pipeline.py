@@ -1,0 +1,45 @@
+"""The one order in which transforms are applied to a model, whatever the order in which a caller names them.
+
+    model = transformed(assemble(spec), materialize=partial(materialize, device="cpu"), fill=partial(fill, seed=0))
+
+A transform is a function Model -> Model in a file of its own. It swaps or wraps modules where everybody can see them,
+or changes what a parameter allows, and returns the model. Names without a transform in this package are places that
+are kept in the order.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformer_kit.model.model import Model
+
+Transform = Callable[["Model"], "Model"]
+
+PHASES: dict[str, tuple[str, ...]] = {
+    "meta": ("freeze", "adapters", "quantization", "onednn_linear", "activation_checkpointing", "tensor_parallel"),
+    "wrap": ("fsdp", "compile"),
+    "weights": ("materialize", "fill", "load"),
+    "training": ("optimizer_in_backward",),
+    "inference": ("fused_projections", "packed_linear", "int8", "static_cache"),
+}
+"""Names by phase, in their order.
+
+meta       the model has no memory yet: what it consists of, and what learns
+wrap       each layer inside what shards or compiles it
+weights    memory, and values in it
+training   what needs the parameters themselves
+inference  what makes generation fast, after which the model does not learn
+"""
+ORDER = tuple(name for names in PHASES.values() for name in names)
+
+
+def transformed(model: "Model", **transforms: Transform | None) -> "Model":
+    """`model` after each of `transforms`, by their names in ORDER; None stands for one that is not wanted."""
+    unknown = [name for name in transforms if name not in ORDER]
+    if unknown:
+        raise ValueError(f"transforms must be among {', '.join(ORDER)}, got '{unknown[0]}'")
+    for name in ORDER:
+        transform = transforms.get(name)
+        if transform is not None:
+            model = transform(model)
+    return model
