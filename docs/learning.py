@@ -23,7 +23,7 @@ REMARKS = {
     "block/sandwich": f"Each branch ends in a norm and adds vectors of unit size, {_DROWNS.format('2.31')}",
     "init/normal": f"What projections into the residual stream add is not scaled by depth, {_DROWNS.format('2.33')}",
     "mixer/differential": f"The norm of each pair of heads makes what it adds large, {_DROWNS.format('2.36')}",
-    "mixer/latent": "Only 16 of the 48 channels of a key are rotated: with 32 of 40, 2.44.",
+    "mixer/mla": "Only 16 of the 48 channels of a key are rotated: with 32 of 40, 2.44.",
     "norm/none": "Weights of 0.02 let signals vanish where no norm lifts them: with `init: torch` 2.34.",
     "optimizer/sgd": "It has the learning rate of `adamw`: with lr 0.3 and momentum 0.9, 2.71.",
     "position/learned": "Each position is looked up four times a step: after 300 steps no better than `none`.",

@@ -30,6 +30,12 @@ OPTIONS = {
     "theta": "rope_theta rotary_base rope_base base",
     "fraction": "partial_rotary_factor rotary_pct",
     "softcap": "logit_softcap final_logit_softcapping attn_logit_softcapping attn_logit_softcap",
+    "q_lora_rank": "latents.q q_latent_dim",
+    "kv_lora_rank": "latents latents.kv kv_latent_dim d_c",
+    "qk_nope_head_dim": "plain_dim nope_head_dim",
+    "qk_rope_head_dim": "turn_dim rope_head_dim",
+    "v_head_dim": "value_dim value_head_dim",
+    "query_scaling": "temperature attn_temperature_tuning attn_scale llama_4_scaling_beta",
     "heads.qk_norm": "qk_norm qk_layernorm use_qk_norm query_key_norm",
     "activation": "hidden_act hidden_activation act act_fn activation_function nonlinearity",
     "bias": "use_bias attention_bias mlp_bias add_bias qkv_bias",
@@ -69,7 +75,7 @@ RUN = {
 PARTS = {
     "attention": "mha gqa mqa attn self_attention causal_self_attention multi_head_attention multihead_attention"
     " grouped_query_attention multi_query_attention",
-    "latent": "mla multi_head_latent_attention",
+    "mla": "latent multi_head_latent_attention latent_attention",
     "differential": "diff_attn diff_transformer differential_attention",
     "gated": "swiglu geglu reglu glu gated_mlp",
     "mlp": "feed_forward feedforward dense",

@@ -11,7 +11,7 @@ from registry import core
 
 ROOT = Path(__file__).parent.parent
 ENGINE, REGISTRY = ROOT / "transformer_kit", ROOT / "registry"
-FILE, PART_FILE, FUNCTION, FORWARD, BRANCHES, OPTIONS = 300, 150, 40, 25, 3, 8
+FILE, PART_FILE, FUNCTION, FORWARD, BRANCHES, OPTIONS = 300, 150, 40, 25, 3, 10
 BANNED_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 TOP_LEVEL = re.compile(
     r"transformer_kit|registry|configs|tests|docs|pyproject\.toml|README\.md|LICENSE|CHANGELOG\.md|CONTRIBUTING\.md"

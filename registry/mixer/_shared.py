@@ -32,15 +32,15 @@ class Heads(Group):
     """Where values come from: a projection of their own, or that of the keys, before norm and rotation (Gemma 4)."""
 
 
-class Warmth(Group):
-    """Queries grow with their position p: times 1 + beta ln(1 + floor((p + shift) / length))."""
+class QueryScaling(Group):
+    """Multiplies queries by 1 + beta ln(1 + floor((p + shift) / length)), with p their position."""
 
     beta: Positive
-    """How fast."""
+    """Slope: `attn_scale` of Llama 4, `llama_4_scaling_beta` of Mistral."""
     length: Count
-    """Tokens until the first growth."""
+    """Positions between steps: `floor_scale` of Llama 4, `original_max_position_embeddings` of Mistral."""
     shift: Natural = 0
-    """Added to the position."""
+    """Added to the position; 1 in Llama 4."""
 
 
 class Scores(Group):
@@ -54,8 +54,8 @@ class Scores(Group):
     """Bounds scores smoothly to plus or minus this; not bounded when not given."""
     chunk: Count | None = None
     """Tokens see only their own block of so many; no blocks when not given."""
-    temperature: Warmth | None = None
-    """Growth of the queries with position; none when not given."""
+    query_scaling: QueryScaling | None = None
+    """Scaling of queries by position (Llama 4's attention temperature); none when not given."""
     sinks: bool = False
     """Whether each head has a learned score that takes weight and gives nothing."""
     dropout: Rate | None = None
@@ -162,8 +162,8 @@ def last_index(place: Tensor, window: int) -> tuple[Tensor, Tensor]:
     return place % window, place - (place - torch.arange(window, device=place.device)) % window
 
 
-class Temperature(nn.Module):
-    """Scales queries by 1 + beta ln(1 + floor((p + shift) / length)), growing with their position p."""
+class ScaleQueries(nn.Module):
+    """q * (1 + beta ln(1 + floor((p + shift) / length))), with p the position of the query."""
 
     def __init__(self, beta: float, length: int, shift: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Temperature(nn.Module):
         return q * factor[..., None].type_as(q)
 
 
-class NoTemperature(nn.Module):
+class NoQueryScaling(nn.Module):
     """Leaves queries as they are."""
 
     does_nothing = True
@@ -230,9 +230,9 @@ def norm_of(heads: Heads, site: Site, count: int) -> nn.Module:
     return site.build(heads.qk_norm, Norm)
 
 
-def temperature_of(warmth: Warmth | None) -> "Temperature | NoTemperature":
-    """What scales queries by their position."""
-    return NoTemperature() if warmth is None else Temperature(warmth.beta, warmth.length, warmth.shift)
+def query_scaling_of(options: QueryScaling | None) -> ScaleQueries | NoQueryScaling:
+    """The module that scales queries by their position."""
+    return NoQueryScaling() if options is None else ScaleQueries(options.beta, options.length, options.shift)
 
 
 def gate_of(result: Result, site: Site, heads: int, width: int) -> Gate | NoGate:

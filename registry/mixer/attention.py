@@ -2,7 +2,7 @@
 
 Multi-query: Shazeer 2019, arXiv:1911.02150; grouped-query: Ainslie et al. 2023, arXiv:2305.13245; window: Beltagy et
 al. 2020, arXiv:2004.05150; query-key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2, arXiv:2408.00118;
-sinks: GPT-OSS, arXiv:2508.10925; temperature and chunks: Llama 4; output gate: Qiu et al. 2025, arXiv:2505.06708.
+sinks: GPT-OSS, arXiv:2508.10925; query scaling and chunks: Llama 4; output gate: Qiu et al. 2025, arXiv:2505.06708.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -22,8 +22,8 @@ from registry.mixer._shared import (
     Scores,
     gate_of,
     norm_of,
+    query_scaling_of,
     split,
-    temperature_of,
     used,
 )
 from registry.options import AsTuple, Count, Width
@@ -95,7 +95,7 @@ class Attention(Mixer):
         self.clip = nn.Identity() if heads.clip is None else nn.Hardtanh(-heads.clip, heads.clip)
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
-        self.temperature = temperature_of(options.scores.temperature)
+        self.query_scaling = query_scaling_of(options.scores.query_scaling)
 
     def _build_result(self, options: Options, site: Site) -> None:
         result, wide = options.result, options.n_heads * self.value_dim
@@ -147,4 +147,4 @@ class Attention(Mixer):
         v = self.v_norm(split(v, self.value_dim))
         if self.value_scale is not None:
             v = v * self.value_scale
-        return self.temperature(q, context), k, v
+        return self.query_scaling(q, context), k, v

@@ -74,9 +74,10 @@ def test_flops_are_what_torch_counts(name: str) -> None:
 
 
 def test_the_state_is_as_large_as_a_real_one(page: Page) -> None:
-    mixer = {"type": "latent", "n_heads": 4, "latents": {"kv": 16}, "plain_dim": 16, "turn_dim": 16, "value_dim": 16}
-    kinds = {"local": {"mixer": {"window": 16}}, "latent": {"mixer": mixer}}
-    spec = page(layers={"count": 3, "kinds": kinds, "pattern": ["local", "block", "latent"]})
+    widths = {"kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16}
+    mixer = {"type": "mla", "n_heads": 4, **widths}
+    kinds = {"local": {"mixer": {"window": 16}}, "mla": {"mixer": mixer}}
+    spec = page(layers={"count": 3, "kinds": kinds, "pattern": ["local", "block", "mla"]})
     state = build(spec).state(3, 100)
     held = [t for layer in state.layers for t in vars(layer).values() if isinstance(t, torch.Tensor)]
     assert len(held) == 6

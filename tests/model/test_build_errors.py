@@ -62,7 +62,7 @@ WRONG = {
     "rope in a mixer that takes none": (
         (MIXER, "mixer: my.mean"),
         "page.yaml:11:7: model.layers.block.mixer: position 'rope' acts on the rotation, which mixer 'my.mean' does "
-        "not use; choose a mixer that accepts it (attention, differential, latent), or `position: none` in this block",
+        "not use; choose a mixer that accepts it (attention, differential, mla), or `position: none` in this block",
     ),
     "rope of its own in a mixer that takes none": (
         (MIXER, "position: {type: rope, theta: 5.0}\n      mixer: my.mean"),

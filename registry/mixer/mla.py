@@ -1,0 +1,106 @@
+"""Multi-head latent attention, MLA (DeepSeek-V2 2024, arXiv:2405.04434, section 2.1)."""
+
+import torch
+from torch import Tensor, nn
+
+from registry.context import Context
+from registry.contracts import Kernel, Linear, Mixer, Norm, NormSlot, Site
+from registry.core import register
+from registry.mixer._shared import KeyValues, QueryScaling, query_scaling_of, split
+from registry.options import Count, Group, Positive, Width, named
+
+
+class Latents(Group):
+    """What happens to the latents before their up-projections."""
+
+    norm: NormSlot = named("rms_norm")
+    """Norm of both latents."""
+    q_scale: Positive = 1.0
+    """Multiplies the normalized query latent: sqrt(d_model / q_lora_rank) in LongCat-Flash."""
+    kv_scale: Positive = 1.0
+    """Multiplies the normalized key-value latent: sqrt(d_model / kv_lora_rank) in LongCat-Flash."""
+
+
+@register
+class MLA(Mixer):
+    """Attention whose keys and values come from one latent c; one rotary key is shared by all heads.
+
+    c = norm(kv_down x); q = [q_nope | rope(q_rope)], k = [k_up c | rope(k_rope x)], v = v_up c.
+    """
+
+    roles = {"out": "residual"}
+    together = (("q_down", "kv_down", "k_rope"), ("k_up", "v_up"))
+    accepts = frozenset({"rotation"})
+
+    class Options(Mixer.Options):
+        n_heads: Count
+        """Heads H."""
+        q_lora_rank: Width | None = None
+        """Width of the query latent; queries are projected from the input directly when not given."""
+        kv_lora_rank: Width
+        """Width of the latent of keys and values."""
+        qk_nope_head_dim: Width
+        """Width of the part of a query or key head without rotary position."""
+        qk_rope_head_dim: Width
+        """Width of the part of a query or key head with rotary position."""
+        v_head_dim: Width
+        """Width of a value head."""
+        latents: Latents = Latents()
+        """What happens to the latents before their up-projections."""
+        bias: bool = False
+        """Whether the down-projections and the output projection add a bias."""
+        scale: Positive | None = None
+        """Multiplies the scores, as the position's gain does; query width^-1/2 when not given."""
+        query_scaling: QueryScaling | None = None
+        """Scaling of queries by position (Llama 4's attention temperature); none when not given."""
+
+    @classmethod
+    def derived(cls, options: Options, site: Site) -> dict[str, float]:
+        width = options.qk_nope_head_dim + options.qk_rope_head_dim
+        return {"scale": width**-0.5 if options.scale is None else options.scale}
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        heads, nope, rope = options.n_heads, options.qk_nope_head_dim, options.qk_rope_head_dim
+        self.nope_dim, self.rope_dim, self.v_head_dim, self.heads = nope, rope, options.v_head_dim, heads
+        self.scale = self.derived(options, site)["scale"]
+        self.dropout = site.dropout
+        latents, q_rank, kv_rank = options.latents, options.q_lora_rank, options.kv_lora_rank
+        self.q_down: nn.Module = nn.Identity()
+        self.q_norm: nn.Module = nn.Identity()
+        if q_rank is not None:
+            self.q_down = Linear(site.d_model, q_rank, bias=options.bias)
+            self.q_norm = site.inside(d_model=q_rank).build(latents.norm, Norm)
+        self.q_up = Linear(site.d_model if q_rank is None else q_rank, heads * (nope + rope), bias=False)
+        self.kv_down = Linear(site.d_model, kv_rank, bias=options.bias)
+        self.kv_norm = site.inside(d_model=kv_rank).build(latents.norm, Norm)
+        self.k_up = Linear(kv_rank, heads * nope, bias=False)
+        self.v_up = Linear(kv_rank, heads * options.v_head_dim, bias=False)
+        self.k_rope = Linear(site.d_model, rope, bias=options.bias)
+        self.q_scale, self.kv_scale = latents.q_scale, latents.kv_scale
+        inside = site.inside(d_model=rope, n_heads=heads)
+        self.position = self.position_at(inside)
+        self.scale *= self.position.gain
+        self.kernel = inside.build(None, Kernel)
+        self.query_scaling = query_scaling_of(options.query_scaling)
+        self.out = Linear(heads * options.v_head_dim, site.d_model, bias=options.bias)
+
+    def forward(self, x: Tensor, context: Context, state: KeyValues | None = None) -> Tensor:
+        latent = self.kv_norm(self.kv_down(x)) * self.kv_scale
+        q = split(self.q_up(self.q_norm(self.q_down(x)) * self.q_scale), self.nope_dim + self.rope_dim)
+        q_nope, q_rope = q.split([self.nope_dim, self.rope_dim], dim=-1)
+        q_rope, k_rope = self.position.rotate(q_rope, self.k_rope(x)[:, None], context)  # (B, H|1, T, rope)
+        k = torch.cat([split(self.k_up(latent), self.nope_dim), k_rope.expand(-1, self.heads, -1, -1)], dim=-1)
+        q, v = torch.cat([q_nope, q_rope], dim=-1), split(self.v_up(latent), self.v_head_dim)
+        keys: int | Tensor = k.shape[2]
+        if state is not None:
+            k, v, keys = state.extend(k, v, context)
+        mask = context.mask(causal=True, keys=keys)
+        dropout = self.dropout if self.training else 0.0
+        q = self.query_scaling(q, context)
+        y = self.kernel(q, k, v, mask, scale=self.scale, softcap=None, bias=None, sinks=None, dropout=dropout)
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, V) -> (B, T, H V) -> (B, T, D)
+
+    def state(self, batch: int, capacity: int, like: Tensor) -> KeyValues:
+        """Keys and values (B, H, capacity, width) of all heads."""
+        return KeyValues(batch, self.heads, capacity, (self.nope_dim + self.rope_dim, self.v_head_dim), like)
