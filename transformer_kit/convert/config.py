@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_kit.convert import derived, rope_keys
-from transformer_kit.convert.declaration import Cases, Declaration
+from transformer_kit.convert.declaration import Cases, Declaration, laid
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.page import bare_templates, page_of, with_case
 from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, unspelt
@@ -33,8 +33,7 @@ def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[s
     config |= solved(merged_model, model, config)  # what takes other keys to know
     for block in (*reversed(blocks), *reversed(blocks)):  # twice, for what takes other keys to know
         config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
-    for key, cases in each.items():
-        config |= _solved_list(key, cases, blocks, declaration)
+    config |= _solved_lists(each, blocks, declaration)
     config.pop("each", None)
     written = {**filled(declaration.write, config, set()), **config}
     return written, [k for k in _silent(declaration, merged_model, merged_block) if k not in written]
@@ -105,13 +104,27 @@ def _nested(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
     return out
 
 
-def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declaration) -> dict[str, Any]:
+def _solved_lists(each: Mapping[str, Cases], blocks: list[Any], declaration: Declaration) -> dict[str, Any]:
+    """Keys that say which case each layer has, of every list. What a later list's case replaces, an earlier one's may
+    say otherwise.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    above: list[dict[str, Any]] = [{} for _ in blocks]
+    for key, cases in reversed(each.items()):
+        chosen = [_chosen(cases, block, over) for block, over in zip(blocks, above, strict=True)]
+        words = [word for word in chosen if word is not None]
+        if len(words) == len(blocks):
+            found[key] = _solved_list(key, words, cases, blocks, declaration)
+            above = [laid(cases[word], over) for word, over in zip(words, above, strict=True)]
+    return {k: v for key in each for k, v in found.get(key, {}).items()}
+
+
+def _solved_list(
+    key: str, chosen: list[str], cases: Cases, blocks: list[Any], declaration: Declaration
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     words = []
-    for block in blocks:
-        word = _chosen(cases, block)
-        if word is None:
-            return {}
+    for word, block in zip(chosen, blocks, strict=True):
         bound = solved(cases[word], block, found)
         words.append(bound.pop("each", word) if word == "else" else unspelt(word))
         found |= bound
@@ -123,7 +136,21 @@ def _solved_list(key: str, cases: Cases, blocks: list[Any], declaration: Declara
     return found if declaration.derived.get(key, {}).get("private") else {**found, key: words}
 
 
-def _chosen(cases: Cases, value: Mapping[str, Any]) -> str | None:
-    """The case that holds and says most."""
+def _chosen(cases: Cases, value: Mapping[str, Any], above: Mapping[str, Any]) -> str | None:
+    """The case that holds and says most; where none does, one that holds but for what is laid `above` it."""
     good = [word for word, template in cases.items() if holds(template, value)]
+    good = good or [word for word, template in cases.items() if holds(_without(template, above), value)]
     return max(good, key=lambda word: size(cases[word]), default=None)
+
+
+def _without(template: Any, above: Mapping[str, Any]) -> Any:
+    """A template without what another one replaces."""
+    if is_variable(template) or not isinstance(template, Mapping):
+        return template
+    kept: dict[str, Any] = {}
+    for key, value in template.items():
+        if key not in above:
+            kept[key] = value
+        elif isinstance(value, Mapping) and isinstance(above[key], Mapping) and not is_variable(above[key]):
+            kept[key] = _without(value, above[key])
+    return kept

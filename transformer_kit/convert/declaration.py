@@ -15,6 +15,7 @@ Going out, the same templates are solved for the variables.
     each: {layer_types: {sliding_attention: {mixer: {window: $sliding_window}}, full_attention: {}}}
     only: {pretraining_tp: [1]}         keys that this kit knows with some values alone
     never: [{new: true, parallel: false}]   values that the class cannot compute together
+    needs: [intermediate_size]          keys whose default in the class nobody means
     inert: [use_cache]                  keys that do not change logits
     tensors: {...}                      see `tensors`
 """
@@ -135,7 +136,8 @@ def _size(value: Any) -> int:
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, by the one merge rule; lists of names are joined, tensors of `over` come first."""
-    both = [k for k in ("inert", "ignore", "never") if isinstance(base.get(k), list) and isinstance(over.get(k), list)]
+    joined = ("inert", "ignore", "needs", "never")
+    both = [k for k in joined if isinstance(base.get(k), list) and isinstance(over.get(k), list)]
     out = {**_plain(merge(base, over)), **{k: [*base[k], *over[k]] for k in both}}
     if isinstance(over.get("tensors"), dict):
         out["tensors"] = {label: out["tensors"][label] for label in (*over["tensors"], *out["tensors"])}

@@ -63,6 +63,7 @@ def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[
         raise ConvertError("config.json", [f"{declaration.overrides}: must map layers to mappings, got {own!r:.50}"])
     blocks = [_layer(block, each, i, {**values, **own.get(str(i), {})}, used, problems) for i in range(layers)]
     page = _filled(model, values, used, problems)
+    problems += [f"{key} is not given" for key in declaration.needs if key in used and values.get(key) is None]
     used |= {declaration.count, *declaration.each}
     problems += _leftover(given, declaration, used) + _together(values, declaration)
     for key in (k for k in declaration.derived if given.get(k) is None):

@@ -50,6 +50,8 @@ def outside(key: str) -> str:
 def _read(config: Mapping[str, Any], rotary: Rotary) -> dict[str, tuple[Any, str]]:
     """Flat keys, each with its value and its place in the config."""
     new, old = _mapping(config, NEW), _mapping(config, OLD)
+    if old and rotary.new_alone:
+        raise _wrong(f"{OLD}: is passed over by the family's class; write {NEW}")
     given = rotary.absent if new is None else new
     if rotary.kinds:
         return _of_kinds(given, old or {}, rotary)
@@ -145,7 +147,8 @@ def nested(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> 
     parameters |= {"rope_type": "dynamic", "factor": 1.0} if "alpha" in parameters else {}
     kinds = {k: v for k, v in parameters.items() if isinstance(v, dict)}
     main = {k: v for k, v in parameters.items() if k not in kinds}
-    old = {k: v for k, v in _old(main).items() if k not in config and (k == OLD or k in known)}
+    scaling = set() if rotary.new_alone else {OLD}
+    old = {k: v for k, v in _old(main).items() if k not in config and k in known | scaling}
     if not rotary.kinds:
         return {**out, NEW: main, **old}
     old.pop("partial_rotary_factor", None)  # which readers would give to all kinds

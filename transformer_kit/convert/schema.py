@@ -152,6 +152,8 @@ class Rotary(Group):
     """Kinds of layers that have settings of their own in `rope_parameters`; none where all layers have the same."""
     laid_on: list[str] = []
     """Kinds whose settings `rope_scaling` changes key by key. Without kinds it stands in place of `rope_parameters`."""
+    new_alone: bool = False
+    """Whether the class passes over `rope_scaling`."""
     absent: Template = {}
     """What `rope_parameters` are when they are null or not there."""
 
@@ -199,6 +201,8 @@ class Page(Group):
     """Keys which must have one of these values."""
     never: list[Template] = []
     """Values of keys which the class cannot compute together."""
+    needs: list[str] = []
+    """Keys without which the shape is not known: nobody means a class's own default."""
     inert: list[str] = []
     """Keys that do not change logits."""
     write: dict[str, Any] = {}
