@@ -110,7 +110,7 @@ def _solved_lists(each: Mapping[str, Cases], blocks: list[Any], declaration: Dec
     """
     found: dict[str, dict[str, Any]] = {}
     above: list[dict[str, Any]] = [{} for _ in blocks]
-    for key, cases in reversed(each.items()):
+    for key, cases in reversed(list(each.items())):
         chosen = [_chosen(cases, block, over) for block, over in zip(blocks, above, strict=True)]
         words = [word for word in chosen if word is not None]
         if len(words) == len(blocks):
