@@ -38,6 +38,8 @@ Result = TypeVar("Result")
 class FileTokenizer(Tokenizer):
     """A tokenizer that a `tokenizer.json` describes completely; ready after `use`."""
 
+    splits = False
+    """Whether special tokens spelled out in a text are text in any case (`split_special_tokens` of its folder)."""
     _core: tokenizers.Tokenizer | None = None
 
     def read(self, path: Path, end_of_text: str | None = None, ends: Sequence[int] = ()) -> None:
@@ -92,11 +94,12 @@ class FileTokenizer(Tokenizer):
         return self._ready.decode([t for t in ids_of(tokens) if t < self.vocab_size], skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
-        write(folder, self._ready, None if self.end_of_text is None else self._ready.id_to_token(self.end_of_text))
+        end = None if self.end_of_text is None else self._ready.id_to_token(self.end_of_text)
+        write(folder, self._ready, end, splits=self.splits)
 
     @property
     def fingerprint(self) -> str:
-        return digest(self._ready)
+        return digest(self._ready) + ("-split" if self.splits else "")
 
     @property
     def special_tokens(self) -> dict[int, str]:
@@ -110,7 +113,7 @@ class FileTokenizer(Tokenizer):
 
     def _reading(self, split_special_tokens: bool) -> tokenizers.Tokenizer:
         """The core, which reads special tokens spelt out in a text as text, or as themselves."""
-        self._ready.encode_special_tokens = split_special_tokens
+        self._ready.encode_special_tokens = split_special_tokens or self.splits
         return self._ready
 
 
@@ -143,12 +146,13 @@ def read(
     return core, end_of_text
 
 
-def write(folder: Path, core: tokenizers.Tokenizer, end_of_text: str | None) -> None:
+def write(folder: Path, core: tokenizers.Tokenizer, end_of_text: str | None, *, splits: bool = False) -> None:
     """Write `tokenizer.json`, and beside it `tokenizer_config.json`, which names the token that ends a document."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         **({} if end_of_text is None else {"eos_token": end_of_text}),
+        **({"split_special_tokens": True} if splits else {}),
     }
     for name, text in (("tokenizer.json", core.to_str()), ("tokenizer_config.json", json.dumps(config, indent=2))):
         beside = folder / f".{name}.{os.getpid()}"

@@ -29,6 +29,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     tokenizer = FileTokenizer(FileTokenizer.Options())
     ends = token_ids.ends(file.parent)
     tokenizer.read(file, ends=[i for i in ends if i < MAX_IDS])
+    tokenizer.splits = token_ids.read_mapping(file.parent / "tokenizer_config.json").get("split_special_tokens") is True
     tokenizer.more_ends = tuple(i for i in ends if i < tokenizer.vocab_size)
     return tokenizer
 

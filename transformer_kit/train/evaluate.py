@@ -9,6 +9,7 @@ from torch import nn
 
 from registry.contracts import Objective
 from transformer_kit import seeds
+from transformer_kit.train.errors import TrainError
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Stream
 
@@ -30,7 +31,9 @@ def evaluate(
             loss, valid = objective.loss(model, placement.move(tokens), segments)
             total += loss
             count += valid
-    return (total / count.clamp(min=1)).item()
+    if not count:
+        raise TrainError("no token of the validation share has a successor in its document, so it has no loss")
+    return (total / count).item()
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
