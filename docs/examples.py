@@ -18,25 +18,25 @@ BASE = "quickstart"
 KNOWN: dict[str, Any] = {
     "paths": "corpus/*.txt",
     "factor": 4.0,
-    "original": 256,
+    "original_max_seq_len": 256,
     "alpha": 8.0,
-    "fraction": 0.25,
-    "short": [1.0, 1.0, 1.1, 1.2],
-    "long": [1.0, 2.0, 4.0, 8.0],
+    "partial_rotary_factor": 0.25,
+    "short_factor": [1.0, 1.0, 1.1, 1.2],
+    "long_factor": [1.0, 2.0, 4.0, 8.0],
     "kv_lora_rank": 64,
     "qk_nope_head_dim": 32,
     "qk_rope_head_dim": 16,
     "v_head_dim": 32,
     "n_experts": 8,
     "decay": 60,
-    "k": 2,
-    "router": {"type": "softmax", "k": 2},
+    "top_k": 2,
+    "router": {"type": "softmax", "top_k": 2},
     "expert": {"type": "gated", "d_ff": 128},
 }
 """Values of required options that the base page has not."""
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("dataset", "jsonl"): {"paths": "corpus/*.jsonl"},
-    ("scaling", "longrope"): {"around": {"fraction": 0.25}},
+    ("scaling", "longrope"): {"around": {"partial_rotary_factor": 0.25}},
 }
 """Values for one part alone; `around` is for the part that holds it."""
 

@@ -79,8 +79,8 @@ class Position(ModelPart):
     settled: bool = True
     """What it does to a token does not depend on how many follow in its text. Where it does, a text that is read in
     pieces must not outgrow what its first tokens were read for: `rotate` raises `TextGrew`."""
-    gain: float = 1.0
-    """What a mixer that turns a part of each head alone multiplies the scale of its scores by."""
+    score_scale: float = 1.0
+    """Factor of the score scale in a mixer that rotates only a part of each head (YaRN in MLA)."""
 
     def embed(self, x: Tensor, context: Context) -> Tensor:
         """x (B, T, D) with positions added."""
@@ -101,8 +101,8 @@ class Scaling(Part):
     family = "scaling"
     settled: bool = True
     """See `Position.settled`."""
-    gain: float = 1.0
-    """See `Position.gain`."""
+    score_scale: float = 1.0
+    """See `Position.score_scale`."""
 
     def __init__(self, options: Any, site: Site) -> None:
         self.options = options
@@ -201,11 +201,11 @@ class FFN(ModelPart):
 
 
 class Router(ModelPart):
-    """Chooses experts: x (N, D) -> weights (N, k) and indices (N, k) of the chosen among E = `site.n_experts`."""
+    """Chooses experts: x (N, D) -> weights and indices (N, top_k) of the chosen among E = `site.n_experts`."""
 
     family = "router"
-    k: int
-    """Experts that see a token."""
+    top_k: int
+    """Experts per token."""
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

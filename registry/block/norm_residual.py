@@ -15,13 +15,13 @@ from registry.options import Positive
 
 @register
 class NormResidual(Block):
-    """a = norm(x), x = mixer_keep a + mixer(a); b = norm(x), x = ffn_keep b + ffn(b)."""
+    """a = norm(x), x = mixer_alpha a + mixer(a); b = norm(x), x = ffn_alpha b + ffn(b)."""
 
     class Options(Block.Options, Norms):
-        mixer_keep: Positive = 1.0
-        """Multiplies the residual path beside the mixer."""
-        ffn_keep: Positive = 1.0
-        """Multiplies the residual path beside the ffn."""
+        mixer_alpha: Positive = 1.0
+        """Multiplies the residual around the mixer: alpha of MiniMax-01."""
+        ffn_alpha: Positive = 1.0
+        """Multiplies the residual around the ffn: alpha of MiniMax-01."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
@@ -30,11 +30,11 @@ class NormResidual(Block):
         self.mixer = site.build(options.mixer, Mixer)
         self.ffn_norm = site.build(options.ffn_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
-        self.mixer_keep, self.ffn_keep = options.mixer_keep, options.ffn_keep
+        self.mixer_alpha, self.ffn_alpha = options.mixer_alpha, options.ffn_alpha
         self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         a = self.mixer_norm(x)
-        x = kept(a, self.mixer_keep, self.joining(self.mixer(a, context, state)))
+        x = kept(a, self.mixer_alpha, self.joining(self.mixer(a, context, state)))
         b = self.ffn_norm(x)
-        return kept(b, self.ffn_keep, self.joining(self.ffn(b, context)))
+        return kept(b, self.ffn_alpha, self.joining(self.ffn(b, context)))

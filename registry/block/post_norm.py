@@ -1,4 +1,4 @@
-"""Post-norm block, the original one (Vaswani et al. 2017, arXiv:1706.03762, section 3.1; with a heavier residual path:
+"""Post-norm block, the original one (Vaswani et al. 2017, arXiv:1706.03762, section 3.1; with a scaled residual:
 DeepNorm, Wang et al. 2022, arXiv:2203.00555).
 """
 
@@ -15,13 +15,13 @@ from registry.options import Positive
 
 @register
 class PostNorm(Block):
-    """x = norm(mixer_keep x + mixer(x)); x = norm(ffn_keep x + ffn(x))."""
+    """x = norm(mixer_alpha x + mixer(x)); x = norm(ffn_alpha x + ffn(x))."""
 
     class Options(Block.Options, Norms):
-        mixer_keep: Positive = 1.0
-        """Multiplies the residual path beside the mixer: alpha of DeepNorm."""
-        ffn_keep: Positive = 1.0
-        """Multiplies the residual path beside the ffn."""
+        mixer_alpha: Positive = 1.0
+        """Multiplies the residual around the mixer: alpha of DeepNorm."""
+        ffn_alpha: Positive = 1.0
+        """Multiplies the residual around the ffn: alpha of DeepNorm."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
@@ -30,9 +30,9 @@ class PostNorm(Block):
         self.mixer_norm = site.build(options.mixer_norm, Norm)
         self.ffn = site.build(options.ffn, FFN)
         self.ffn_norm = site.build(options.ffn_norm, Norm)
-        self.mixer_keep, self.ffn_keep = options.mixer_keep, options.ffn_keep
+        self.mixer_alpha, self.ffn_alpha = options.mixer_alpha, options.ffn_alpha
         self.joining = joining(site, options.residual_scale)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
-        x = self.mixer_norm(kept(x, self.mixer_keep, self.joining(self.mixer(x, context, state))))
-        return self.ffn_norm(kept(x, self.ffn_keep, self.joining(self.ffn(x, context))))
+        x = self.mixer_norm(kept(x, self.mixer_alpha, self.joining(self.mixer(x, context, state))))
+        return self.ffn_norm(kept(x, self.ffn_alpha, self.joining(self.ffn(x, context))))

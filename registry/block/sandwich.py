@@ -13,17 +13,17 @@ from registry.core import register
 
 @register
 class Sandwich(Block):
-    """x += norm(mixer(norm(x))); x += norm(ffn(norm(x))); then gain x, where there is a gain."""
+    """x += norm(mixer(norm(x))); x += norm(ffn(norm(x))); then layer_scalar x, where there is one."""
 
-    gain: Tensor
+    layer_scalar: Tensor
 
     class Options(Block.Options, Norms):
         mixer_post_norm: NormSlot | None = None
         """Norm of what the mixer gives, when it is not `norm`."""
         ffn_post_norm: NormSlot | None = None
         """Norm of what the ffn gives, when it is not `norm`."""
-        gain: bool = False
-        """Whether a stored number, which no gradient moves, multiplies what the layer gives (Gemma 4)."""
+        layer_scalar: bool = False
+        """Whether a stored scalar without gradient multiplies the output (Gemma 4)."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
@@ -35,15 +35,15 @@ class Sandwich(Block):
         self.ffn = site.build(options.ffn, FFN)
         self.ffn_post_norm = site.build(options.ffn_post_norm, Norm)
         self.joining = joining(site, options.residual_scale)
-        self.register_buffer("gain", torch.empty(1) if options.gain else None)
+        self.register_buffer("layer_scalar", torch.empty(1) if options.layer_scalar else None)
         self.reset_parameters()
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         mixed = self.mixer(self.mixer_norm(x), context, state)
         x = x + self.joining(self.mixer_post_norm(mixed))
         x = x + self.joining(self.ffn_post_norm(self.ffn(self.ffn_norm(x), context)))
-        return x if self.gain is None else x * self.gain
+        return x if self.layer_scalar is None else x * self.layer_scalar
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
-        if self.gain is not None:
-            nn.init.ones_(self.gain)
+        if self.layer_scalar is not None:
+            nn.init.ones_(self.layer_scalar)

@@ -37,8 +37,8 @@ class MoE(FFN):
         """An ffn that sees every token; none when not given."""
         shared_gate: bool = False
         """Whether a learned sigmoid of the token scales the shared ffn."""
-        weigh: Literal["output", "input"] = "output"
-        """Whether weights multiply what experts give, or what they are given (Llama 4)."""
+        apply_weights_to: Literal["output", "input"] = "output"
+        """Whether the router's weights multiply the experts' outputs or their inputs (Llama 4)."""
         scale: Positive = 1.0
         """Multiplies the sum; 1/2 averages the chosen with the shared ffn."""
         norm: NormSlot = named("none")
@@ -52,14 +52,14 @@ class MoE(FFN):
         self.experts = nn.ModuleList(site.build(options.expert, FFN) for _ in range(options.n_experts))
         self.shared = None if options.shared is None else site.build(options.shared, FFN)
         self.shared_gate = Linear(site.d_model, 1, bias=False) if options.shared_gate else None
-        self.weigh_input = options.weigh == "input"
+        self.weigh_input = options.apply_weights_to == "input"
         self.scale, self.norm = options.scale, site.build(options.norm, Norm)
 
     def idle(self) -> int:
         one = self.experts[0]  # which may be a mixture itself, idle in part where it is chosen
         assert isinstance(one, FFN)
-        unchosen = (len(self.experts) - self.router.k) * sum(p.numel() for p in one.parameters())
-        return unchosen + self.router.k * one.idle() + (0 if self.shared is None else self.shared.idle())
+        unchosen = (len(self.experts) - self.router.top_k) * sum(p.numel() for p in one.parameters())
+        return unchosen + self.router.top_k * one.idle() + (0 if self.shared is None else self.shared.idle())
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = x.flatten(0, -2)  # (N, D)

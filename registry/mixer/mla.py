@@ -50,7 +50,7 @@ class MLA(Mixer):
         bias: bool = False
         """Whether the down-projections and the output projection add a bias."""
         scale: Positive | None = None
-        """Multiplies the scores, as the position's gain does; query width^-1/2 when not given."""
+        """Multiplies the scores, as does the position's score_scale; query width^-1/2 when not given."""
         query_scaling: QueryScaling | None = None
         """Scaling of queries by position (Llama 4's attention temperature); none when not given."""
 
@@ -80,7 +80,7 @@ class MLA(Mixer):
         self.q_scale, self.kv_scale = latents.q_scale, latents.kv_scale
         inside = site.inside(d_model=rope, n_heads=heads)
         self.position = self.position_at(inside)
-        self.scale *= self.position.gain
+        self.scale *= self.position.score_scale
         self.kernel = inside.build(None, Kernel)
         self.query_scaling = query_scaling_of(options.query_scaling)
         self.out = Linear(heads * options.v_head_dim, site.d_model, bias=options.bias)

@@ -14,37 +14,38 @@ from registry.options import Fraction, Positive, Width, named
 
 @register
 class RoPE(Position):
-    """Turns pairs of channels of q and k by the angle p * theta^(-2i/R), among the first R channels of a head."""
+    """Rotates channel pairs i of q and k by the angle p theta^(-2i/R), among the first R channels of a head."""
 
     acts = "rotation"
 
     class Options(Position.Options):
         theta: Positive = 10_000.0
-        """Base of the wavelengths; larger for longer contexts."""
-        fraction: Fraction = 1.0
-        """Share of each head's channels that turn; the rest pass unchanged."""
-        width: Width | None = None
-        """How many of each head's channels turn, where that is not given as a fraction (GPT-J)."""
+        """Base of the wavelengths."""
+        partial_rotary_factor: Fraction = 1.0
+        """Fraction of each head's channels that rotate."""
+        rotary_dim: Width | None = None
+        """Number R of channels that rotate (GPT-J); partial_rotary_factor * head_dim when not given."""
         pairing: Literal["half", "interleaved"] = "half"
         """Which channels pair: i with i + R/2 (Llama), or 2i with 2i + 1 (GPT-J)."""
         reverse: bool = False
-        """Whether channels turn the other way, by minus the angle, as in nanochat."""
+        """Whether to rotate by minus the angle (nanochat)."""
         scaling: ScalingSlot = named("none")
-        """How the wavelengths stretch to longer contexts."""
+        """Context extension: how wavelengths stretch."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         self.theta = options.theta
-        self.width = int(site.d_model * options.fraction) if options.width is None else options.width  # R
+        given = options.rotary_dim
+        self.width = int(site.d_model * options.partial_rotary_factor) if given is None else given  # R
         self.sense = -1.0 if options.reverse else 1.0
         self.scaling = site.build(options.scaling, Scaling)
-        self.settled, self.gain = self.scaling.settled, self.scaling.gain
+        self.settled, self.score_scale = self.scaling.settled, self.scaling.score_scale
         self.halves = options.pairing == "half"
         self.key = ("rope", self.width, repr(options))
         if not 2 <= self.width <= site.d_model or self.width % 2:
             raise ValueError(
-                f"the rotated width must be even, at least 2 and at most head_dim ({site.d_model}), got {self.width} "
-                f"(from fraction {options.fraction}, width {options.width}); choose another head_dim, fraction or width"
+                f"rotary_dim must be even, at least 2 and at most head_dim ({site.d_model}), got {self.width}; "
+                f"choose another rotary_dim, partial_rotary_factor ({options.partial_rotary_factor}) or head_dim"
             )
         for length in (1, site.max_seq_len):  # so that a scaling that does not fit is refused here
             self._frequencies(torch.tensor([length], device="cpu"))

@@ -1,4 +1,4 @@
-"""What routers share: scores from a projection, choice of the k best, and what training does about the load."""
+"""Shared by routers: scores from a projection, choice of the top k, and load balancing in training."""
 
 import math
 from typing import Literal, Self
@@ -14,88 +14,89 @@ from registry.options import Count, Group, NonNegative, Positive
 
 
 class Learning(Group):
-    """What training adds for a router. Where it is given, the load of the experts stands in the metrics too."""
+    """Load balancing in training. Where it is given, the metrics show the load of the experts."""
 
-    balance: NonNegative = 0.0
-    """Weight, in the training loss, of the term that evens out the load: E sum_e f_e p_e, with f_e the share of choices
-    that fell on expert e, which add up to 1, and p_e its mean share of score (Switch, arXiv:2101.03961, equation 4).
-    Each layer adds its own. Hugging Face's auxiliary loss is k times the term of one layer. Of several layers it
-    averages f and p first, so that its coefficient c is about balance c k / layers here."""
+    load_balancing_loss: NonNegative = 0.0
+    """Coefficient of the load-balancing loss E sum_e f_e p_e, with f_e the fraction of choices that fell on expert e,
+    which add up to 1, and p_e its mean normalized score (Switch, arXiv:2101.03961, equation 4). Each layer adds its
+    own. Hugging Face's auxiliary loss is top_k times that of one layer. Over several layers it averages f and p first,
+    so that its coefficient c is about c top_k / layers here."""
     z_loss: NonNegative = 0.0
-    """Weight, in the training loss, of the mean square of log(sum(exp(logits))), which keeps logits small (ST-MoE, Zoph
-    et al. 2022, arXiv:2202.08906, equation 5)."""
+    """Coefficient of the router z-loss, the mean square of log(sum(exp(logits))) (ST-MoE, Zoph et al. 2022,
+    arXiv:2202.08906, equation 5)."""
 
 
-class Correcting(Learning):
-    """What training adds for a router that may have a correction."""
+class BiasLearning(Learning):
+    """What training adds for a router that may have a bias correction."""
 
-    correction_rate: NonNegative = 0.0
-    """What each step adds to the correction of experts below the mean load, and takes from that of those above it (Wang
-    et al. 2024, arXiv:2408.15664; DeepSeek-V3)."""
+    bias_update_rate: NonNegative = 0.0
+    """Added to the bias correction of underloaded experts after each step, and subtracted from that of overloaded ones
+    (auxiliary-loss-free load balancing: Wang et al. 2024, arXiv:2408.15664; DeepSeek-V3)."""
 
 
 class Groups(Group):
-    """Choosing in two stages: the best groups of experts first, then the best experts of those."""
+    """Group-limited routing: the best groups of experts first, then the best experts of those."""
 
-    count: Count
-    """Groups of equal size that the experts form, in order."""
-    keep: Count
-    """Groups that stay."""
+    n_groups: Count
+    """Number of groups of equal size, in the order of the experts."""
+    top_k_groups: Count
+    """Groups per token that experts are chosen from."""
     score: Literal["max", "top_2"]
     """A group's score: its best expert's, or the sum of its two best."""
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        if self.keep > self.count:
-            raise ValueError(f"keep must be at most count ({self.count}), got {self.keep}")
+        if self.top_k_groups > self.n_groups:
+            raise ValueError(f"top_k_groups must be at most n_groups ({self.n_groups}), got {self.top_k_groups}")
         return self
 
 
 class Choice(Group):
-    """How many experts see a token, and how their outputs are weighed."""
+    """How many experts a token is routed to, and how their outputs are weighted."""
 
-    k: Count = Field(examples=[2, 1])
-    """Experts that see a token."""
-    normalise: bool = True
-    """Whether the weights of the chosen are divided by their sum."""
+    top_k: Count = Field(examples=[2, 1])
+    """Experts per token."""
+    normalize_top_k: bool = True
+    """Whether the weights of the chosen experts are divided by their sum."""
     scale: Positive = 1.0
     """Multiplies the weights."""
     bias: bool = False
-    """Whether the projection that scores adds a bias."""
-    correction: bool = False
-    """Whether a stored correction, which no gradient moves, is added to the scores for choosing alone."""
+    """Whether the router's projection adds a bias."""
+    bias_correction: bool = False
+    """Whether a stored bias without gradient is added to the scores for choosing, not for weighting
+    (auxiliary-loss-free load balancing: DeepSeek-V3)."""
     softcap: Positive | None = None
-    """Bounds the logits smoothly to plus or minus this; not bounded when not given."""
-    groups: Groups | None = Field(default=None, examples=[{"count": 3, "keep": 1, "score": "max"}])
-    """Choosing in two stages; in one when not given."""
-    learning: Correcting | None = Field(default=None, examples=[{"balance": 0.5}])
-    """What training does about the load; nothing when not given."""
+    """Soft cap of the logits, cap * tanh(logits / cap); none when not given."""
+    groups: Groups | None = Field(default=None, examples=[{"n_groups": 3, "top_k_groups": 1, "score": "max"}])
+    """Group-limited routing; none when not given."""
+    learning: BiasLearning | None = Field(default=None, examples=[{"load_balancing_loss": 0.5}])
+    """Load balancing in training; none when not given."""
 
     @model_validator(mode="after")
     def _rate_needs_a_correction(self) -> Self:
-        if self.learning is not None and self.learning.correction_rate and not self.correction:
-            raise ValueError("learning.correction_rate moves the correction, and there is none; set correction: true")
+        if self.learning is not None and self.learning.bias_update_rate and not self.bias_correction:
+            raise ValueError("learning.bias_update_rate needs bias_correction: true")
         return self
 
 
 class Scored(Router):
     """A router that projects tokens to one logit for each expert."""
 
-    correction: Tensor
+    bias_correction: Tensor
 
     def __init__(self, options: Choice, site: Site) -> None:
         super().__init__(options, site)
         experts = site.n_experts
         if experts is None:
             raise ValueError("a router stands in a mixture of experts")
-        if options.k > experts:
-            raise ValueError(f"k must be at most n_experts ({experts}), got {options.k}")
+        if options.top_k > experts:
+            raise ValueError(f"top_k must be at most n_experts ({experts}), got {options.top_k}")
         _check_groups(options, experts)
         # What is learnt with is no mathematics of the result: models that differ in it alone are the same to an export.
-        self.options, self.experts, self.k = options.model_copy(update={"learning": None}), experts, options.k
+        self.options, self.experts, self.top_k = options.model_copy(update={"learning": None}), experts, options.top_k
         self._load = None if options.learning is None else Load(options.learning, experts)
         self.logit = Linear(site.d_model, experts, bias=options.bias)
-        self.register_buffer("correction", torch.empty(experts) if options.correction else None)
+        self.register_buffer("bias_correction", torch.empty(experts) if options.bias_correction else None)
         self.reset_parameters()
 
     def logits(self, x: Tensor) -> Tensor:
@@ -105,16 +106,16 @@ class Scored(Router):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def choose(self, logits: Tensor, scores: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """logits (N, E) and scores (N, E) -> weights (N, k) and indices (N, k) of the chosen."""
+        """logits (N, E) and scores (N, E) -> weights (N, top_k) and indices (N, top_k) of the chosen."""
         options = self.options
         # Scores grow with logits, but saturate: a sigmoid of 17 is 1 in float32, and equal scores would have no order.
-        plain = options.groups is None and self.correction is None
-        ranked = logits if plain else scores if self.correction is None else scores + self.correction
+        plain = options.groups is None and self.bias_correction is None
+        ranked = logits if plain else scores if self.bias_correction is None else scores + self.bias_correction
         if options.groups is not None:
             ranked = ranked.masked_fill(~_kept(ranked, options.groups), float("-inf"))
-        chosen = ranked.topk(options.k, dim=-1).indices
+        chosen = ranked.topk(options.top_k, dim=-1).indices
         weights = scores.gather(-1, chosen)
-        if options.normalise:
+        if options.normalize_top_k:
             weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
         if self.training and self._load is not None:
             self._load.see(logits, scores, chosen, context)
@@ -123,11 +124,11 @@ class Scored(Router):
     def after_step(self) -> dict[str, Tensor]:
         if self._load is None:
             return {}
-        return self._load.told(self.correction if self.logit.weight.requires_grad else None)
+        return self._load.told(self.bias_correction if self.logit.weight.requires_grad else None)
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
-        if self.correction is not None:
-            nn.init.zeros_(self.correction)
+        if self.bias_correction is not None:
+            nn.init.zeros_(self.bias_correction)
 
 
 def in_float32(x: Tensor, projection: nn.Linear) -> Tensor:
@@ -145,22 +146,22 @@ class Load:
 
     def __init__(self, options: Learning, experts: int) -> None:
         self.options, self.experts = options, experts
-        self.rate = options.correction_rate if isinstance(options, Correcting) else 0.0
+        self.rate = options.bias_update_rate if isinstance(options, BiasLearning) else 0.0
         self.counts: Tensor | None = None  # (E,)
 
     def see(self, logits: Tensor, scores: Tensor, chosen: Tensor, context: Context) -> None:
-        """One pass in training: logits and scores (N, E), chosen (N, k). Padding does not count."""
+        """One pass in training: logits and scores (N, E), chosen (N, top_k). Padding does not count."""
         segments = context.segments
         # In float32 whatever the logits are: bfloat16 counts to 256.
         real = (torch.ones_like(logits[:, 0], dtype=torch.bool) if segments is None else segments != PADDING).flatten()
         real = real.float()
         tokens = real.sum().clamp(min=1)
         counts = real.new_zeros(self.experts).index_add(0, chosen.flatten(), real[:, None].expand_as(chosen).flatten())
-        if self.options.balance:  # E sum_e f_e p_e: f_e the share of choices, p_e the mean share of score
+        if self.options.load_balancing_loss:  # E sum_e f_e p_e: f_e the share of choices, p_e the mean share of score
             shares = scores / scores.sum(dim=-1, keepdim=True)
             mean = (shares * real[:, None]).sum(dim=0) / tokens
             even = self.experts * (counts / (tokens * chosen.shape[1]) * mean).sum()
-            context.losses.append(self.options.balance * even)
+            context.losses.append(self.options.load_balancing_loss * even)
         if self.options.z_loss:
             square = logits.logsumexp(dim=-1).square()
             context.losses.append(self.options.z_loss * (square * real).sum() / tokens)
@@ -187,9 +188,9 @@ class Load:
 
 def _kept(ranked: Tensor, groups: Groups) -> Tensor:
     """Which experts (N, E) stand in the groups that stay."""
-    members = ranked.unflatten(-1, (groups.count, -1))  # (N, groups, E / groups)
+    members = ranked.unflatten(-1, (groups.n_groups, -1))  # (N, groups, E / groups)
     score = members.amax(dim=-1) if groups.score == "max" else members.topk(2, dim=-1).values.sum(dim=-1)
-    kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(groups.keep, dim=-1).indices, True)
+    kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(groups.top_k_groups, dim=-1).indices, True)
     return kept[..., None].expand_as(members).flatten(-2)
 
 
@@ -197,10 +198,11 @@ def _check_groups(options: Choice, experts: int) -> None:
     groups = options.groups
     if groups is None:
         return
-    if experts % groups.count:
-        raise ValueError(f"groups.count must divide n_experts ({experts}), got {groups.count}")
-    size = experts // groups.count
+    if experts % groups.n_groups:
+        raise ValueError(f"groups.n_groups must divide n_experts ({experts}), got {groups.n_groups}")
+    size = experts // groups.n_groups
     if groups.score == "top_2" and size < 2:
         raise ValueError(f"score 'top_2' needs groups of two or more experts, got {size}")
-    if options.k > groups.keep * size:
-        raise ValueError(f"k must be at most the experts of the groups kept ({groups.keep * size}), got {options.k}")
+    most = groups.top_k_groups * size
+    if options.top_k > most:
+        raise ValueError(f"top_k must be at most the experts of the chosen groups ({most}), got {options.top_k}")

@@ -10,10 +10,10 @@ from registry.router._shared import Choice, Scored
 
 @register
 class Sigmoid(Scored):
-    """Weights sigmoid(x W + b) at the k largest, divided by their sum if `normalise`, times `scale`."""
+    """Weights sigmoid(x W + b) at the top_k largest, divided by their sum if `normalize_top_k`, times `scale`."""
 
     class Options(Router.Options, Choice):
-        """How many, and how they are weighed."""
+        """How many experts a token is routed to, and how their outputs are weighted."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

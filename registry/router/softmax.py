@@ -1,4 +1,4 @@
-"""Softmax routing: the k likeliest experts (Shazeer et al. 2017, arXiv:1701.06538; Jiang et al. 2024, Mixtral,
+"""Softmax routing: the top-k experts (Shazeer et al. 2017, arXiv:1701.06538; Jiang et al. 2024, Mixtral,
 arXiv:2401.04088; groups: DeepSeek-V2, arXiv:2405.04434).
 """
 
@@ -12,10 +12,10 @@ from registry.router._shared import Choice, Scored
 
 @register
 class Softmax(Scored):
-    """Weights softmax(x W + b) at the k largest, divided by their sum if `normalise`, times `scale`."""
+    """Weights softmax(x W + b) at the top_k largest, divided by their sum if `normalize_top_k`, times `scale`."""
 
     class Options(Router.Options, Choice):
-        """How many, and how they are weighed."""
+        """How many experts a token is routed to, and how their outputs are weighted."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

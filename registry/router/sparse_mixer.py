@@ -16,27 +16,27 @@ from registry.router._shared import Learning, Load, in_float32
 
 @register
 class SparseMixer(Router):
-    """The k largest logits x W in turn, each weighed by its softmax among the logits left that come near it.
+    """The top_k largest logits x W in turn, each weighted by its softmax among the logits left that come near it.
 
     A logit comes near the largest, m, unless (m - logit) / max(|logit|, m) > 2 jitter.
     """
 
     class Options(Router.Options):
-        k: Count = 2
-        """Experts that see a token."""
+        top_k: Count = 2
+        """Experts per token."""
         jitter: NonNegative = 0.01
         """How far below the largest, relative to it, a logit may lie to count: twice this."""
-        learning: Learning | None = Field(default=None, examples=[{"balance": 0.5}])
-        """What training does about the load; nothing when not given."""
+        learning: Learning | None = Field(default=None, examples=[{"load_balancing_loss": 0.5}])
+        """Load balancing in training; none when not given."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         experts = site.n_experts
         if experts is None:
             raise ValueError("a router stands in a mixture of experts")
-        if options.k > experts:
-            raise ValueError(f"k must be at most n_experts ({experts}), got {options.k}")
-        self.k, self.jitter = options.k, options.jitter
+        if options.top_k > experts:
+            raise ValueError(f"top_k must be at most n_experts ({experts}), got {options.top_k}")
+        self.top_k, self.jitter = options.top_k, options.jitter
         self.logit = Linear(site.d_model, experts, bias=False)
         self._load = None if options.learning is None else Load(options.learning, experts)
 
@@ -45,7 +45,7 @@ class SparseMixer(Router):
         left = logits
         weights: list[Tensor] = []
         chosen: list[Tensor] = []
-        for _ in range(self.k):
+        for _ in range(self.top_k):
             largest, index = left.max(dim=-1, keepdim=True)
             far = (largest - logits) / torch.maximum(logits.abs(), largest) > 2 * self.jitter
             weights.append(left.masked_fill(far, float("-inf")).softmax(dim=-1).gather(-1, index))

@@ -13,7 +13,7 @@ class Linear(Scaling):
 
     class Options(Scaling.Options):
         factor: Positive
-        """How many times longer the context becomes."""
+        """Extended context length divided by that of pretraining."""
 
     def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         return base / self.options.factor, 1.0

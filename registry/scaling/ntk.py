@@ -18,7 +18,7 @@ class NTK(Scaling):
     def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         width = 2 * len(base)
         if width < 4:
-            raise ValueError("ntk stretches slow pairs of a head more than fast ones; it needs two pairs or more")
+            raise ValueError("ntk needs at least two channel pairs in a head")
         stretched = theta * self.options.alpha ** (width / (width - 2))
         exponent = arange(0, width, 2, device=base.device, dtype=base.dtype) / width
         return stretched**-exponent, 1.0

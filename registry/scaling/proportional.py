@@ -1,4 +1,4 @@
-"""Proportional rotation: full-width pairs of which the slow ones do not turn (Gemma 4)."""
+"""Proportional rotation: the slow channel pairs do not rotate (Gemma 4)."""
 
 import torch
 from torch import Tensor
@@ -10,15 +10,15 @@ from registry.options import Fraction, Positive
 
 @register
 class Proportional(Scaling):
-    """f / factor for the first share of pairs, 0 for the rest."""
+    """f / factor for the first fraction of the pairs, 0 for the rest."""
 
     class Options(Scaling.Options):
-        fraction: Fraction = 1.0
-        """Share of the pairs that turn."""
+        partial_rotary_factor: Fraction = 1.0
+        """Fraction of the channel pairs that rotate."""
         factor: Positive = 1.0
-        """How many times longer the context becomes."""
+        """Extended context length divided by that of pretraining."""
 
     def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
-        turning = int(self.options.fraction * 2 * len(base) // 2)
-        still = torch.arange(len(base), device=base.device) >= turning
+        rotating = int(self.options.partial_rotary_factor * 2 * len(base) // 2)
+        still = torch.arange(len(base), device=base.device) >= rotating
         return (base / self.options.factor).masked_fill(still, 0.0), 1.0

@@ -35,7 +35,10 @@ model:
   d_model: 96
   layers: {block: {ffn: {d_ff: 256}}}
 """
-FITTED = {"scaling/longrope": ["model.position.fraction=0.5"], "block": ["model.layers.block.ffn.d_ff=256"]}
+FITTED = {
+    "scaling/longrope": ["model.position.partial_rotary_factor=0.5"],
+    "block": ["model.layers.block.ffn.d_ff=256"],
+}
 """Settings for one part or one family: factors for 4 pairs of channels, and the narrower ffn that a block holds."""
 SETTINGS = (
     *("train.batch_size=4", "train.seq_len=64", "evaluate.every=300", "evaluate.batches=64"),

@@ -3,14 +3,17 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from registry import core
+from registry.options import Group, slot_family
 from registry.words import WORDS, kits, likely, suggest
 from tests.cli.runner import Kit
 from transformer_kit.cli.main import app
+from transformer_kit.spec.explain import group_of, within
 
 ROOT = Path(__file__).parents[2]
 MODEL = ["vocab_size", "d_model", "max_seq_len", "dropout", "position", "norm", "layers", "head", "init"]
@@ -55,6 +58,45 @@ def test_without_a_near_name_few_choices_are_listed_and_many_are_not() -> None:
     assert suggest("zzz", []) == ""
 
 
+RENAMED = [
+    ("mixer/mla", "plain_dim", "qk_nope_head_dim"),
+    ("mixer/mla", "latents.q", "q_lora_rank"),
+    ("mixer/mla", "temperature", "query_scaling"),
+    ("scaling/yarn", "original", "original_max_seq_len"),
+    ("scaling/yarn", "fast", "beta_fast"),
+    ("scaling/yarn", "sharpen", "mscale"),
+    ("scaling/yarn", "spared", "mscale_all_dim"),
+    ("scaling/llama3", "low", "low_freq_factor"),
+    ("scaling/longrope", "short", "short_factor"),
+    ("router/sigmoid", "k", "top_k"),
+    ("router/sigmoid", "normalise", "normalize_top_k"),
+    ("router/sigmoid", "correction", "bias_correction"),
+    ("router/sigmoid", "balance", "learning.load_balancing_loss"),
+    ("router/sigmoid", "correction_rate", "learning.bias_update_rate"),
+    ("router/sigmoid", "topk_group", "groups.top_k_groups"),
+    ("ffn/moe", "weigh", "apply_weights_to"),
+    ("position/rope", "fraction", "partial_rotary_factor"),
+    ("position/rope", "width", "rotary_dim"),
+    ("block/post_norm", "mixer_keep", "mixer_alpha"),
+    ("block/sandwich", "gain", "layer_scalar"),
+]
+
+
+@pytest.mark.parametrize(("part", "word", "meant"), RENAMED)
+def test_an_older_word_leads_to_the_option(part: str, word: str, meant: str) -> None:
+    options = core.get(*part.split("/")).Options
+    assert (within(options, word) if "." in meant else likely(word, list(options.model_fields))) == [meant]
+
+
+def fields_of(group: type[Group]) -> Iterator[str]:
+    """Names of the fields of a group of options and of the groups inside it."""
+    for name, field in group.model_fields.items():
+        yield name
+        inner = None if slot_family(field) else group_of(field.annotation)
+        if inner is not None:
+            yield from fields_of(inner)
+
+
 def test_every_suggestion_exists() -> None:
     from transformer_kit.generate.decode import Settings
     from transformer_kit.spec.schema import ModelSpec, RunSpec, Train
@@ -64,7 +106,7 @@ def test_every_suggestion_exists() -> None:
     fields = {f for c in (RunSpec, ModelSpec, Train) for f in c.model_fields}
     for family in core.families():
         for name in core.names(family):
-            fields |= set(core.get(family, name).Options.model_fields)
+            fields |= set(fields_of(core.get(family, name).Options))
     known = {*FAMILIES, *Settings.__annotations__, *commands, *parts, *fields, "count", "block"}
     unknown = {ours for found in WORDS.values() for ours in found if ours.partition(".")[0] not in known}
     assert not unknown

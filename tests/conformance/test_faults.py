@@ -141,11 +141,11 @@ def ignores_its_correction() -> type[Any]:
         """Keeps a correction, which it does not choose by."""
 
         def choose(self, logits: Tensor, scores: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-            held, self.correction = self.correction, None
+            held, self.bias_correction = self.bias_correction, None
             try:
                 return super().choose(logits, scores, context)
             finally:
-                self.correction = held
+                self.bias_correction = held
 
     return Uncorrected
 

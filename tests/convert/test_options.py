@@ -126,7 +126,7 @@ def test_in_and_out(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
 OPEN = {
     "llama": ({"norm": "rms_norm"}, {"type": "pre_norm", "ffn": {"type": "gated"}}),
     "mixtral": ({"norm": "rms_norm"}, {"type": "pre_norm", "ffn": {
-        "type": "moe", "n_experts": 3, "router": {"type": "softmax", "k": 2}, "expert": {"type": "gated"}}}),
+        "type": "moe", "n_experts": 3, "router": {"type": "softmax", "top_k": 2}, "expert": {"type": "gated"}}}),
     "gpt_neox": ({}, {"type": "parallel", "norms": 2, "ffn": {"type": "mlp"}}),
 }  # fmt: skip
 """Models whose widths their pages leave to the parts, by the family that has a key for it."""
@@ -156,7 +156,7 @@ def test_llama_turns_all_of_a_head(kind: str) -> None:
     with pytest.raises(ConvertError, match=r"rope_parameters.partial_rotary_factor: 0.5 is not known"):
         spec_of(config)
     config["rope_parameters"]["partial_rotary_factor"] = 1.0
-    assert spec_of(config).model.position.fraction == 1.0
+    assert spec_of(config).model.position.partial_rotary_factor == 1.0
 
 
 @pytest.mark.parametrize("late", [0, 2, 28])

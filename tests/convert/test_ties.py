@@ -19,7 +19,7 @@ NEOX = {
         "vocab_size": 40,
         "d_model": 24,
         "max_seq_len": 32,
-        "position": {"type": "rope", "fraction": 1.0},
+        "position": {"type": "rope", "partial_rotary_factor": 1.0},
         "norm": "layer_norm",
         "layers": {
             "count": 2,

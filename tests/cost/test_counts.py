@@ -185,10 +185,10 @@ def test_a_mixture_as_an_expert_is_idle_once() -> None:
     inner = {
         "type": "moe",
         "n_experts": 4,
-        "router": {"type": "softmax", "k": 1},
+        "router": {"type": "softmax", "top_k": 1},
         "expert": {"type": "gated", "d_ff": 8},
     }
-    ffn = {"type": "moe", "n_experts": 6, "router": {"type": "softmax", "k": 2}, "expert": inner}
+    ffn = {"type": "moe", "n_experts": 6, "router": {"type": "softmax", "top_k": 2}, "expert": inner}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": ffn}
     sizes = {"vocab_size": 11, "d_model": 8, "max_seq_len": 8, "layers": {"count": 2, "block": block}}
     counted = card(Spec.of({"model": sizes})).parameters

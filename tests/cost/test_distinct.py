@@ -15,7 +15,7 @@ Page = Callable[..., Spec]
 EXPERTS = {
     "type": "moe",
     "n_experts": 8,
-    "router": {"type": "sigmoid", "k": 2, "correction": True},
+    "router": {"type": "sigmoid", "top_k": 2, "bias_correction": True},
     "expert": {"type": "gated", "d_ff": 64},
 }
 CASES: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ Page = Callable[..., Spec]
 MIXTURE = {
     "type": "moe",
     "n_experts": 64,
-    "router": {"type": "softmax", "k": 2},
+    "router": {"type": "softmax", "top_k": 2},
     "expert": {"type": "gated", "d_ff": 64},
 }
 LOCAL = {"kinds": {"local": {"mixer": {"window": 16}}}, "pattern": ["local", "block*3"]}

@@ -59,7 +59,7 @@ def test_what_cannot_be_is_refused(page: Page) -> None:
 
 
 WATCHED = (linear, F.linear, F.rms_norm, torch.rms_norm, Tensor.softmax)
-MIXTURE = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 2}, "expert": "gated"}
+MIXTURE = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 2}, "expert": "gated"}
 
 
 class _Types(TorchFunctionMode):

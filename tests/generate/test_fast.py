@@ -28,7 +28,7 @@ def _model() -> Model:
     block = {
         "type": "pre_norm",
         "mixer": {"type": "attention", "n_heads": 4, "n_kv_heads": 2, "bias": ["q", "out"]},
-        "ffn": {"type": "moe", "n_experts": 3, "router": {"type": "softmax", "k": 2}, "expert": "gated"},
+        "ffn": {"type": "moe", "n_experts": 3, "router": {"type": "softmax", "top_k": 2}, "expert": "gated"},
     }
     sizes = {"vocab_size": 97, "d_model": 32, "max_seq_len": 40, "position": "rope"}
     head = {"type": "lm", "tied": True, "bias": True}

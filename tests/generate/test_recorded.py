@@ -76,7 +76,7 @@ def test_what_a_fixed_state_cannot_take_in_is_refused(model: Model) -> None:
 
 
 def test_positions_scaled_by_the_current_length_are_not_fixable(model: Model) -> None:
-    page = {"type": "rope", "scaling": {"type": "dynamic", "factor": 2.0, "original": 16}}
+    page = {"type": "rope", "scaling": {"type": "dynamic", "factor": 2.0, "original_max_seq_len": 16}}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": "mlp"}
     scaled = {
         "vocab_size": 40,
@@ -301,7 +301,7 @@ def test_a_model_that_someone_compiled_is_not_recorded_on_a_processor(model: Mod
 
 
 def test_experts_are_not_repeated(notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
-    ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 2}, "expert": "gated"}
+    ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 2}, "expert": "gated"}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": ffn}
     page = {"vocab_size": 40, "d_model": 32, "max_seq_len": 64, "position": "rope"}
     model = build(Spec.of({"model": {**page, "layers": {"count": 2, "block": block}}}))

@@ -130,7 +130,7 @@ def test_hooks_are_called_at_every_step() -> None:
 
 def test_experts_that_are_counted_are_not_recorded() -> None:
     page = {"vocab_size": 300, "d_model": 64, "max_seq_len": 128, "position": "rope", "norm": "rms_norm"}
-    ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 2}, "expert": "gated"}
+    ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 2}, "expert": "gated"}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": ffn}
     spec = Spec.of({"model": {**page, "layers": {"count": 2, "block": block}}})
     expected = build(spec).eval().generate([[1, 2, 3]], max_new_tokens=20)

@@ -48,11 +48,11 @@ WRONG = {
     ),
     "odd rotary width": (
         ("n_heads: 4", "n_heads: 4, head_dim: 3"),
-        "page.yaml:6:3: model.position: the rotated width must be even, at least 2 and at most head_dim (3), got 3",
+        "page.yaml:6:3: model.position: rotary_dim must be even, at least 2 and at most head_dim (3), got 3",
     ),
     "odd rotary width of one block": (
-        ("type: pre_norm", "type: pre_norm\n      position: {type: rope, fraction: 0.4}"),
-        "page.yaml:11:7: model.layers.block.position: the rotated width must be even, at least 2 and at most",
+        ("type: pre_norm", "type: pre_norm\n      position: {type: rope, partial_rotary_factor: 0.4}"),
+        "page.yaml:11:7: model.layers.block.position: rotary_dim must be even, at least 2 and at most",
     ),
     "learned positions inside a mixer": (
         ("type: pre_norm", "type: pre_norm\n      position: learned"),

@@ -17,7 +17,7 @@ IDS = torch.arange(12).view(2, 6) % 19
 
 
 def page(**changes: Any) -> dict[str, Any]:
-    moe = {"type": "moe", "n_experts": 3, "router": {"type": "softmax", "k": 2}, "expert": "mlp", "shared": "mlp"}
+    moe = {"type": "moe", "n_experts": 3, "router": {"type": "softmax", "top_k": 2}, "expert": "mlp", "shared": "mlp"}
     attention = {"type": "attention", "n_heads": 2, "result": {"gate": "head"}, "scores": {"sinks": True}}
     kinds = {
         "a": {"mixer": attention, "ffn": {**moe, "shared_gate": True}},

@@ -155,7 +155,7 @@ def test_gradients_are_kept_once() -> None:
 
 
 def test_model_loss_is_the_mean_times_the_count_with_what_routers_add() -> None:
-    router = {"type": "softmax", "k": 2, "learning": {"balance": 0.5, "z_loss": 0.1}}
+    router = {"type": "softmax", "top_k": 2, "learning": {"load_balancing_loss": 0.5, "z_loss": 0.1}}
     model = _model(ffn={"type": "moe", "n_experts": 4, "router": router, "expert": "mlp"}).train()
     tokens, targets = _batch()
     total, count = model.loss(tokens, targets)

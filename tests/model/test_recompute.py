@@ -15,7 +15,7 @@ from transformer_kit.spec.schema import Spec
 MOE = {
     "type": "moe",
     "n_experts": 4,
-    "router": {"type": "softmax", "k": 2, "learning": {"balance": 0.5}},
+    "router": {"type": "softmax", "top_k": 2, "learning": {"load_balancing_loss": 0.5}},
     "expert": {"type": "gated", "d_ff": 16},
 }
 CASES: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ def page(count: int = 2, at: dict[int, Any] | None = None, heads: int = 2, **ffn
 
 
 def mixture(experts: int, expert: Any = "gated", **more: Any) -> dict[str, Any]:
-    return {"type": "moe", "n_experts": experts, "router": {"type": "softmax", "k": 2}, "expert": expert, **more}
+    return {"type": "moe", "n_experts": experts, "router": {"type": "softmax", "top_k": 2}, "expert": expert, **more}
 
 
 MANY = {

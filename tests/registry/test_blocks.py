@@ -51,7 +51,7 @@ def test_a_norm_that_nothing_reads_is_refused() -> None:
 @pytest.mark.parametrize("block", ["post_norm", "norm_residual"])
 def test_what_stays_of_the_residual_path(block: str) -> None:
     """Without norms, which would hide a factor, and with branches whose results are constants."""
-    layer = model(type=block, norm="none", mixer_keep=3.0, ffn_keep=0.5).layers[0]
+    layer = model(type=block, norm="none", mixer_alpha=3.0, ffn_alpha=0.5).layers[0]
     for branch, constant in ((layer.mixer, 1.0), (layer.ffn, 2.0)):
         branch.forward = lambda x, *_, constant=constant: torch.full_like(x, constant)
     x = torch.randn(1, 4, 8)

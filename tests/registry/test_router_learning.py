@@ -23,7 +23,7 @@ COUNTS = torch.tensor([3.0, 2.0, 2.0, 1.0])
 def router(name: str = "softmax", **options: Any) -> Any:
     """A router whose logits are the features themselves, in training."""
     part = core.get("router", name)
-    built = part(part.Options.model_validate({"k": K, **options}), Site(D, n_experts=E))
+    built = part(part.Options.model_validate({"top_k": K, **options}), Site(D, n_experts=E))
     with torch.no_grad():
         built.logit.weight.copy_(torch.eye(E))
     return built.train()
@@ -52,32 +52,32 @@ def test_z_loss_is_the_mean_square_of_the_log_of_the_sum(name: str) -> None:
 @pytest.mark.parametrize("name", ["softmax", "sparse_mixer"])
 def test_balance_is_the_share_of_choices_times_that_of_scores(name: str) -> None:
     expected = 0.5 * E * (COUNTS / COUNTS.sum() * LOGITS.softmax(dim=-1).mean(dim=0)).sum()
-    torch.testing.assert_close(losses(router(name, learning={"balance": 0.5})), expected[None])
+    torch.testing.assert_close(losses(router(name, learning={"load_balancing_loss": 0.5})), expected[None])
 
 
 def test_balance_is_one_kth_of_the_loss_of_hugging_face() -> None:
     modeling = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
     theirs = modeling.load_balancing_loss_func((LOGITS,), E, K)
-    torch.testing.assert_close(losses(router(learning={"balance": K})), theirs[None])
+    torch.testing.assert_close(losses(router(learning={"load_balancing_loss": K})), theirs[None])
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "sparse_mixer"])
 def test_many_tokens_are_counted_under_autocast(name: str) -> None:
     x = LOGITS.repeat(1000, 1)
-    of = router(name, learning={"balance": 0.5, "z_loss": 0.5})
+    of = router(name, learning={"load_balancing_loss": 0.5, "z_loss": 0.5})
     context = Context.of(x[None])
     with torch.autocast("cpu", torch.bfloat16):
         weights, _ = of(x, context)
     assert weights.dtype == torch.float32
     torch.testing.assert_close(of._load.counts, COUNTS * 1000)
     torch.testing.assert_close(
-        torch.stack(context.losses), losses(router(name, learning={"balance": 0.5, "z_loss": 0.5}))
+        torch.stack(context.losses), losses(router(name, learning={"load_balancing_loss": 0.5, "z_loss": 0.5}))
     )
 
 
 def test_padding_counts_for_nothing() -> None:
     segments = torch.tensor([[-1, 0, 0, -1]])
-    learning = {"balance": 0.5, "z_loss": 0.5}
+    learning = {"load_balancing_loss": 0.5, "z_loss": 0.5}
     alone = router(learning=learning)
     context = Context.of(LOGITS[None, 1:3])
     alone(LOGITS[1:3], context)
@@ -106,17 +106,17 @@ def test_the_load_is_measured_over_all_passes_of_a_step() -> None:
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
 def test_a_step_moves_the_correction_towards_an_even_load(name: str) -> None:
-    one = router(name, correction=True, learning={"correction_rate": 0.25})
+    one = router(name, bias_correction=True, learning={"bias_update_rate": 0.25})
     for _ in range(2):
         one(LOGITS, Context.of(LOGITS[None]))
-    assert one.correction.tolist() == [0.0] * E  # a pass moves nothing
+    assert one.bias_correction.tolist() == [0.0] * E  # a pass moves nothing
     one.after_step()
-    assert one.correction.tolist() == [-0.25, 0.0, 0.0, 0.25]
-    assert not one.correction.requires_grad
+    assert one.bias_correction.tolist() == [-0.25, 0.0, 0.0, 0.25]
+    assert not one.bias_correction.requires_grad
 
 
 def test_the_correction_evens_out_a_load_that_is_all_one_experts() -> None:
-    one = router("sigmoid", k=1, correction=True, learning={"correction_rate": 0.01})
+    one = router("sigmoid", top_k=1, bias_correction=True, learning={"bias_update_rate": 0.01})
     tokens = torch.randn(256, D, generator=torch.Generator().manual_seed(0)) + torch.tensor([6.0, 0.0, 0.0, 0.0])
     loads = []
     for _ in range(150):
@@ -127,7 +127,9 @@ def test_the_correction_evens_out_a_load_that_is_all_one_experts() -> None:
 
 
 def test_what_is_frozen_or_only_evaluated_stays() -> None:
-    one = router(correction=True, learning={"correction_rate": 0.25, "balance": 1.0, "z_loss": 1.0}).eval()
+    one = router(
+        bias_correction=True, learning={"bias_update_rate": 0.25, "load_balancing_loss": 1.0, "z_loss": 1.0}
+    ).eval()
     context = Context.of(LOGITS[None])
     one(LOGITS, context)
     assert one.after_step() == {}
@@ -135,21 +137,21 @@ def test_what_is_frozen_or_only_evaluated_stays() -> None:
     one.train().requires_grad_(False)
     one(LOGITS, context)
     assert one.after_step()
-    assert one.correction.tolist() == [0.0] * E
+    assert one.bias_correction.tolist() == [0.0] * E
 
 
 def test_a_rate_without_a_correction_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"correction_rate moves the correction.*set correction: true"):
-        router(learning={"correction_rate": 0.25})
+    with pytest.raises(ValueError, match=r"bias_update_rate needs bias_correction: true"):
+        router(learning={"bias_update_rate": 0.25})
 
 
 def test_a_mixture_inside_of_a_mixture_counts_the_tokens_it_gets() -> None:
-    router = {"type": "softmax", "k": 2, "learning": {"balance": 0.5}}
+    router = {"type": "softmax", "top_k": 2, "learning": {"load_balancing_loss": 0.5}}
     inner = {"type": "moe", "n_experts": 3, "router": router, "expert": {"type": "mlp", "d_ff": 8}}
     block = {
         "type": "pre_norm",
         "mixer": {"type": "attention", "n_heads": 2},
-        "ffn": {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "k": 1}, "expert": inner},
+        "ffn": {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 1}, "expert": inner},
     }
     sizes = {"vocab_size": 11, "d_model": 8, "max_seq_len": 16}
     model = build(Spec.of({"model": {**sizes, "layers": {"count": 1, "block": block}}}))
@@ -162,14 +164,14 @@ def test_a_mixture_inside_of_a_mixture_counts_the_tokens_it_gets() -> None:
 
 
 def _page(**options: Any) -> Spec:
-    ffn = {"type": "moe", "n_experts": E, "router": {"type": "softmax", "k": K, **options}, "expert": "mlp"}
+    ffn = {"type": "moe", "n_experts": E, "router": {"type": "softmax", "top_k": K, **options}, "expert": "mlp"}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": ffn}
     sizes = {"vocab_size": 11, "d_model": D, "max_seq_len": 8}
     return Spec.of({"model": {**sizes, "layers": {"count": 1, "block": block}}})
 
 
 def test_learning_is_no_part_of_what_an_export_compares() -> None:
-    plain, learnt = assemble(_page()), assemble(_page(learning={"balance": 0.5, "z_loss": 0.1}))
+    plain, learnt = assemble(_page()), assemble(_page(learning={"load_balancing_loss": 0.5, "z_loss": 0.1}))
     assert difference(plain, learnt) is None
     assert difference(plain, assemble(_page(scale=2.0))) is not None
 

@@ -25,7 +25,7 @@ def page(spec: Callable[..., RunSpec]) -> Callable[..., RunSpec]:
     """A run whose feed-forwards are mixtures, with options of their routers and changes to the rest."""
 
     def make(router: dict[str, Any], **changes: Any) -> RunSpec:
-        ffn = {"type": "moe", "n_experts": 4, "router": {"type": "sigmoid", "k": 2, **router}, "expert": "mlp"}
+        ffn = {"type": "moe", "n_experts": 4, "router": {"type": "sigmoid", "top_k": 2, **router}, "expert": "mlp"}
         block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": ffn}
         return spec(model={"layers": {"count": 2, "block": block}}, **changes)
 
@@ -33,7 +33,7 @@ def page(spec: Callable[..., RunSpec]) -> Callable[..., RunSpec]:
 
 
 def test_the_load_of_each_router_is_in_the_metrics(page: Callable[..., RunSpec], tmp_path: Path) -> None:
-    run(page({"learning": {"balance": 0.01}}), tmp_path / "out")
+    run(page({"learning": {"load_balancing_loss": 0.01}}), tmp_path / "out")
     for line in records(tmp_path / "out"):
         for router in ROUTERS:
             assert 0 <= line[f"{router}.load_min"] <= 1 <= line[f"{router}.load_max"] <= 2  # of four experts two
@@ -49,11 +49,14 @@ def test_nothing_is_measured_where_nothing_is_asked(page: Callable[..., RunSpec]
 def test_corrections_move_by_their_rate_and_resume(
     page: Callable[..., RunSpec], tmp_path: Path, recompute: bool
 ) -> None:
-    options = {"correction": True, "learning": {"correction_rate": 2**-8}}  # small beside the differences of scores
+    options = {
+        "bias_correction": True,
+        "learning": {"bias_update_rate": 2**-8},
+    }  # small beside the differences of scores
     made = page(options, hardware={"recompute": recompute})
     run(made, tmp_path / "out")
     before, expected = records(tmp_path / "out"), load(tmp_path / "out/model").state_dict()
-    corrections = torch.stack([expected[f"{router}.correction"] for router in ROUTERS])
+    corrections = torch.stack([expected[f"{router}.bias_correction"] for router in ROUTERS])
     assert bool((corrections != 0).any())
     assert torch.equal(corrections, (corrections * 2**8).round() / 2**8)
     shutil.rmtree(checkpoint.path_of(tmp_path / "out/checkpoints", 8))
@@ -64,7 +67,10 @@ def test_corrections_move_by_their_rate_and_resume(
 
 
 def test_recomputing_changes_nothing(page: Callable[..., RunSpec], tmp_path: Path) -> None:
-    options = {"correction": True, "learning": {"correction_rate": 0.125, "balance": 0.1, "z_loss": 0.1}}
+    options = {
+        "bias_correction": True,
+        "learning": {"bias_update_rate": 0.125, "load_balancing_loss": 0.1, "z_loss": 0.1},
+    }
     for recompute in (False, True):
         run(page(options, hardware={"recompute": recompute}), tmp_path / str(recompute))
     assert records(tmp_path / "True") == records(tmp_path / "False")
@@ -72,7 +78,12 @@ def test_recomputing_changes_nothing(page: Callable[..., RunSpec], tmp_path: Pat
 
 def test_nothing_waits_for_the_device_within_a_step() -> None:
     """On the meta device nothing can be read: a step that looked at a figure would fail there."""
-    router = {"type": "softmax", "k": 2, "correction": True, "learning": {"correction_rate": 0.1, "balance": 0.1}}
+    router = {
+        "type": "softmax",
+        "top_k": 2,
+        "bias_correction": True,
+        "learning": {"bias_update_rate": 0.1, "load_balancing_loss": 0.1},
+    }
     ffn = {"type": "moe", "n_experts": 4, "router": router, "expert": "mlp"}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": ffn}
     sizes = {"vocab_size": 17, "d_model": 8, "max_seq_len": 8}

@@ -3,8 +3,8 @@
     new: rope_parameters: {rope_type: yarn, rope_theta: 1e6, factor: 4}, or one such mapping for each kind of layer
     old: rope_theta: 1e6, rope_scaling: {type: yarn, factor: 4}, partial_rotary_factor: 0.5
 
-Where both are there, they rank as in `transformers` 5: a `rope_scaling` that is not empty stands in place of
-`rope_parameters`, and `rope_type` before `type`; theta and the fraction are read outside where the mapping has none.
+Where both are there, they rank as in `transformers` 5: a `rope_scaling` that is not empty replaces `rope_parameters`,
+and `rope_type` ranks before `type`; theta and partial_rotary_factor are read outside where the mapping has none.
 With kinds of layers the keys read `rope.sliding_attention.theta`; those of `full_attention` are the model's own,
 `rope.theta`. How a class reads them is declared: see `schema.Rotary`.
 """
@@ -16,7 +16,7 @@ from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.schema import Rotary
 
 NEW, OLD = "rope_parameters", "rope_scaling"
-OUTSIDE = {"rope_theta": "theta", "partial_rotary_factor": "fraction"}
+OUTSIDE = {"rope_theta": "theta", "partial_rotary_factor": "partial_rotary_factor"}
 OLD_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 MAIN, LOCAL = "full_attention", "sliding_attention"
 OPEN = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "alpha", "llama_4_scaling_beta")
@@ -111,7 +111,7 @@ def _settings(given: Mapping[str, Any], where: str, prefix: str) -> dict[str, tu
     if kind == "proportional" and "partial_rotary_factor" in named:  # of the pairs that turn, not of the channels
         named["partial_rotary_factor"] = ("share", taken["partial_rotary_factor"])
     if kind == "yarn" and taken.get("mscale") and taken.get("mscale_all_dim"):  # either alone has no effect on angles
-        named |= {"mscale": ("sharpen", taken["mscale"]), "mscale_all_dim": ("spared", taken["mscale_all_dim"])}
+        named |= {key: (f"yarn_{key}", taken[key]) for key in ("mscale", "mscale_all_dim")}
     elif kind == "default" or not taken.get("mscale_all_dim"):
         named.pop("mscale_all_dim", None)
     if kind != "dynamic":
@@ -120,10 +120,10 @@ def _settings(given: Mapping[str, Any], where: str, prefix: str) -> dict[str, tu
     return {**found, f"{prefix}.type": (kind, f"{where}.{word}")} if word in given else found
 
 
-_SHORT = {"rope_theta": "theta", "partial_rotary_factor": "fraction"}
+_SHORT = {"rope_theta": "theta"}
 _LONG = {
-    "type": "rope_type", "theta": "rope_theta", "fraction": "partial_rotary_factor", "share": "partial_rotary_factor",
-    "sharpen": "mscale", "spared": "mscale_all_dim",
+    "type": "rope_type", "theta": "rope_theta", "share": "partial_rotary_factor", "yarn_mscale": "mscale",
+    "yarn_mscale_all_dim": "mscale_all_dim",
 }  # fmt: skip
 
 
