@@ -75,6 +75,7 @@ def _of_kinds(given: Mapping[str, Any], old: Mapping[str, Any], rotary: Rotary) 
         if "type" in laid and "rope_type" not in laid and laid["type"] != own.get("rope_type", "default"):
             raise _wrong(f"{OLD}.type: {laid['type']!r:.60} is passed over by the family's class; write rope_type")
         prefix = "rope" if kind == MAIN else f"rope.{kind}"
+        _settings(laid, OLD, prefix)  # which says where a null stands
         read = _settings({**own, **laid}, f"{NEW}.{kind}", prefix)
         if read.get(f"{prefix}.truncate", (True, ""))[0] is not True:
             raise _wrong(f"{NEW}.{kind}.truncate: is passed over by transformers within a kind of layers; leave it out")
