@@ -38,6 +38,7 @@ from registry.slots import (
     TokenizerSlot,
     TrackerSlot,
 )
+from registry.state import Capacity, LayerState
 from registry.weight import Role, Weight
 
 __all__ = [
@@ -154,10 +155,11 @@ class Mixer(ModelPart):
         self._check_position(site)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
+        """`state` is what `self.state` made, and remembers the tokens before these; None where there are none."""
         raise NotImplementedError
 
-    def state(self, batch: int, capacity: int, like: Tensor) -> Any:
-        """Empty decode state for `batch` rows of up to `capacity` tokens, with `like`'s dtype and device."""
+    def state(self, capacity: Capacity) -> LayerState | None:
+        """Allocate an empty decode state; None to remember nothing."""
         raise NotImplementedError
 
     def position_at(self, site: Site) -> Position:
@@ -245,9 +247,9 @@ class Block(ModelPart):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         raise NotImplementedError
 
-    def state(self, batch: int, capacity: int, like: Tensor) -> Any:
-        """Empty decode state of this layer: its mixer's."""
-        return self.mixer.state(batch, capacity, like)
+    def state(self, capacity: Capacity) -> LayerState | None:
+        """Allocate the decode state of this layer: its mixer's."""
+        return self.mixer.state(capacity)
 
 
 class Embedding(ModelPart):

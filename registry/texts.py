@@ -16,7 +16,7 @@ class TextGrew(ValueError):
 def lengths(context: Context) -> Tensor:
     """Tokens of each token's text, from its first to the last one known: (1, 1), (B, 1) or (B, T)."""
     if context.segments is None:
-        length = context.positions.new_full((1, 1), context.start + context.length)
+        length = context.positions[None, -1:] + 1
     else:
         ends = torch.ones_like(context.segments, dtype=torch.bool)
         ends[:, :-1] = context.segments[:, 1:] != context.segments[:, :-1]
@@ -29,7 +29,7 @@ def lengths(context: Context) -> Tensor:
 def begun_with(context: Context) -> Tensor:
     """Tokens that the text of each row's first token was last read with, 0 of a new one: (1, 1) or (B, 1)."""
     if context.segments is None:
-        read = context.positions.new_full((1, 1), context.start)
+        read = context.positions[None, :1]
     else:
         read = context.positions[:, :1] * (context.segments[:, :1] != PADDING)
     return read if context.foreseen is None else torch.maximum(read, context.foreseen) * (read > 0)

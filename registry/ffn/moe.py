@@ -79,7 +79,7 @@ class MoE(FFN):
         if self.weigh_input:
             inputs = inputs * weight
         if context.segments is not None:  # which are those of tokens in their order
-            context = replace(context, segments=None, past=None, memo={})
+            context = replace(context, segments=None, past=None, forward_cache={})
         pieces = [expert(part, context) for expert, part in zip(self.experts, inputs.split(counts), strict=True)]
         outputs = torch.cat(pieces)
         return torch.zeros_like(x).index_add(0, rows, outputs if self.weigh_input else outputs * weight)

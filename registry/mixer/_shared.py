@@ -1,4 +1,4 @@
-"""What mixers with queries and keys share: groups of options, the keys and values of the past, norms, gates."""
+"""What mixers with queries and keys share: groups of options, norms, gates."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -71,95 +71,6 @@ class Result(Group):
     """What bends the gate."""
     norm: NormSlot = named("none")
     """Norm over all heads as one."""
-
-
-class KeyValues:
-    """Every key and value since the start: k and v (B, G, capacity, K)."""
-
-    fixable = True
-    """Whether `extend` heeds `Context.place`."""
-
-    def __init__(self, batch: int, heads: int, capacity: int, widths: tuple[int, int], like: Tensor) -> None:
-        self.k, self.v = (like.new_zeros(batch, heads, capacity, width) for width in widths)
-
-    def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
-        """Take in k and v (B, G, T, K); all keys and values so far, and how many there are."""
-        end = context.start + context.length
-        if context.place is not None:
-            self.k.index_copy_(2, context.place, k)
-            self.v.index_copy_(2, context.place, v)
-        else:
-            self.k.narrow(2, context.start, context.length).copy_(k)
-            self.v.narrow(2, context.start, context.length).copy_(v)
-        return self.k.narrow(2, 0, end), self.v.narrow(2, 0, end), end
-
-
-class Ring:
-    """The keys and values of the last `window` tokens: token i lies in slot i mod window."""
-
-    fixable = True
-    """Whether `extend` heeds `Context.place`."""
-
-    def __init__(self, batch: int, heads: int, window: int, widths: tuple[int, int], like: Tensor) -> None:
-        self.window = window
-        self.k, self.v = (like.new_zeros(batch, heads, window, width) for width in widths)
-
-    def extend(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor, int | Tensor]:
-        """Take in k and v (B, G, T, K); the keys and values within reach, and the index of each key."""
-        begin, end = context.start, context.start + context.length
-        if context.place is not None:
-            return self._turn(k, v, context, context.place)
-        if begin == 0:
-            self._write(k, v, end)
-            return k, v, end
-        if context.length == 1:
-            self._write(k, v, end)
-            filled = min(end, self.window)
-            index = context.once(("slots", self.window), lambda: slot_index(end, self.window, k.device))
-            return self.k[:, :, :filled], self.v[:, :, :filled], index
-        # The first queries of a chunk still reach keys which its last tokens overwrite.
-        past = context.once(("held", self.window), lambda: held(begin, self.window, k.device))
-        slots = past % self.window
-        all_k, all_v = torch.cat([self.k[:, :, slots], k], 2), torch.cat([self.v[:, :, slots], v], 2)
-        self._write(k, v, end)
-        return all_k, all_v, torch.cat([past, torch.arange(begin, end, device=k.device)])
-
-    def _turn(self, k: Tensor, v: Tensor, context: Context, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One token at index `place`; every slot that can be filled by then, and the index of its token.
-
-        Until the ring turns these are the slots up to `context.start`, the largest that `place` can be. Where the index
-        is below 0 there is nothing yet.
-        """
-        slot, index = context.once(("turn", self.window), lambda: last_index(place, self.window))
-        self.k.index_copy_(2, slot, k)
-        self.v.index_copy_(2, slot, v)
-        filled = min(self.window, context.start + 1)
-        return self.k.narrow(2, 0, filled), self.v.narrow(2, 0, filled), index[:filled]
-
-    def _write(self, k: Tensor, v: Tensor, end: int) -> None:
-        """Store the last of k and v, which end before index `end`, in their slots."""
-        kept = min(k.shape[2], self.window)
-        first = (end - kept) % self.window
-        before = min(kept, self.window - first)  # tokens up to the end of the ring; the rest go on from its start
-        for ring, new in ((self.k, k[:, :, -kept:]), (self.v, v[:, :, -kept:])):
-            ring[:, :, first : first + before] = new[:, :, :before]
-            ring[:, :, : kept - before] = new[:, :, before:]
-
-
-def held(end: int, window: int, device: torch.device) -> Tensor:
-    """Indices, in order, of the tokens that a ring holds after `end` tokens."""
-    return torch.arange(max(0, end - window), end, device=device)
-
-
-def slot_index(end: int, window: int, device: torch.device) -> Tensor:
-    """Index of the token in each filled slot of a ring after `end` tokens: (min(end, window),)."""
-    slots = torch.arange(min(end, window), device=device)
-    return slots + window * ((end - 1 - slots) // window)
-
-
-def last_index(place: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """The slot of the token at index `place` (1,), and the last index up to it that each slot can hold, (window,)."""
-    return place % window, place - (place - torch.arange(window, device=place.device)) % window
 
 
 class ScaleQueries(nn.Module):

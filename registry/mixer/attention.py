@@ -16,9 +16,7 @@ from registry.contracts import Kernel, Linear, Mixer, Norm, Site
 from registry.core import register
 from registry.mixer._shared import (
     Heads,
-    KeyValues,
     Result,
-    Ring,
     Scores,
     gate_of,
     norm_of,
@@ -27,6 +25,7 @@ from registry.mixer._shared import (
     used,
 )
 from registry.options import AsTuple, Count, Width
+from registry.state import Capacity, KVCache, SlidingWindowCache
 
 
 @register
@@ -103,16 +102,16 @@ class Attention(Mixer):
         self.norm = site.inside(d_model=wide).build(result.norm, Norm)
         self.out = Linear(wide, site.d_model, bias="out" in options.bias)
 
-    def forward(self, x: Tensor, context: Context, state: KeyValues | Ring | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context, state: KVCache | SlidingWindowCache | None = None) -> Tensor:
         q, k, v = self._heads(x, context)  # (B, H, T, K), (B, G, T, K) twice
         keys: int | Tensor = k.shape[2]
         if state is not None:
-            k, v, keys = state.extend(k, v, context)
+            (k, v), keys = state.append((k, v), context)
         y = self.kernel(
             q,
             k,
             v,
-            mask := context.mask(causal=True, window=self.window, chunk=self.chunk, keys=keys),
+            mask := context.mask(keys=keys, window=self.window, chunk=self.chunk),
             scale=self.scale,
             softcap=self.softcap,
             bias=self.position.bias(mask),
@@ -122,12 +121,12 @@ class Attention(Mixer):
         y = self.gate(y.transpose(1, 2), x).flatten(2)  # (B, H, T, K) -> (B, T, H, K) -> (B, T, H K)
         return self.out(self.norm(y))
 
-    def state(self, batch: int, capacity: int, like: Tensor) -> KeyValues | Ring:
-        """Keys and values (B, G, capacity, K), or of the last `window` tokens alone."""
+    def state(self, capacity: Capacity) -> KVCache | SlidingWindowCache:
+        """Keys and values (B, G, L, K) of all tokens, or of the last ones where there is a window."""
         widths = (self.head_dim, self.value_dim)
-        if self.window is not None and self.window < capacity:
-            return Ring(batch, self.kv_heads, self.window, widths, like)
-        return KeyValues(batch, self.kv_heads, capacity, widths, like)
+        if self.window is None or self.window >= capacity.max_length:
+            return KVCache.allocate(capacity, heads=self.kv_heads, widths=widths)
+        return SlidingWindowCache.allocate(capacity, heads=self.kv_heads, widths=widths, window=self.window)
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.sinks is not None:

@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 from registry.context import Context
 from registry.contracts import Kernel, Linear, Mixer, Site
 from registry.core import register
-from registry.mixer._shared import KeyValues
 from registry.options import Count, Positive
+from registry.state import Capacity, KVCache
 
 
 @register
@@ -61,13 +61,13 @@ class Differential(Mixer):
         self.out = Linear(site.d_model, site.d_model, bias=options.bias)
         self.reset_parameters()
 
-    def forward(self, x: Tensor, context: Context, state: KeyValues | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context, state: KVCache | None = None) -> Tensor:
         q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for w in (self.q, self.k, self.v))
         q, k = self.position.rotate(q, k, context)
         keys: int | Tensor = k.shape[2]
         if state is not None:
-            k, v, keys = state.extend(k, v, context)
-        mask = context.mask(causal=True, keys=keys)
+            (k, v), keys = state.append((k, v), context)
+        mask = context.mask(keys=keys)
         v = torch.cat(v.chunk(2, dim=1), dim=-1).repeat(1, 2, 1, 1)  # (B, G, S, 2K): halves share their values
         dropout, bias = self.dropout if self.training else 0.0, self.position.bias(mask)
         y = self.kernel(q, k, v, mask, scale=self.head_dim**-0.5, softcap=None, bias=bias, sinks=None, dropout=dropout)
@@ -75,9 +75,9 @@ class Differential(Mixer):
         y = F.rms_norm(first - self._weight().type_as(x) * second, (2 * self.head_dim,), eps=self.eps)
         return self.out((1 - self.first) * y.transpose(1, 2).flatten(2))
 
-    def state(self, batch: int, capacity: int, like: Tensor) -> KeyValues:
-        """Keys and values (B, G, capacity, K)."""
-        return KeyValues(batch, self.kv, capacity, (self.head_dim, self.head_dim), like)
+    def state(self, capacity: Capacity) -> KVCache:
+        """Keys and values (B, G, L, K) of all tokens."""
+        return KVCache.allocate(capacity, heads=self.kv, widths=(self.head_dim, self.head_dim))
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
         nn.init.normal_(self.lambdas, std=0.1, generator=generator)

@@ -51,7 +51,7 @@ class RoPE(Position):
             self._frequencies(torch.tensor([length], device="cpu"))
 
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        cos, sin = context.once((*self.key, q.dtype), lambda: self._angles(context, q))
+        cos, sin = context.cached((*self.key, q.dtype), lambda: self._angles(context, q))
         return self._turn(q, cos, sin), self._turn(k, cos, sin)
 
     def _angles(self, context: Context, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class RoPE(Position):
     def _of_texts(self, context: Context) -> tuple[Tensor, float | Tensor]:
         """Frequencies (R/2,), or of each token's text (1, R/2), (B, 1, R/2) or (B, T, R/2); and the factor."""
         if self.settled:
-            return self._frequencies(context.positions.new_full((1,), context.start + context.length))
+            return self._frequencies(context.positions[..., -1:] + 1)
         lengths = texts.lengths(context)
         if context.start:
             before = texts.begun_with(context)

@@ -13,6 +13,7 @@ from registry import core
 from registry.context import Context, Mask
 from registry.contracts import FFN, Activation, Kernel, Mixer, Norm, Optimizer, Position, Scaling, Schedule, Site
 from registry.options import Count, Positive
+from registry.state import Capacity, LatentCache
 from transformer_kit.testing import Failure, Report, check_part, checks_for
 from transformer_kit.testing.values import LEFT_OUT, variants
 
@@ -26,19 +27,17 @@ class Counted(Mixer):
         super().__init__(options, site)
         self.out = nn.Linear(site.d_model, site.d_model)
 
-    def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
-        keys: int = context.length
+    def forward(self, x: Tensor, context: Context, state: LatentCache | None = None) -> Tensor:
+        keys: int | Tensor = context.length
         if state is not None:
-            state[:, context.start : context.start + context.length] = x
-            keys = context.start + context.length
-            x = state[:, :keys]
-        seen = context.mask(causal=True, window=None, keys=keys).dense
+            (x,), keys = state.append((x,), context)
+        seen = context.mask(keys=keys).dense
         weights = seen[:, 0] if seen.ndim == 4 else seen  # (T, S) or (B, T, S)
         weights = weights.to(x.dtype) / weights.sum(-1, keepdim=True)
         return self.out(weights @ x)
 
-    def state(self, batch: int, capacity: int, like: Tensor) -> Tensor:
-        return like.new_zeros(batch, capacity, self.out.in_features)
+    def state(self, capacity: Capacity) -> LatentCache:
+        return LatentCache.allocate(capacity, width=self.out.in_features)
 
 
 def future() -> type[Any]:
@@ -60,7 +59,7 @@ def forgetful() -> type[Any]:
 def deaf_to_segments() -> type[Any]:
     class Deaf(Counted):
         def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
-            whole = Context(context.start, context.length, context.positions, None, None)
+            whole = Context(context.start, context.length, context.positions)
             return super().forward(x, whole, state)
 
     return Deaf

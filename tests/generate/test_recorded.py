@@ -16,6 +16,7 @@ from transformer_kit.generate.fixed import Fixed, fixable
 from transformer_kit.generate.graph import FIRST, more
 from transformer_kit.generate.prompts import padded
 from transformer_kit.generate.repeated import Repeated
+from transformer_kit.generate.static_cache import StaticState
 from transformer_kit.generate.tape import Program
 from transformer_kit.model.model import Model
 
@@ -42,7 +43,7 @@ def test_steps_of_fixed_shapes_choose_what_plain_ones_do(
         for _ in range(NEW - 1):
             fixed.step()  # twice is once
             fixed.move(fixed.step())
-            state.seen += 1
+            fixed.count()
             found.append(fixed.chosen[0].clone())
     assert torch.stack(found, dim=1).tolist() == expected
 
@@ -50,13 +51,15 @@ def test_steps_of_fixed_shapes_choose_what_plain_ones_do(
 def test_room_is_for_more_tokens_and_never_for_more_than_the_state_has(model: Model) -> None:
     state = model.state(1)
     fixed = Fixed(model, state, Picker([], 40), torch.zeros(1, 9), torch.zeros(2, 1))
-    state.seen = 5
+    for _ in range(5):
+        fixed.count()
     fixed.widen(10)
-    assert (state.reach, fixed.full) == (15, False)
-    state.seen = 15
+    assert (fixed.state.max_length, fixed.full) == (15, False)
+    for _ in range(10):
+        fixed.count()
     assert fixed.full
     fixed.widen(100)
-    assert state.reach == state.capacity
+    assert fixed.state.max_length == state.max_length
 
 
 def test_on_a_gpu_room_is_for_twice_what_there_is() -> None:
@@ -69,10 +72,9 @@ def test_on_a_gpu_room_is_for_twice_what_there_is() -> None:
 
 
 def test_what_a_fixed_state_cannot_take_in_is_refused(model: Model) -> None:
-    state = model.state(1)
-    state.fix(torch.tensor([0]), 8)
-    with pytest.raises(ValueError, match="one token at a time"):
-        model(torch.tensor([[1, 2]]), state=state)
+    static = StaticState(model.state(1), 8)
+    with pytest.raises(ValueError, match=r"one token of each of its 1 rows.*got tokens \(1, 2\)"):
+        model(torch.tensor([[1, 2]]), state=static)
 
 
 def test_positions_scaled_by_the_current_length_are_not_fixable(model: Model) -> None:
@@ -331,7 +333,7 @@ def test_a_state_that_is_given_up_goes_on_as_if_it_had_never_been_fixed(model: M
         assert steps() is not None
         model.norm.weight = nn.Parameter(model.norm.weight.clone())
         assert steps() is None
-    assert (state.place, state.seen) == (None, 4)
+    assert state.length == 4
 
 
 @pytest.mark.parametrize("samplers", [[], ["temperature"]])

@@ -66,7 +66,7 @@ class Sharing(torch.nn.Module):
         self.shared = shared
 
     def forward(self, x: Tensor, context: Context, state: None = None) -> Tensor:
-        return x * context.once("shared", lambda: self.shared.exp().tanh())
+        return x * context.cached("shared", lambda: self.shared.exp().tanh())
 
 
 def test_what_layers_share_may_learn() -> None:

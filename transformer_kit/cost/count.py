@@ -140,9 +140,9 @@ def optimizer_bytes(model: Model, options: Options, places: Places | None = None
 
 def state_bytes(model: Model, batch: int, length: int, places: Places | None = None) -> int:
     """Bytes of the decode state for `batch` rows of up to `length` tokens."""
-    states = model.state(batch, length).layers
+    layers = model.state(batch, length).layers
     times = [len(indices) for indices in _places(model, places)]
-    return _bytes(states) if places is None else sum(n * _bytes(s) for n, s in zip(times, states, strict=True))
+    return batch * sum(n * s.bytes_per_sequence for n, s in zip(times, layers, strict=True) if s is not None)
 
 
 def _places(model: Model, places: Places | None) -> Places:

@@ -92,7 +92,7 @@ def signal(spec: Spec, length: int, seed: int = 0) -> Signal:
 
 def stages(model: Model, tokens: Tensor, targets: Tensor) -> Iterator[Stage]:
     """The stages of one pass forward and backward, in their order: `Model.forward` step by step."""
-    context = Context.of(tokens, None, None)
+    context = Context.of(tokens)
     kept: list[tuple[str, object, Tensor]] = []
 
     def keep(name: str, module: object, x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def scales(model: Model) -> Scales | None:
     tokens = ids[:, None].expand(-1, min(PLACES, model.spec.model.max_seq_len))  # (N, T)
     if 1 in tokens.shape:
         return None
-    x = first.position.embed(first.embedding(tokens), Context.of(tokens, None, None)).float()  # (N, T, D)
+    x = first.position.embed(first.embedding(tokens), Context.of(tokens)).float()  # (N, T, D)
     return Scales(tokens=float(x.var(dim=0).mean().sqrt()), positions=float(x.var(dim=1).mean().sqrt()))
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules.module import _has_any_global_hook
 
-from registry.context import State
+from registry.state import DecodeState
 from transformer_kit.generate.choose import Picker
 from transformer_kit.generate.reading import settled
+from transformer_kit.generate.static_cache import StaticState, has_static_form
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -21,21 +22,27 @@ if TYPE_CHECKING:
 class Fixed:
     """One step: reads the token chosen last, chooses the next."""
 
-    def __init__(self, model: "Model", state: State, pick: Picker, draws: Tensor, chosen: Tensor) -> None:
+    def __init__(self, model: "Model", state: DecodeState, pick: Picker, draws: Tensor, chosen: Tensor) -> None:
         """draws (B, steps); chosen (2, B): the first of the steps, after which `state` stands."""
-        self.model, self.state, self.pick, self.draws = model, state, pick, draws
+        self.model, self.origin, self.pick, self.draws = model, state, pick, draws
         self.chosen = chosen.clone()
-        self.place = torch.tensor([state.seen], device=chosen.device)
-        self.turn = torch.ones_like(self.place)
+        self.state = StaticState(state, state.length)
+        self.turn = torch.ones_like(self.state.cache_position)
 
     @property
     def full(self) -> bool:
         """Whether there is no room for another token."""
-        return self.state.seen >= self.state.reach
+        return self.state.length >= self.state.max_length
 
     def widen(self, more: int) -> None:
         """Make room for so many tokens more, or for as many as the state can hold."""
-        self.state.fix(self.place, min(self.state.seen + more, self.state.capacity))
+        length = min(self.origin.length + more, self.origin.max_length)
+        self.state = StaticState(self.origin, length, self.state.cache_position)
+
+    def count(self) -> None:
+        """Note that a token was taken in: what `move` does on the device."""
+        self.state.length += 1
+        self.origin.length = self.origin.written = self.state.length
 
     def step(self) -> Tensor:
         """What is chosen next, (2, B). Nothing moves: doing it twice is doing it once."""
@@ -53,7 +60,7 @@ class Fixed:
     def move(self, chosen: Tensor) -> Tensor:
         """Go on to the next token, on the device; what was chosen."""
         self.chosen.copy_(chosen)
-        self.place.add_(1)
+        self.state.cache_position.add_(1)
         self.turn.add_(1)
         return chosen
 
@@ -62,8 +69,7 @@ class Fixed:
         return self.move(self.step())
 
 
-def fixable(model: "Model", state: State) -> bool:
-    """Whether every part knows steps of fixed shapes, and nobody listens with hooks, which are not replayed."""
-    known = all(getattr(layer, "fixable", False) for layer in state.layers)
+def fixable(model: "Model", state: DecodeState) -> bool:
+    """Whether the state has a static form, and nobody listens with hooks, which are not replayed."""
     heard = _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return settled(model) and known and not heard
+    return settled(model) and has_static_form(state) and not heard

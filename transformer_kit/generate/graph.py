@@ -40,12 +40,12 @@ class Graph:
                 self._prepare()
                 self._record()
             self.graph.replay()
-            self.fixed.state.seen += 1
+            self.fixed.count()
             return self.fixed.chosen.clone()
 
     def _prepare(self) -> None:
         """Make room, and do a step there once: libraries get ready, and what is compiled is compiled."""
-        self.fixed.widen(more(self.fixed.state.seen))
+        self.fixed.widen(more(self.fixed.state.length))
         with aside(self.stream):
             self._step()
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from registry.context import PADDING, State
+from registry.context import PADDING
 from registry.contracts import Position
+from registry.state import DecodeState
 from registry.texts import TextGrew
 from transformer_kit.generate.sliding import read
 
@@ -25,7 +26,7 @@ class Reading:
         self.model, self.capacity, self.chunk = model, capacity, chunk
         self.tokens, self.segments = tokens, segments
         self.keeps = not settled(model)
-        self.state: State
+        self.state: DecodeState
 
     def read(self) -> Tensor:
         """Take in everything, in a fresh state; logits (B, V) of what follows."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from registry.context import State
+from registry.state import DecodeState
 from transformer_kit.generate.choose import Picker
 from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.fixed import Fixed, fixable
@@ -26,7 +26,7 @@ _REFUSED = (
 
 
 def recorded(
-    model: "Model", state: State, pick: Picker, draws: Tensor, chosen: Tensor, laid: Laid, compile: bool = False
+    model: "Model", state: DecodeState, pick: Picker, draws: Tensor, chosen: Tensor, laid: Laid, compile: bool = False
 ) -> Graph | Repeated | None:
     """The rest of the steps, recorded; None where they cannot be, or where it does not pay.
 
@@ -47,7 +47,6 @@ def recorded(
         return graph
     if compile:
         raise ValueError(f"compile: {_REFUSED}")
-    state.place = None
     return None
 
 

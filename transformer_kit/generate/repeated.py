@@ -33,10 +33,9 @@ class Repeated:
         if self.fixed.full:
             self._widen()
         if not self._can_go_on():
-            self.fixed.state.place = None
             return None
         found: Tensor = self.program() if self.program else self._noted()
-        self.fixed.state.seen += 1
+        self.fixed.count()
         return self.fixed.move(self.fixed.choose(found)) if self.fixed.pick.samplers else found
 
     def _can_go_on(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from registry.context import State
+from registry.state import DecodeState
 from transformer_kit.model.inputs import ends
 from transformer_kit.spec.schema import ModelSpec
 
@@ -64,7 +64,7 @@ class Window:
         return read(model, self.tokens, self.segments, state, chunk or self.limit)
 
 
-def read(model: "Model", tokens: Tensor, segments: Tensor | None, state: State, chunk: int) -> Tensor:
+def read(model: "Model", tokens: Tensor, segments: Tensor | None, state: DecodeState, chunk: int) -> Tensor:
     """Take in tokens (B, T), `chunk` at a time; logits (B, V) of what follows them."""
     pieces = tokens.split(chunk, dim=1)
     parts = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)

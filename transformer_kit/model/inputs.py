@@ -8,14 +8,14 @@ import warnings
 import torch
 from torch import Tensor
 
-from registry.context import State
+from registry.state import DecodeState
 from transformer_kit.model.loss import IGNORE
 from transformer_kit.spec.schema import ModelSpec
 
 KINDS = (torch.int64, torch.int32)
 
 
-def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, state: State | None) -> None:
+def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, state: DecodeState | None) -> None:
     """Raise ValueError for tokens, segments or a state that cannot go through the model together."""
     if not isinstance(tokens, Tensor):
         raise ValueError(f"tokens must be a tensor of ids (B, T), got {type(tokens).__name__} {tokens!r:.60}")
@@ -25,15 +25,15 @@ def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, stat
         raise ValueError(f"tokens must be ids, int64 or int32, got {_kind(tokens)}")
     if segments is not None and not isinstance(segments, Tensor):
         raise ValueError(f"segments must be a tensor (B, T), got {type(segments).__name__} {segments!r:.60}")
-    if state is not None and not isinstance(state, State):
+    if state is not None and not isinstance(state, DecodeState):
         raise ValueError(f"state must be what `model.state(batch)` makes, got {type(state).__name__} {state!r:.60}")
     if segments is not None and segments.shape != tokens.shape:
         raise ValueError(f"segments must be of the shape of tokens, {_shape(tokens)}, got {_shape(segments)}")
-    length = tokens.shape[1] + (0 if state is None else state.seen)
+    length = tokens.shape[1] + (0 if state is None else state.length)
     if length > model.max_seq_len:
         _check_length(model, length, state)
-    fixed = state is not None and state.place is not None  # no number that Python holds depends on what they are
-    if not _costly(tokens) and not fixed:
+    captured = type(state) is not DecodeState and state is not None  # nothing that Python holds may depend on values
+    if not _costly(tokens) and not captured:
         _check_ids("token ids", tokens, model.vocab_size)
 
 
@@ -43,7 +43,7 @@ def ends(model: ModelSpec) -> bool:
     return any(scheme is not None and scheme.part.acts == "embedding" for scheme in schemes)
 
 
-def _check_length(model: ModelSpec, length: int, state: State | None) -> None:
+def _check_length(model: ModelSpec, length: int, state: DecodeState | None) -> None:
     """More tokens than max_seq_len: ValueError where positions end there, else a note. Generation says it itself."""
     limit = model.max_seq_len
     if ends(model):

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from registry.context import Context, State
+from registry.context import Context
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site, Tokenizer
 from registry.options import Options
+from registry.state import Capacity, DecodeState
 from transformer_kit.model.init import init_weights
 from transformer_kit.model.inputs import check_size, check_targets, check_tokens
 from transformer_kit.model.lookups import Lookups
@@ -64,7 +65,7 @@ class Model(nn.Module):
         targets: Tensor | None = None,
         *,
         segments: Tensor | None = None,
-        state: State | None = None,
+        state: DecodeState | None = None,
         last: bool = False,
     ) -> Output:
         """Logits and loss of `tokens` (B, T).
@@ -104,13 +105,13 @@ class Model(nn.Module):
         self,
         tokens: Tensor,
         segments: Tensor | None,
-        state: State | None,
+        state: DecodeState | None,
         last: bool = False,
         lookups: Lookups | None = None,
     ) -> tuple[Tensor, Context]:
         """What the head reads, (B, T, D), or (B, 1, D) of the last token alone; and the pass's context."""
         check_tokens(self.spec.model, tokens, segments, state)
-        context = Context.of(tokens, segments, state)
+        context = (Context.of if state is None else state.context)(tokens, segments)
         with lookups or nullcontext():
             x = self.embedding(tokens)
         x = self.dropout(self.position.embed(x, context))
@@ -118,14 +119,17 @@ class Model(nn.Module):
             x = layer(x, context, None if state is None else state.layers[i])
         return self.norm(x[:, -1:] if last else x), context
 
-    def state(self, batch: int, capacity: int | None = None) -> State:
-        """Empty decode state for `batch` rows of up to `capacity` tokens (max_seq_len when not given)."""
-        capacity = self.spec.model.max_seq_len if capacity is None else capacity
+    def state(self, batch: int, max_length: int | None = None, *, rollback: int = 0) -> DecodeState:
+        """Empty decode state for `batch` rows of up to `max_length` tokens (max_seq_len when not given).
+
+        `rollback` is how many tokens `DecodeState.truncate` must be able to drop at any time.
+        """
+        max_length = self.spec.model.max_seq_len if max_length is None else max_length
         check_size("batch", batch)
-        check_size("capacity", capacity)
-        like = self.embedding.weight
-        layers = [layer.state(batch, capacity, like) for layer in self._blocks()]
-        return State(layers, batch, capacity)
+        check_size("max_length", max_length)
+        weight = self.embedding.weight
+        capacity = Capacity(batch, max_length, weight.dtype, weight.device, rollback)
+        return DecodeState([layer.state(capacity) for layer in self._blocks()], batch, max_length)
 
     def generate(self, prompts: Sequence[Sequence[int]] | Tensor, **settings: "Unpack[Settings]") -> list[list[int]]:
         """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.

@@ -48,14 +48,14 @@ def _forward(
 ) -> Tensor:
     if state is not None or not torch.is_grad_enabled():
         return forward(x, context, state)
-    before = dict(context.memo)
+    before = dict(context.forward_cache)
     # A compiler lets nothing outside change, and itself finds what layers compute in common.
-    first = [] if torch.compiler.is_compiling() else [context.memo]
+    first = [] if torch.compiler.is_compiling() else [context.forward_cache]
 
     def run(x: Tensor) -> tuple[Tensor, ...]:
         # The second time, what layers add to the loss is there already, and what they share has to be computed by the
         # layer that computed it the first time, or autograd would miss what that layer saved for it.
-        own = replace(context, losses=[], memo=first.pop() if first else dict(before))
+        own = replace(context, losses=[], forward_cache=first.pop() if first else dict(before))
         with inside():
             return forward(x, own, None), *own.losses
 

@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from registry.context import PADDING, State
+from registry.context import PADDING
 from registry.texts import TextGrew
 from transformer_kit.generate.fixed import fixable
 from transformer_kit.generate.reading import settled
+from transformer_kit.generate.static_cache import StaticState
 from transformer_kit.generate.tape import Program, Tape
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
+from transformer_kit.testing.state_behaviours import rows_begun_again, rows_selected, tokens_forgotten
 
 Behaviour = Callable[[Model], None]
 
@@ -73,14 +75,13 @@ def steps_of_fixed_shapes(model: Model) -> None:
         model(ids[:, :prompt], segments=None if divided is None else divided[:, :prompt], state=state)
         if not fixable(model, state):
             return
-        place = torch.tensor([prompt])
-        for reach in (LENGTH - 3, LENGTH):
-            state.fix(place, reach)
-            for t in range(state.seen, reach):
-                got = model(ids[:, t : t + 1], state=state).logits
-                agree(got, expected[:, t : t + 1], f"logits of token {t} in steps of fixed shapes")
-                place += 1
-                state.seen += 1
+        for max_length in (LENGTH - 3, LENGTH):
+            static = StaticState(state, max_length)
+            for t in range(state.length, max_length):
+                got = model(ids[:, t : t + 1], state=static).logits
+                agree(got, expected[:, t : t + 1], f"logits of token {t} with a static cache")
+                static.cache_position += 1
+                static.length = state.length = state.written = t + 1
 
 
 @torch.no_grad()
@@ -94,8 +95,7 @@ def steps_repeated(model: Model) -> None:
         model(ids[:, :prompt], segments=None if divided is None else divided[:, :prompt], state=state)
         if not fixable(model, state):
             return
-        state.fix(torch.tensor([prompt]), LENGTH)
-        step = Step(model, state)
+        step = Step(model, StaticState(state, LENGTH))
         for t in range(prompt, LENGTH):
             got = step(ids[:, t : t + 1])
             if step.tape.obstacle:
@@ -107,7 +107,7 @@ def steps_repeated(model: Model) -> None:
 class Step:
     """A step of a fixed state, noted until two are alike."""
 
-    def __init__(self, model: Model, state: State) -> None:
+    def __init__(self, model: Model, state: StaticState) -> None:
         self.model, self.state = model, state
         self.token = torch.zeros(state.batch, 1, dtype=torch.long)
         self.tape = Tape()
@@ -115,7 +115,6 @@ class Step:
 
     def __call__(self, token: Tensor) -> Tensor:
         """Logits (B, 1, V) after a token (B, 1)."""
-        assert self.state.place is not None
         self.token.copy_(token)
         if self.program:
             logits: Tensor = self.program()
@@ -124,8 +123,8 @@ class Step:
             with Tape() as self.tape:
                 logits = self.model(self.token, state=self.state).logits
             self.program = self.tape.program(logits) if self.tape.repeats(before) else None
-        self.state.place += 1
-        self.state.seen += 1
+        self.state.cache_position += 1
+        self.state.length += 1
         return logits
 
 
@@ -201,6 +200,9 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     steps_repeated,
     padded_as_alone,
     packed_as_separate,
+    rows_selected,
+    tokens_forgotten,
+    rows_begun_again,
 )
 """What every language model of the kit must do."""
 
