@@ -14,7 +14,6 @@ from torch import Generator, Tensor, nn
 from registry import core
 from registry import options as _options
 from registry.context import Context, Mask
-from registry.linear import Linear, linear
 from registry.part import ModelPart, Part, Site
 from registry.run_contracts import Dataset, Objective, Optimizer, Sampler, Schedule, Spans, Tokenizer, Tracker
 from registry.slots import (
@@ -43,7 +42,7 @@ from registry.weight import Role, Weight
 
 __all__ = [
     "FFN", "Activation", "ActivationSlot", "Block", "BlockSlot", "Dataset", "DatasetSlot", "Embedding",
-    "EmbeddingSlot", "FFNSlot", "Head", "HeadSlot", "Init", "InitSlot", "Kernel", "KernelSlot", "Linear", "Mixer",
+    "EmbeddingSlot", "FFNSlot", "Head", "HeadSlot", "Init", "InitSlot", "Kernel", "KernelSlot", "Mixer",
     "MixerSlot", "ModelPart", "Norm", "NormSlot", "Objective", "ObjectiveSlot", "Optimizer", "OptimizerSlot",
     "Part", "Position", "PositionSlot", "Role", "Router", "RouterSlot", "Sampler", "SamplerSlot", "Scaling",
     "ScalingSlot", "Schedule", "ScheduleSlot", "Site", "Spans", "Tokenizer", "TokenizerSlot", "Tracker", "TrackerSlot",
@@ -266,13 +265,11 @@ class Head(ModelPart):
     """Last activations x (B, T, D) -> logits (B, T, V); `table` (V, its width) is the embedding's weight."""
 
     family = "head"
+    out: nn.Linear | None
+    """The projection to logits; None where it is the table."""
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         raise NotImplementedError
-
-    def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """x W^T + b: the widest product of a model, by itself so that generation may lay out its weights anew."""
-        return linear(x, weight, bias)
 
 
 class Init(Part, ABC):

@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
 SHIPPED = "transformer_kit.configs"
 
-PUBLIC = ["Model", "ModelSpec", "RunSpec", "Spec", "SpecError", "build", "load", "load_tokenizer", "read", "save"]
+PUBLIC = [
+    "Model", "ModelSpec", "RunSpec", "Spec", "SpecError", "build", "load", "load_tokenizer", "prepare_for_inference",
+    "read", "save",
+]  # fmt: skip
 
 
 def python(*arguments: str, path: Path, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from transformer_kit.spec.errors import SpecError
     from transformer_kit.spec.read import read
     from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
+    from transformer_kit.transform.prepare import prepare_for_inference
 
 __version__ = "0.1.0"
-__all__ = ["Model", "ModelSpec", "RunSpec", "Spec", "SpecError", "build", "load", "load_tokenizer", "read", "save"]
+__all__ = [
+    "Model", "ModelSpec", "RunSpec", "Spec", "SpecError", "build", "load", "load_tokenizer", "prepare_for_inference",
+    "read", "save",
+]  # fmt: skip
 
 _HOME = {
     "build": "model.build",
     "load": "model.folder",
     "load_tokenizer": "data.tokenizer_file",
+    "prepare_for_inference": "transform.prepare",
     "save": "model.folder",
     "Model": "model.model",
     "SpecError": "spec.errors",

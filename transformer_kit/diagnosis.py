@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from registry.processor import onednn_is_faster
 from transformer_kit import machine
 from transformer_kit.spec.schema import Hardware
 from transformer_kit.train.precision import COMPILED, has_fast_bfloat16, place
+from transformer_kit.transform.cpu import prefers_onednn
 
 PACKAGES = ("torch", "triton", "numpy", "safetensors", "tokenizers", "pydantic", "transformers")
 KERNELS = {
@@ -59,7 +59,7 @@ def examine(plugins: dict[str, Any]) -> dict[str, Any]:
 
 def _library(device: torch.device) -> str:
     """What multiplies large float32 matrices in the kit's layers."""
-    return "oneDNN" if _is_cpu(device) and onednn_is_faster() else "torch's own choice"
+    return "oneDNN" if _is_cpu(device) and prefers_onednn() else "torch's own choice"
 
 
 def _is_cpu(device: torch.device) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from registry.linear import linear, takes
+from transformer_kit.transform.onednn_linear import linear, takes
 
 BUDGET = 0.4
 """Seconds that a measurement may take, roughly."""

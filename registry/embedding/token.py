@@ -4,7 +4,7 @@ arXiv:1909.11942; types: Devlin et al. 2018, BERT, arXiv:1810.04805).
 
 from torch import Tensor, nn
 
-from registry.contracts import Embedding, Linear, Norm, NormSlot, Site
+from registry.contracts import Embedding, Norm, NormSlot, Site
 from registry.core import register
 from registry.options import Count, Positive, Width, named
 
@@ -34,7 +34,7 @@ class Token(Embedding):
         self.table = nn.Embedding(site.vocab_size, width)
         self.types = None if options.types is None else nn.Embedding(options.types, width)
         self.norm = site.inside(d_model=width).build(options.norm, Norm)
-        self.widen = nn.Identity() if options.width is None else Linear(width, site.d_model, bias=False)
+        self.widen = nn.Identity() if options.width is None else nn.Linear(width, site.d_model, bias=False)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]

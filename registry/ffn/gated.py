@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import FFN, Activation, ActivationSlot, Linear, Norm, NormSlot, Site
+from registry.contracts import FFN, Activation, ActivationSlot, Norm, NormSlot, Site
 from registry.core import register
 from registry.options import NonNegative, Positive, Width, named
 
@@ -13,7 +13,6 @@ class Gated(FFN):
     """down(act(gate(x)) * (up(x) + shift)), with gate(x) and up(x) bounded by `limit`."""
 
     roles = {"down": "residual"}
-    together = (("gate", "up"),)
 
     class Options(FFN.Options):
         d_ff: Width | None = None
@@ -37,14 +36,14 @@ class Gated(FFN):
         super().__init__(options, site)
         d_ff = self.derived(options, site)["d_ff"]
         inner, limit = site.inside(d_model=d_ff), options.limit
-        self.gate = Linear(site.d_model, d_ff, bias=options.bias)
-        self.up = Linear(site.d_model, d_ff, bias=options.bias)
+        self.gate = nn.Linear(site.d_model, d_ff, bias=options.bias)
+        self.up = nn.Linear(site.d_model, d_ff, bias=options.bias)
         self.bound_gate = nn.Identity() if limit is None else nn.Hardtanh(float("-inf"), limit)
         self.bound_up = nn.Identity() if limit is None else nn.Hardtanh(-limit, limit)
         self.activation = inner.build(options.activation, Activation)
         self.shift = options.shift
         self.norm = inner.build(options.norm, Norm)
-        self.down = Linear(d_ff, site.d_model, bias=options.bias)
+        self.down = nn.Linear(d_ff, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         gate, up = self.bound_gate(self.gate(x)), self.bound_up(self.up(x))

@@ -1,9 +1,9 @@
 """Position-wise feed-forward network (Vaswani et al. 2017, arXiv:1706.03762, section 3.3)."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import FFN, Activation, ActivationSlot, Linear, Site
+from registry.contracts import FFN, Activation, ActivationSlot, Site
 from registry.core import register
 from registry.options import Width, named
 
@@ -29,9 +29,9 @@ class MLP(FFN):
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         d_ff = self.derived(options, site)["d_ff"]
-        self.up = Linear(site.d_model, d_ff, bias=options.bias)
+        self.up = nn.Linear(site.d_model, d_ff, bias=options.bias)
         self.activation = site.inside(d_model=d_ff).build(options.activation, Activation)
-        self.down = Linear(d_ff, site.d_model, bias=options.bias)
+        self.down = nn.Linear(d_ff, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.down(self.activation(self.up(x)))

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import FFN, FFNSlot, Linear, Norm, NormSlot, Router, RouterSlot, Site
+from registry.contracts import FFN, FFNSlot, Norm, NormSlot, Router, RouterSlot, Site
 from registry.core import register
 from registry.options import Positive, named
 
@@ -51,7 +51,7 @@ class MoE(FFN):
         self.router = site.among(options.n_experts).build(options.router, Router)
         self.experts = nn.ModuleList(site.build(options.expert, FFN) for _ in range(options.n_experts))
         self.shared = None if options.shared is None else site.build(options.shared, FFN)
-        self.shared_gate = Linear(site.d_model, 1, bias=False) if options.shared_gate else None
+        self.shared_gate = nn.Linear(site.d_model, 1, bias=False) if options.shared_gate else None
         self.weigh_input = options.apply_weights_to == "input"
         self.scale, self.norm = options.scale, site.build(options.norm, Norm)
 

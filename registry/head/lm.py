@@ -3,9 +3,9 @@
 import torch
 from torch import Generator, Tensor, nn
 
-from registry.contracts import Head, Linear, Site
+from registry.contracts import Head, Site
 from registry.core import register
-from registry.head._shared import check_tied
+from registry.head._shared import check_tied, project
 from registry.options import Positive, Width
 
 
@@ -39,14 +39,13 @@ class LM(Head):
             check_tied(width, site)
         self.scale = options.scale
         self.softcap = options.softcap
-        self.narrow = nn.Identity() if options.width is None else Linear(site.d_model, width, bias=False)
-        self.out = None if options.tied else Linear(width, site.vocab_size, bias=False)
+        self.narrow = nn.Identity() if options.width is None else nn.Linear(site.d_model, width, bias=False)
+        self.out = None if options.tied else nn.Linear(width, site.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(site.vocab_size)) if options.bias else None
         self.reset_parameters()
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        weight = table if self.out is None else self.out.weight
-        logits = self.project(self.narrow(x) * self.scale, weight, self.bias)
+        logits = project(self.narrow(x) * self.scale, self.out, table, self.bias)
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from registry.contracts import Activation, ActivationSlot, Head, Linear, Norm, NormSlot, Site
+from registry.contracts import Activation, ActivationSlot, Head, Norm, NormSlot, Site
 from registry.core import register
-from registry.head._shared import check_tied
+from registry.head._shared import check_tied, project
 from registry.options import Width, named
 
 
@@ -45,16 +45,15 @@ class Transformed(Head):
         if options.tied:
             check_tied(width, site)
         inner = site.inside(d_model=width)
-        self.dense = Linear(site.d_model, width, bias=options.dense_bias)
+        self.dense = nn.Linear(site.d_model, width, bias=options.dense_bias)
         self.activation = inner.build(options.activation, Activation)
         self.norm = inner.build(options.norm, Norm)
-        self.out = None if options.tied else Linear(width, site.vocab_size, bias=False)
+        self.out = None if options.tied else nn.Linear(width, site.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(site.vocab_size)) if options.bias else None
         self.reset_parameters()
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        weight = table if self.out is None else self.out.weight
-        return self.project(self.norm(self.activation(self.dense(x))), weight, self.bias)
+        return project(self.norm(self.activation(self.dense(x))), self.out, table, self.bias)
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.bias is not None:

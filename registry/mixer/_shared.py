@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Activation, ActivationSlot, Linear, Norm, NormSlot, Site
+from registry.contracts import Activation, ActivationSlot, Norm, NormSlot, Site
 from registry.options import Count, Group, Natural, Positive, Rate, Width, named
 
 
@@ -91,8 +91,6 @@ class ScaleQueries(nn.Module):
 class NoQueryScaling(nn.Module):
     """Leaves queries as they are."""
 
-    does_nothing = True
-
     def forward(self, q: Tensor, context: Context) -> Tensor:
         return q
 
@@ -105,7 +103,7 @@ class Gate(nn.Module):
     def __init__(self, d_model: int, heads: int, width: int, activation: nn.Module) -> None:
         super().__init__()
         self.heads = heads
-        self.projection = Linear(d_model, heads * width, bias=False)
+        self.projection = nn.Linear(d_model, heads * width, bias=False)
         self.activation = activation
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
@@ -114,8 +112,6 @@ class Gate(nn.Module):
 
 class NoGate(nn.Module):
     """Leaves heads' outputs as they are."""
-
-    does_nothing = True
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         return y

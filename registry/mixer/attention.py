@@ -12,7 +12,7 @@ from pydantic import model_validator
 from torch import Generator, Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Kernel, Linear, Mixer, Norm, Site
+from registry.contracts import Kernel, Mixer, Norm, Site
 from registry.core import register
 from registry.mixer._shared import (
     Heads,
@@ -32,7 +32,7 @@ from registry.state import Capacity, KVCache, SlidingWindowCache
 class Attention(Mixer):
     """out(softmax(scale q k^T + bias) v), each query seeing the tokens before it, and itself."""
 
-    roles, together = {"out": "residual"}, (("q", "k", "v"),)
+    roles = {"out": "residual"}
     accepts, constant = frozenset({"rotation", "bias"}), ("sinks",)
 
     class Options(Mixer.Options):
@@ -81,9 +81,9 @@ class Attention(Mixer):
 
     def _build_heads(self, options: Options, site: Site) -> None:
         heads, inside = options.heads, site.inside(d_model=self.head_dim, n_heads=options.n_heads)
-        self.q = Linear(site.d_model, options.n_heads * self.head_dim, bias="q" in options.bias)
-        self.k = Linear(site.d_model, self.kv_heads * self.head_dim, bias="k" in options.bias)
-        own = Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
+        self.q = nn.Linear(site.d_model, options.n_heads * self.head_dim, bias="q" in options.bias)
+        self.k = nn.Linear(site.d_model, self.kv_heads * self.head_dim, bias="k" in options.bias)
+        own = nn.Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
         self.v = own if heads.values == "own" else None
         if self.v is None and (self.value_dim != self.head_dim or "v" in options.bias):
             raise ValueError("values: keys leaves no room for a value_dim or a bias of the values; leave them out")
@@ -100,7 +100,7 @@ class Attention(Mixer):
         result, wide = options.result, options.n_heads * self.value_dim
         self.gate = gate_of(result, site, options.n_heads, self.value_dim)
         self.norm = site.inside(d_model=wide).build(result.norm, Norm)
-        self.out = Linear(wide, site.d_model, bias="out" in options.bias)
+        self.out = nn.Linear(wide, site.d_model, bias="out" in options.bias)
 
     def forward(self, x: Tensor, context: Context, state: KVCache | SlidingWindowCache | None = None) -> Tensor:
         q, k, v = self._heads(x, context)  # (B, H, T, K), (B, G, T, K) twice

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Kernel, Linear, Mixer, Site
+from registry.contracts import Kernel, Mixer, Site
 from registry.core import register
 from registry.options import Count, Positive
 from registry.state import Capacity, KVCache
@@ -22,7 +22,6 @@ class Differential(Mixer):
 
     roles = {"out": "residual"}
     no_weight_decay = ("lambdas",)
-    together = (("q", "k", "v"),)
     accepts = frozenset({"rotation", "bias"})
 
     class Options(Mixer.Options):
@@ -49,16 +48,16 @@ class Differential(Mixer):
             )
         self.kv, self.head_dim, self.dropout = kv, site.d_model // heads, site.dropout
         narrow = kv * self.head_dim
-        self.q = Linear(site.d_model, site.d_model, bias=options.bias)
-        self.k = Linear(site.d_model, narrow, bias=options.bias)
-        self.v = Linear(site.d_model, narrow, bias=options.bias)
+        self.q = nn.Linear(site.d_model, site.d_model, bias=options.bias)
+        self.k = nn.Linear(site.d_model, narrow, bias=options.bias)
+        self.v = nn.Linear(site.d_model, narrow, bias=options.bias)
         inside = site.inside(d_model=self.head_dim, n_heads=heads)
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
         self.first = 0.8 - 0.6 * math.exp(-0.3 * site.layer)
         self.lambdas = nn.Parameter(torch.empty(4, self.head_dim))  # q1, k1, q2, k2
         self.eps = options.eps
-        self.out = Linear(site.d_model, site.d_model, bias=options.bias)
+        self.out = nn.Linear(site.d_model, site.d_model, bias=options.bias)
         self.reset_parameters()
 
     def forward(self, x: Tensor, context: Context, state: KVCache | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from registry.context import Context, Mask
-from registry.contracts import Kernel, Linear, Mixer, Norm, NormSlot, Site
+from registry.contracts import Kernel, Mixer, Norm, NormSlot, Site
 from registry.core import register
 from registry.mixer._shared import QueryScaling, query_scaling_of, split
 from registry.options import Count, Group, Positive, Width, named
@@ -31,7 +31,6 @@ class MLA(Mixer):
     """
 
     roles = {"out": "residual"}
-    together = (("q_down", "kv_down", "k_rope"), ("k_up", "v_up"))
     accepts = frozenset({"rotation"})
 
     class Options(Mixer.Options):
@@ -71,21 +70,21 @@ class MLA(Mixer):
         self.q_down: nn.Module = nn.Identity()
         self.q_norm: nn.Module = nn.Identity()
         if q_rank is not None:
-            self.q_down = Linear(site.d_model, q_rank, bias=options.bias)
+            self.q_down = nn.Linear(site.d_model, q_rank, bias=options.bias)
             self.q_norm = site.inside(d_model=q_rank).build(latents.norm, Norm)
-        self.q_up = Linear(site.d_model if q_rank is None else q_rank, heads * (nope + rope), bias=False)
-        self.kv_down = Linear(site.d_model, kv_rank, bias=options.bias)
+        self.q_up = nn.Linear(site.d_model if q_rank is None else q_rank, heads * (nope + rope), bias=False)
+        self.kv_down = nn.Linear(site.d_model, kv_rank, bias=options.bias)
         self.kv_norm = site.inside(d_model=kv_rank).build(latents.norm, Norm)
-        self.k_up = Linear(kv_rank, heads * nope, bias=False)
-        self.v_up = Linear(kv_rank, heads * options.v_head_dim, bias=False)
-        self.k_rope = Linear(site.d_model, rope, bias=options.bias)
+        self.k_up = nn.Linear(kv_rank, heads * nope, bias=False)
+        self.v_up = nn.Linear(kv_rank, heads * options.v_head_dim, bias=False)
+        self.k_rope = nn.Linear(site.d_model, rope, bias=options.bias)
         self.q_scale, self.kv_scale = latents.q_scale, latents.kv_scale
         inside = site.inside(d_model=rope, n_heads=heads)
         self.position = self.position_at(inside)
         self.scale *= self.position.score_scale
         self.kernel = inside.build(None, Kernel)
         self.query_scaling = query_scaling_of(options.query_scaling)
-        self.out = Linear(heads * options.v_head_dim, site.d_model, bias=options.bias)
+        self.out = nn.Linear(heads * options.v_head_dim, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context, state: LatentCache | None = None) -> Tensor:
         latent = self.kv_norm(self.kv_down(x)) * self.kv_scale  # (B, T, R)

@@ -10,7 +10,5 @@ from registry.core import register
 class NoNorm(Norm):
     """x."""
 
-    does_nothing = True
-
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -7,5 +7,3 @@ from registry.core import register
 @register
 class NoPosition(Position):
     """Adds nothing anywhere."""
-
-    does_nothing = True

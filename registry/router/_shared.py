@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from registry.context import PADDING, Context
-from registry.contracts import Linear, Router, Site
-from registry.linear import autocast_device
+from registry.contracts import Router, Site
 from registry.options import Count, Group, NonNegative, Positive
 
 
@@ -95,13 +94,13 @@ class Scored(Router):
         # What is learnt with is no mathematics of the result: models that differ in it alone are the same to an export.
         self.options, self.experts, self.top_k = options.model_copy(update={"learning": None}), experts, options.top_k
         self._load = None if options.learning is None else Load(options.learning, experts)
-        self.logit = Linear(site.d_model, experts, bias=options.bias)
+        self.logit = Float32Linear(site.d_model, experts, bias=options.bias)
         self.register_buffer("bias_correction", torch.empty(experts) if options.bias_correction else None)
         self.reset_parameters()
 
     def logits(self, x: Tensor) -> Tensor:
         """x (N, D) -> (N, E), in float32."""
-        logits = in_float32(x, self.logit)
+        logits = self.logit(x)
         cap = self.options.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -131,14 +130,16 @@ class Scored(Router):
             nn.init.zeros_(self.bias_correction)
 
 
-def in_float32(x: Tensor, projection: nn.Linear) -> Tensor:
-    """What `projection` makes of x, in float32 whatever autocast would multiply in: near ties decide who is chosen."""
-    bias = None if projection.bias is None else projection.bias.float()
-    kind = autocast_device(x)
-    if not torch.is_autocast_enabled(kind):
-        return nn.functional.linear(x.float(), projection.weight.float(), bias)
-    with torch.autocast(kind, enabled=False):
-        return nn.functional.linear(x.float(), projection.weight.float(), bias)
+class Float32Linear(nn.Linear):
+    """x W^T + b in float32, whatever autocast would multiply in: near ties decide which experts are chosen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        kind = "cpu" if x.is_meta else x.device.type  # the meta device has no autocast
+        if not torch.is_autocast_enabled(kind):
+            return nn.functional.linear(x.float(), self.weight.float(), bias)
+        with torch.autocast(kind, enabled=False):
+            return nn.functional.linear(x.float(), self.weight.float(), bias)
 
 
 class Load:

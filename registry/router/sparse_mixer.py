@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from registry.context import Context
-from registry.contracts import Linear, Router, Site
+from registry.contracts import Router, Site
 from registry.core import register
 from registry.options import Count, NonNegative
-from registry.router._shared import Learning, Load, in_float32
+from registry.router._shared import Float32Linear, Learning, Load
 
 
 @register
@@ -37,11 +37,11 @@ class SparseMixer(Router):
         if options.top_k > experts:
             raise ValueError(f"top_k must be at most n_experts ({experts}), got {options.top_k}")
         self.top_k, self.jitter = options.top_k, options.jitter
-        self.logit = Linear(site.d_model, experts, bias=False)
+        self.logit = Float32Linear(site.d_model, experts, bias=False)
         self._load = None if options.learning is None else Load(options.learning, experts)
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        logits = in_float32(x, self.logit)  # (N, E)
+        logits = self.logit(x)  # (N, E)
         left = logits
         weights: list[Tensor] = []
         chosen: list[Tensor] = []

@@ -261,8 +261,8 @@ def test_lean_and_int8_do_what_they_are_for(tmp_path: Any) -> None:
     setting = Setting(batch=2, seq=8, new=3, device=CPU, dtype=torch.float32, rounds=1)
     with pytest.raises(NoPeer, match="saves memory in training"):
         worker._made(Task(LEAN, "decode", str(page), [], setting, 1))
-    with pytest.raises(NoPeer, match="writes one text"):
-        worker._made(Task(INT8, "decode", str(page), [], setting, 1))
+    with pytest.raises(NoPeer, match="is for prompts and decoding on a CPU"):
+        worker._made(Task(INT8, "train", str(page), [], setting, 1))
     lean = candidate(LEAN, _spec("gpt2"))
     before = lean.module.state_dict()["embedding.table.weight"].clone()
     train(lean, setting)(0)

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from registry import core
-from registry.contracts import Activation, Head, Init, Linear, Site, Weight
+from registry.contracts import Activation, Head, Init, Site, Weight
 from transformer_kit.testing import checks_for
 
 
@@ -88,7 +88,7 @@ def unnamed_head() -> type[Any]:
     class Plain(Head):
         def __init__(self, options: Head.Options, site: Site) -> None:
             super().__init__(options, site)
-            self.project_out = Linear(site.d_model, site.vocab_size)
+            self.project_out = nn.Linear(site.d_model, site.vocab_size)
 
         def forward(self, x: Tensor, table: Tensor) -> Tensor:
             return self.project_out(x)

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from registry.core import get
-from registry.linear import linear
 from transformer_kit.cost.card import Card, card
 from transformer_kit.cost.mixed import Mixed
 from transformer_kit.model.build import build
@@ -58,7 +57,7 @@ def test_what_cannot_be_is_refused(page: Page) -> None:
     assert card(_run(page, precision="bfloat16"), **ASKED, dtype="bfloat16") is not None
 
 
-WATCHED = (linear, F.linear, F.rms_norm, torch.rms_norm, Tensor.softmax)
+WATCHED = (F.linear, F.rms_norm, torch.rms_norm, Tensor.softmax)
 MIXTURE = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 2}, "expert": "gated"}
 
 

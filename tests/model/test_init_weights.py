@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from registry import core
 from registry.context import Context
-from registry.contracts import FFN, Init, Linear, Site, Weight
+from registry.contracts import FFN, Init, Site, Weight
 from transformer_kit import Spec, build
 from transformer_kit.model.init import layers
 
@@ -116,7 +116,7 @@ def test_modules_of_torch_inside_a_part_are_filled_by_the_seed() -> None:
             super().__init__(options, site)
             self.norm = nn.LayerNorm(site.d_model)
             self.mix = nn.Conv1d(site.d_model, site.d_model, 1)
-            self.out = Linear(site.d_model, site.d_model)
+            self.out = nn.Linear(site.d_model, site.d_model)
 
         def reset_parameters(self, generator: Generator | None = None) -> None:
             nn.init.zeros_(self.mix.bias)

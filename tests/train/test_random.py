@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from registry import core
 from registry.context import Context
-from registry.contracts import FFN, Linear, Objective, Site
+from registry.contracts import FFN, Objective, Site
 from tests.train.runs import Recorder, page, records, train_in_child
 from transformer_kit import seeds
 from transformer_kit.spec.schema import RunSpec
@@ -70,7 +70,7 @@ def _noisy() -> Iterator[None]:
         class Noisy(FFN):
             def __init__(self, options: FFN.Options, site: Site) -> None:
                 super().__init__(options, site)
-                self.up = Linear(site.d_model, site.d_model)
+                self.up = nn.Linear(site.d_model, site.d_model)
 
             def forward(self, x: Tensor, context: Context) -> Tensor:
                 return self.up(x) * (1 + sum(draw())) if self.training else self.up(x)

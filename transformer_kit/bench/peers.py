@@ -12,35 +12,46 @@ from transformer_kit.bench.packages import litgpt, transformers, x_transformers
 from transformer_kit.bench.plain import Plain
 from transformer_kit.bench.shape import config_of, shape_of
 from transformer_kit.bench.tutorial import Tutorial
-from transformer_kit.generate import prepared, stream
+from transformer_kit.generate import stream
 from transformer_kit.model.build import build
+from transformer_kit.model.model import Model
 from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import Spec
+from transformer_kit.transform.onednn_linear import onednn_linear
+from transformer_kit.transform.pipeline import transformed
+from transformer_kit.transform.prepare import InferenceModel, prepare_for_inference
 
 KIT, INT8, LEAN = "transformer_kit", "int8", "lean"
 
 
 def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
-    """The kit's own model: as it comes, writing with weights of 8 bits, or training in as little memory as it can."""
-    model = build(spec, device=torch.get_default_device())
+    """The kit's own model: as commands use it, generating with int8 weights, or training in as little memory as it can.
+
+    It is prepared for inference when it first reads a prompt, for as many sequences.
+    """
+    device = torch.get_default_device()
+    model = transformed(build(spec, device=device), onednn_linear=onednn_linear if device.type == "cpu" else None)
     if name == LEAN:
         recompute(model)
+
+    def ready(batch: int) -> Model:
+        if not isinstance(model, InferenceModel):
+            prepare_for_inference(model, batch=batch, int8=name == INT8)
+        return model
 
     def loss(tokens: Tensor, targets: Tensor) -> Tensor:
         total, count = model.loss(tokens, targets)
         return total / count
 
     def written(compile: bool, tokens: Tensor, count: int) -> Iterator[Any]:
-        with prepared(model, len(tokens), int8=name == INT8):
-            list(stream(model, tokens[:, :1].tolist(), max_new_tokens=2, int8=name == INT8))  # the head's copy is made
-            yield from stream(model, tokens.tolist(), max_new_tokens=count, compile=compile, int8=name == INT8)
+        return stream(ready(len(tokens)), tokens.tolist(), max_new_tokens=count, compile=compile)
 
     return Candidate(
         name,
         model,
         spec.model.vocab_size,
         loss,
-        lambda tokens: model(tokens, last=True).logits,
+        lambda tokens: ready(len(tokens))(tokens, last=True).logits,
         partial(written, False),
         partial(written, True),
         early=name == LEAN,

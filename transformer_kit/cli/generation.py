@@ -54,9 +54,7 @@ Stream = Annotated[bool, typer.Option(help="Print the text while it comes.")]
 Device = Annotated[str, typer.Option(help="Where: auto, cpu, cuda, cuda:1 and so on.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as saved when not given.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the steps: a GPU writes long texts faster.")]
-Int8 = Annotated[
-    bool, typer.Option("--int8", help="Write with weights rounded to 8 bits: a processor is twice as fast.")
-]
+Int8 = Annotated[bool, typer.Option("--int8", help="Quantize weights to int8: on a CPU, about twice as fast.")]
 
 
 def generate(
@@ -87,9 +85,9 @@ def generate(
     given = {key: value for key, value in flags.items() if value is not None}
     _check(given, greedy)
     reading = {"add_special_tokens": add_special_tokens, "split_special_tokens": split_special_tokens}
-    settings = {"max_new_tokens": max_new_tokens, "seed": seed, "compile": compile, "int8": int8, **reading}
+    settings = {"max_new_tokens": max_new_tokens, "seed": seed, "compile": compile, **reading}
     text = _text(prompt)
-    used = _used(folder, (device, dtype), given, greedy)
+    used = _used(folder, (device, dtype), given, greedy, int8)
     notes = [*used.notes(text, settings), *_notes(used.tokenizer, text, **reading)]
     pieces = used.complete(text, settings)
     if json:
@@ -137,14 +135,15 @@ class _Used:
         return {"samplers": chosen, "eos_token_ids": self.tokenizer.ends}
 
 
-def _used(folder: Path, where: tuple[str, str | None], flags: dict[str, float], greedy: bool) -> _Used:
+def _used(folder: Path, where: tuple[str, str | None], flags: dict[str, float], greedy: bool, int8: bool) -> _Used:
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.generate.defaults import defaults
     from transformer_kit.model.folder import load, model_folder
+    from transformer_kit.transform.prepare import prepare_for_inference
 
     place = model_folder(folder)
     device, dtype = placed(*where)
-    model = load(place, device=device, dtype=dtype)
+    model = prepare_for_inference(load(place, device=device, dtype=dtype), int8=int8)
     asked = defaults(place)
     return _Used(model, load_tokenizer(place), [] if greedy else _samplers(flags, asked.sampling), asked)
 

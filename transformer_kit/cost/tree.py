@@ -119,9 +119,8 @@ def _children(module: nn.Module, around: list[Group]) -> Iterator[Node]:
     """The parts directly in a module that do something; the kernel belongs to the run, not to the model."""
     for name, child in module.named_children():
         if isinstance(child, ModelPart):
-            if (
-                child.name and not child.does_nothing and not isinstance(child, Kernel)
-            ):  # a position without a name acts elsewhere
+            # A position without a name acts elsewhere, and `none` is the name of what does nothing.
+            if child.name not in ("", "none") and not isinstance(child, Kernel):
                 yield _node(name, child, around)
         elif not isinstance(module, Model):
             yield from (replace(n, label=f"{name}.{n.label}") for n in _children(child, around))

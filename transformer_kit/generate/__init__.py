@@ -1,7 +1,6 @@
 """Generation: prompts in, new tokens out, one forward pass for the prompts and one for each token after."""
 
-from transformer_kit.generate.copies import prepared
 from transformer_kit.generate.decode import generate, stream
 from transformer_kit.generate.text import complete
 
-__all__ = ["complete", "generate", "prepared", "stream"]
+__all__ = ["complete", "generate", "stream"]

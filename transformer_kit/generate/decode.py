@@ -1,7 +1,7 @@
 """The decode loop: prompts in one pass (or in chunks), then one token of every row at a time.
 
 Text longer than max_seq_len is cropped where positions are absolute (`sinusoidal`, `learned`): each token past it is
-chosen from the last max_seq_len tokens, which are read as a whole, neither compiled nor with rounded weights.
+chosen from the last max_seq_len tokens, which are read as a whole and not compiled.
 
 Letters: B prompts, T tokens of the longest, V vocab.
 """
@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from transformer_kit.generate.choose import Picker, built, sound, uniforms
-from transformer_kit.generate.copies import laid_for
-from transformer_kit.generate.fast import Laid
 from transformer_kit.generate.given import Sampling, listed, narrowing
 from transformer_kit.generate.prompts import check, check_ids, padded
 from transformer_kit.generate.reading import Reading
@@ -36,7 +34,6 @@ class Settings(Sampling, total=False):
     vocab: int | None
     chunk: int | None
     compile: bool
-    int8: bool
 
 
 def generate(
@@ -62,7 +59,6 @@ def stream(
     vocab: int | None = None,
     chunk: int | None = None,
     compile: bool = False,
-    int8: bool = False,
     **sampling: Unpack[Sampling],
 ) -> Iterator[list[int | None]]:
     """The next id of each prompt, step by step; None for rows that have ended. Ends when all rows have.
@@ -75,9 +71,8 @@ def stream(
     vocab     only ids below it are chosen, for a tokenizer smaller than the model's table
     chunk     tokens of a prompt that are read at once, to bound memory; all when not given
     compile   on a GPU, compile the steps: tens of seconds the first time, faster ever after
-    int8      for one text on a processor: weights are rounded to 8 bits, but not to read the prompt
 
-    The model is in eval mode until the last step, then as it was. Meanwhile weights may change, modules and hooks not.
+    The model is in eval mode until the last step, then as it was. Meanwhile modules and hooks may not change.
     Raises ValueError, before anything is computed, for prompts or settings that cannot work.
     """
     rows, samplers = listed(prompts), narrowing(samplers, {**sampling}, [*Settings.__annotations__])
@@ -87,9 +82,8 @@ def stream(
     _check_chunk(chunk)
     device = _device(model)
     tokens, segments = padded(rows, device)
-    laid = laid_for(model, len(rows), cached(model.spec.model, tokens.shape[1], max_new_tokens), int8)
     draws = uniforms(seed, len(rows), max_new_tokens).to(device)
-    steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile, laid)
+    steps = _steps(model, tokens, segments, Picker(built(samplers), limit), draws, chunk, compile)
     return _until_stopped(model, steps, ends, len(rows))
 
 
@@ -115,14 +109,13 @@ def _steps(
     draws: Tensor,
     chunk: int | None,
     compile: bool,
-    laid: Laid,
 ) -> Generator[Tensor]:
     """What is chosen at each step, (2, B). Rows that have ended go on; nobody reads what they say."""
     spec, count = model.spec.model, draws.shape[1]
     near = cached(spec, tokens.shape[1], count)
     window = Window(spec.max_seq_len, tokens, segments)
     if near:
-        with closing(_cached(model, tokens, segments, picked, draws[:, :near], chunk, compile, laid)) as steps:
+        with closing(_cached(model, tokens, segments, picked, draws[:, :near], chunk, compile)) as steps:
             for chosen in steps:
                 if near < count:
                     window.add(chosen[0])
@@ -142,7 +135,6 @@ def _cached(
     draws: Tensor,
     chunk: int | None,
     compile: bool,
-    laid: Laid,
 ) -> Generator[Tensor]:
     """As `_steps`, of text that fits into the context."""
     width, count = tokens.shape[1], draws.shape[1]
@@ -150,21 +142,14 @@ def _cached(
     with torch.inference_mode():
         reading = Reading(model, tokens, segments, width + count - 1, chunk or width)
         chosen = picked(reading.read(), draws[:, 0])
-        replay = recorded(model, reading.state, picked, draws, chosen, laid, compile)
+        replay = recorded(model, reading.state, picked, draws, chosen, compile)
     yield chosen
     if count == 1:
         return
-    with laid:  # only now, so that the first token does not wait for copies
-        for turn in range(1, count):
-            with torch.inference_mode():
-                following = None if replay is None else replay()
-                if following is None:
-                    replay = None
-                    with laid.active():
-                        logits = reading.follow(chosen[0])
-                    following = picked(logits, draws[:, turn])
-                chosen = following
-            yield chosen
+    for turn in range(1, count):
+        with torch.inference_mode():
+            chosen = picked(reading.follow(chosen[0]), draws[:, turn]) if replay is None else replay()
+        yield chosen
 
 
 def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:

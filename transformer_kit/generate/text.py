@@ -28,7 +28,6 @@ class TextSettings(Sampling, total=False):
     add_special_tokens: bool
     split_special_tokens: bool
     compile: bool
-    int8: bool
 
 
 def generate_text(
@@ -54,7 +53,6 @@ def complete(
     add_special_tokens: bool = True,
     split_special_tokens: bool = False,
     compile: bool = False,
-    int8: bool = False,
     **sampling: Unpack[Sampling],
 ) -> Iterator[str]:
     """The text that continues `prompt`, in pieces of whole characters: decode(prompt + new) beyond decode(prompt).
@@ -79,7 +77,6 @@ def complete(
         stop=[*tokenizer.ends, *stop],
         vocab=tokenizer.vocab_size,
         compile=compile,
-        int8=int8,
     )
     return _pieces(steps, TextStream(tokenizer, ids))
 

@@ -17,7 +17,6 @@ from torch import nn
 from registry import core
 from registry.contracts import Part, Site
 from registry.options import Group, Options, Slot
-from transformer_kit.model.bypass import bypass
 from transformer_kit.model.given import device_of, dtype_of, seed_of
 from transformer_kit.model.init import site_of
 from transformer_kit.model.model import Model
@@ -89,7 +88,6 @@ def _assembled(assembler: "_Assembler") -> Model:
     if assembler.problems:
         raise SpecError(sorted(assembler.problems, key=lambda p: (p.mark.file, p.mark.line, p.mark.column)))
     assert model is not None
-    bypass(model)
     return model
 
 

@@ -30,6 +30,7 @@ from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
 from transformer_kit.transform.materialize import load as load_tensors
 from transformer_kit.transform.pipeline import transformed
+from transformer_kit.transform.prepare import InferenceModel
 
 SPEC, WEIGHTS = "spec.yaml", "model.safetensors"
 RUN = "run.yaml"
@@ -50,6 +51,8 @@ def save(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None) -
     """
     if not isinstance(model, Model):
         raise FolderError(f"save takes a model, then a folder, got {type(model).__name__} first")
+    if isinstance(model, InferenceModel):
+        raise FolderError("the model was prepared for inference; save it before, or build or load it again")
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         raise FolderError(f"tokenizer must be a tokenizer, got {tokenizer!r:.60}; give one that was loaded or built")
     target = path_of(folder).resolve()

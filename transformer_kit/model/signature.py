@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from registry.contracts import Linear, Part
+from registry.contracts import Part
 from registry.options import Options, plain
 from transformer_kit.model.model import Model
+from transformer_kit.transform.linear_layers import SameLinear
 
 IGNORED = {"training", "dropout", "p", "spec", "key", "inplace"}
 """Attributes that are not mathematics of inference."""
@@ -27,7 +28,7 @@ def _kind(module: nn.Module) -> str:
     """A part by its name in a page; a contract itself, which does nothing, as `none`; others by their class."""
     if isinstance(module, Part) and module.name:
         return module.name
-    kind = nn.Linear if type(module) is Linear else type(module)  # ours computes what torch's does
+    kind = nn.Linear if isinstance(module, SameLinear) else type(module)
     return "none" if "family" in vars(kind) else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -45,9 +46,8 @@ def differences(ours: Model, theirs: Model) -> dict[str, str]:
 
 def _attributes(thing: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    modules = getattr(thing, "_modules", {})  # which speak for themselves, also where a function stands before them
     for key, value in vars(thing).items():
-        if key.startswith("_") or key in IGNORED or key in modules:
+        if key.startswith("_") or key in IGNORED:
             continue
         if isinstance(value, (bool, int, float, str, tuple, list, type(None))):
             out[key] = value

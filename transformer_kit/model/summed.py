@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from registry.linear import autocast_device, linear, takes
+from transformer_kit.transform.onednn_linear import linear, takes
 
 COLUMNS = 2048
 """Columns of a weight's gradient that are made at once where they are added by another library than torch's own."""
@@ -107,7 +107,7 @@ class _Product(torch.autograd.Function):
 
 def _autocast_type(x: Tensor) -> torch.dtype | None:
     """What products of `x` are made in; None for what they are given in."""
-    kind = autocast_device(x)
+    kind = "cpu" if x.is_meta else x.device.type  # the meta device has no autocast
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return None

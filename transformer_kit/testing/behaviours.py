@@ -16,7 +16,6 @@ from registry.texts import TextGrew
 from transformer_kit.generate.fixed import fixable
 from transformer_kit.generate.reading import settled
 from transformer_kit.generate.static_cache import StaticState
-from transformer_kit.generate.tape import Program, Tape
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
 from transformer_kit.testing.state_behaviours import rows_begun_again, rows_selected, tokens_forgotten
@@ -82,50 +81,6 @@ def steps_of_fixed_shapes(model: Model) -> None:
                 agree(got, expected[:, t : t + 1], f"logits of token {t} with a static cache")
                 static.cache_position += 1
                 static.length = state.length = state.written = t + 1
-
-
-@torch.no_grad()
-def steps_repeated(model: Model) -> None:
-    """Decoding steps that are noted and repeated, as on a processor, give the logits of reading at once."""
-    ids, prompt = tokens(model), 2
-    segments = torch.full_like(ids, 3)
-    segments[1, :1] = PADDING
-    for divided in (None, segments):
-        state, expected = model.state(len(ids), LENGTH), model(ids, segments=divided).logits
-        model(ids[:, :prompt], segments=None if divided is None else divided[:, :prompt], state=state)
-        if not fixable(model, state):
-            return
-        step = Step(model, StaticState(state, LENGTH))
-        for t in range(prompt, LENGTH):
-            got = step(ids[:, t : t + 1])
-            if step.tape.obstacle:
-                return
-            agree(got, expected[:, t : t + 1], f"logits of token {t} in repeated steps")
-        assert step.program, "steps could be repeated, but no two of them were alike"
-
-
-class Step:
-    """A step of a fixed state, noted until two are alike."""
-
-    def __init__(self, model: Model, state: StaticState) -> None:
-        self.model, self.state = model, state
-        self.token = torch.zeros(state.batch, 1, dtype=torch.long)
-        self.tape = Tape()
-        self.program: Program | None = None
-
-    def __call__(self, token: Tensor) -> Tensor:
-        """Logits (B, 1, V) after a token (B, 1)."""
-        self.token.copy_(token)
-        if self.program:
-            logits: Tensor = self.program()
-        else:
-            before = self.tape
-            with Tape() as self.tape:
-                logits = self.model(self.token, state=self.state).logits
-            self.program = self.tape.program(logits) if self.tape.repeats(before) else None
-        self.state.cache_position += 1
-        self.state.length += 1
-        return logits
 
 
 @torch.no_grad()
@@ -197,7 +152,6 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     rows_independent,
     decodes_as_it_reads,
     steps_of_fixed_shapes,
-    steps_repeated,
     padded_as_alone,
     packed_as_separate,
     rows_selected,

@@ -1,72 +1,54 @@
-"""Checks that what is fast gives what is plain: packed weights and the loss a piece at a time."""
+"""Checks that transforms for speed give what the plain model gives, and that the chunked loss is the loss."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from registry import linear
-from registry.contracts import ModelPart
-from transformer_kit.generate.fast import Laid
-from transformer_kit.generate.layouts import Packed, Packer, eight_bits, layouts
 from transformer_kit.model.loss import summed
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import ROWS, agree, strong_init, tokens
 from transformer_kit.testing.checks import MODEL, check
 from transformer_kit.testing.model_checks import default, standing
+from transformer_kit.transform import onednn_linear, packed_linear
+from transformer_kit.transform.linear_layers import QuantizedLinear, linear_layers
+from transformer_kit.transform.packed_linear import PackedLinear, Packer, packers
+from transformer_kit.transform.prepare import prepare_for_inference
 
 PROMPT = 5
-ROUNDED = 0.03
+ROUNDED = 0.04
 
 
 @check(MODEL)
-def packed_weights_decode_alike(part: Any) -> None:
-    """Decoding with weights packed for few rows gives the plain logits, in every layout this machine knows."""
-    model = default(part).build().eval()
-    strong_init(model, 0)
-    ids = tokens(model)
+def prepared_models_decode_alike(part: Any) -> None:
+    """Prepared for inference, with weights packed in every layout of this machine, a model gives the plain logits."""
+    plain = _model(part)
+    ids = tokens(plain)
     with torch.inference_mode():
-        expected = _decoded(model, ids)
+        expected = _decoded(plain, ids)
         for rows in (1, ROWS):
-            for packer in layouts(rows):
-                products = list[Tensor]()
-                with Laid(model, _noting(packer, products), rows) as laid, laid.active():
-                    agree(_decoded(model, ids[:rows]), expected[:rows], "logits with packed weights")
-                assert products, "nothing was multiplied with packed weights"
+            for pack in packers(plain.embedding.weight, rows):
+                model = _model(part)
+                with _packed_by(pack):
+                    prepare_for_inference(model, batch=rows)
+                assert any(isinstance(layer, PackedLinear) for _, layer in linear_layers(model)), "nothing is packed"
+                agree(_decoded(model, ids[:rows]), expected[:rows], f"logits with weights packed by {pack.__name__}")
 
 
 @check(MODEL)
-def eight_bits_decode_nearly_alike(part: Any) -> None:
-    """Decoding with weights rounded to 8 bits gives the plain logits but for three hundredths of their size."""
-    model = default(part).build().eval()
-    strong_init(model, 0)
-    ids, products = tokens(model, rows=1), list[Tensor]()
+def int8_models_decode_nearly_alike(part: Any) -> None:
+    """With weights quantized to int8 a model gives the plain logits but for four hundredths of their size."""
+    plain, model = _model(part), _model(part)
+    ids = tokens(model)
+    prepare_for_inference(model, int8=True)
+    assert any(isinstance(layer, QuantizedLinear) for _, layer in linear_layers(model)), "nothing is quantized"
     with torch.inference_mode():
-        expected = _decoded(model, ids)
-        with Laid(model, _noting(eight_bits, products), 1) as laid, laid.active():
-            off = (_decoded(model, ids) - expected).norm() / expected.norm()
-    assert products, "nothing was multiplied with weights of 8 bits"
-    assert off <= ROUNDED, f"with weights of 8 bits logits are off by {off:.3f} of their size"
-
-
-@check(MODEL)
-def layers_together_read_the_same(part: Any) -> None:
-    """Layers that a part says read one tensor are given one and the same."""
-    for what, held in standing(part):
-        model = held.build().eval()
-        read: dict[nn.Module, Tensor] = {}
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                module.register_forward_pre_hook(partial(_note, read))
-        model(tokens(model))
-        for module in model.modules():
-            for names in module.together if isinstance(module, ModelPart) else ():
-                given = [read[m] for name in names if isinstance(m := getattr(module, name), nn.Linear) and m in read]
-                assert all(x is given[0] for x in given), f"{what}: {', '.join(names)} read different tensors"
+        expected = _decoded(plain, ids)
+        off = (_decoded(model, ids) - expected).norm() / expected.norm()
+    assert off <= ROUNDED, f"with int8 weights logits are off by {off:.3f} of their size"
 
 
 @check(MODEL)
@@ -82,6 +64,7 @@ def products_of_onednn_are_those_of_torch(part: Any) -> None:
         for faster in (False, True):
             model.zero_grad()
             with _onednn_takes(faster) as made:
+                onednn_linear.onednn_linear(model)
                 torch.manual_seed(0)
                 logits = model(ids).logits
                 logits.square().sum().backward()
@@ -119,30 +102,25 @@ def loss_in_pieces_is_the_loss(part: Any) -> None:
 def _onednn_takes(everything: bool) -> Iterator[Any]:
     """Inside, oneDNN makes every product, or none; what notes its products."""
     with (
-        patch.object(linear, "onednn_is_faster", lambda: everything),
-        patch.object(linear, "WORK", 1),
-        patch.object(linear, "_multiply", wraps=linear._multiply) as made,
+        patch.object(onednn_linear, "prefers_onednn", lambda: everything),
+        patch.object(onednn_linear, "WORK", 1),
+        patch.object(onednn_linear, "_multiply", wraps=onednn_linear._multiply) as made,
     ):
         yield made
 
 
-def _noting(packer: Packer, products: list[Tensor]) -> Packer:
-    """`packer`, whose products are added to `products`."""
-
-    def pack(weight: Tensor, bias: Tensor | None) -> Packed:
-        multiply = packer(weight, bias)
-
-        def noted(x: Tensor) -> Tensor:
-            products.append(multiply(x))
-            return products[-1]
-
-        return noted
-
-    return pack
+@contextmanager
+def _packed_by(pack: Packer) -> Iterator[None]:
+    """Inside, weights are packed like this, whatever the machine would choose."""
+    with patch.object(packed_linear, "packer", lambda weight, rows: pack):
+        yield
 
 
-def _note(read: dict[nn.Module, Tensor], linear: nn.Module, given: tuple[Any, ...]) -> None:
-    read[linear] = given[0]
+def _model(part: Any) -> Model:
+    """A model in float32 whose weights are strong."""
+    model = default(part).build().eval()
+    strong_init(model, 0)
+    return model
 
 
 def _decoded(model: Model, ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from registry.contracts import ModelPart
+from registry.contracts import ModelPart, Position
 from registry.options import Options
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
@@ -154,6 +154,23 @@ def _left_idle(model: Model) -> Iterator[str]:
             yield from (
                 f"{name}.{inner}" for inner, p in module.named_parameters() if p.grad is None or not p.grad.any()
             )
+
+
+@check(MODEL)
+def modules_are_reached(part: Any) -> None:
+    """Each module that is listed is found by its name, and is called in a forward pass, so that its hooks fire.
+
+    But for lists of modules, and positions, which mixers and the model ask what they do.
+    """
+    model = default(part).strong()
+    called: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        assert model.get_submodule(name) is module, f"{name} is listed and stands for another module"
+        module.register_forward_hook(lambda module, given, out: called.add(module))
+    model(tokens(model))
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.ModuleList, Position)):
+            assert module in called, f"{name} ({type(module).__name__}) is listed and never called"
 
 
 @check(MODEL)

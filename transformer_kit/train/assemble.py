@@ -27,6 +27,7 @@ from transformer_kit.train.resume import identity, machine
 from transformer_kit.train.sample import cropped, writer
 from transformer_kit.train.snapshot import Header
 from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
+from transformer_kit.transform.onednn_linear import onednn_linear
 
 
 def sequence_length(spec: RunSpec) -> int:
@@ -89,7 +90,7 @@ def assemble(
     model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
-    _prepare(model, spec)
+    _prepare(model, spec, placement)
     objective, schedule = parts(spec)
     with at(spec, "optimizer"):
         optimizer = spec.optimizer.part(spec.optimizer).make(model)
@@ -112,10 +113,12 @@ def assemble(
     )
 
 
-def _prepare(model: Model, spec: RunSpec) -> None:
+def _prepare(model: Model, spec: RunSpec, placement: Placement) -> None:
     """Make `model` learn as the page says."""
     with at(spec, "train", "freeze"):
         freeze(model, spec.train.freeze)
+    if placement.device.type == "cpu" and placement.dtype == torch.float32:
+        onednn_linear(model)
     if spec.hardware.recompute:
         recompute(model)
     if spec.hardware.compile:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from registry.processor import onednn_is_faster
 from transformer_kit.spec.schema import Hardware
+from transformer_kit.transform.cpu import prefers_onednn
 
 FAST_BF16 = ("amx_bf16", "avx512_bf16", "sve_bf16")
 """Processor features that multiply bfloat16 as fast as float32, or faster."""
@@ -19,7 +19,7 @@ COMPILED = (
     "in float32, hardware.compile makes this processor slower: layers that are not compiled multiply with oneDNN; "
     "leave it out"
 )
-"""What to know where `registry.linear` does more than a compiler."""
+"""What to know where `onednn_linear` does more than a compiler."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def place(hardware: Hardware) -> Placement:
     device = _device(hardware.device)
     fast = has_fast_bfloat16(device)
     if hardware.precision == "float32" or (hardware.precision == "auto" and not fast):
-        slower = hardware.compile and device.type == "cpu" and onednn_is_faster()
+        slower = hardware.compile and device.type == "cpu" and prefers_onednn()
         return Placement(device, torch.float32, COMPILED if slower else None)
     note = None if fast else f"bfloat16 is slow on this {device.type}; `precision: auto` would choose float32"
     return Placement(device, torch.bfloat16, note)

@@ -15,9 +15,11 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from registry import linear as module
-from registry import processor
-from registry.linear import Linear, linear
+from transformer_kit import build
+from transformer_kit.transform import cpu
+from transformer_kit.transform import onednn_linear as module
+from transformer_kit.transform.linear_layers import linear_layers
+from transformer_kit.transform.onednn_linear import OnednnLinear, linear, onednn_linear
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 SIZES = st.integers(1, 40)
@@ -27,7 +29,7 @@ SIZES = st.integers(1, 40)
 def everywhere() -> Iterator[None]:
     """Products of any size, on any processor."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "onednn_is_faster", lambda: True)
+        patch.setattr(module, "prefers_onednn", lambda: True)
         patch.setattr(module, "WORK", 1)
         yield
 
@@ -88,7 +90,7 @@ def test_little_work_is_worth_it_where_the_weight_is_large(
 
 
 def test_what_needs_no_gradient_costs_none(made: list[tuple[int, ...]]) -> None:
-    layer = Linear(4, 3)
+    layer = OnednnLinear(nn.Linear(4, 3))
     layer.weight.requires_grad_(False)
     layer(torch.randn(5, 4, requires_grad=True)).sum().backward()
     assert made == [(5, 3, 4), (5, 4, 3)]
@@ -109,7 +111,7 @@ def test_what_no_gradient_needs_is_not_kept(learns: str) -> None:
 
 
 def test_flops_are_counted_as_torch_counts_them(made: list[tuple[int, ...]]) -> None:
-    layer, plain = Linear(6, 4), nn.Linear(6, 4)
+    layer, plain = OnednnLinear(nn.Linear(6, 4)), nn.Linear(6, 4)
     counts = []
     for each in (layer, plain):
         with FlopCounterMode(display=False) as counter:
@@ -200,20 +202,59 @@ def test_sparse_and_traced_products_are_torchs(made: list[tuple[int, ...]]) -> N
     assert not made
 
 
-@pytest.mark.parametrize(("told", "intel", "family"), [
-    ("vendor_id\t: GenuineIntel\ncpu family\t: 6", True, None),
-    ("model name\t: Intel(R) Xeon(R) Processor", True, None),
-    ("Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", True, None),
-    ("i386", True, None),
-    ("vendor_id\t: AuthenticAMD\ncpu family\t: 26", False, 26),
-    ("AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", False, 25),
-    ("arm", False, None),
+def test_layers_are_swapped_and_parameters_and_names_stay() -> None:
+    model = build("tutorial").eval()
+    before, ids = model.state_dict(keep_vars=True), torch.tensor([[1, 2, 3]])
+    expected = model(ids).logits
+    assert onednn_linear(model) is model
+    kinds = {type(layer) for _, layer in linear_layers(model)}
+    after = model.state_dict(keep_vars=True)
+    assert kinds == {OnednnLinear}
+    assert list(after) == list(before)
+    assert all(after[name] is tensor for name, tensor in before.items())
+    torch.testing.assert_close(model(ids).logits, expected)
+
+
+def test_layers_with_hooks_and_of_a_class_of_their_own_stay() -> None:
+    class Own(nn.Linear):
+        pass
+
+    model = build("tutorial")
+    layer = model.layers[0]
+    layer.ffn.down = Own(layer.ffn.down.in_features, layer.ffn.down.out_features)
+    layer.ffn.up.register_forward_hook(lambda *_: None)
+    onednn_linear(model)
+    assert [type(m) for m in (layer.ffn.down, layer.ffn.up, model.layers[1].ffn.up)] == [Own, nn.Linear, OnednnLinear]
+
+
+def test_nothing_is_swapped_where_torch_is_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "prefers_onednn", lambda: False)
+    assert {type(layer) for _, layer in linear_layers(onednn_linear(build("tutorial")))} == {nn.Linear}
+
+
+@pytest.mark.parametrize(("told", "vendor"), [
+    ("vendor_id\t: GenuineIntel\ncpu family\t: 6", "intel"),
+    ("model name\t: Intel(R) Xeon(R) Processor", "intel"),
+    ("Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", "intel"),
+    ("i386", "intel"),
+    ("vendor_id\t: AuthenticAMD\ncpu family\t: 26", "amd"),
+    ("AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", "amd"),
+    ("arm", None),
 ])  # fmt: skip
-def test_the_maker_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, intel: bool, family: int | None
-) -> None:
+def test_the_vendor_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, vendor: str | None) -> None:
     (tmp_path / "cpuinfo").write_text(told)
-    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(processor, "_told", processor._told.__wrapped__)
-    assert processor.is_intel() is intel
-    assert processor.amd_family() == family
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
+    assert cpu._vendor() == vendor
+
+
+@pytest.mark.parametrize(("vendor", "wide", "expected"), [
+    ("amd", True, (True, False)), ("amd", False, (False, False)),
+    ("intel", True, (False, True)), ("intel", False, (False, False)), (None, True, (False, False)),
+])  # fmt: skip
+def test_the_library_is_chosen_by_vendor_and_vectors(
+    monkeypatch: pytest.MonkeyPatch, vendor: str | None, wide: bool, expected: tuple[bool, bool]
+) -> None:
+    monkeypatch.setattr(cpu, "_vendor", lambda: vendor)
+    monkeypatch.setattr(cpu, "_has_avx512", lambda: wide)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert (cpu.prefers_onednn.__wrapped__(), cpu.prefers_mkl.__wrapped__()) == expected

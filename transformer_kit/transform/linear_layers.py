@@ -1,0 +1,65 @@
+"""Which modules of a model are linear layers, whatever class stands for them; and how one is put in another's place.
+
+Whoever looks for linear layers (adapters, quantization, packing, conversion) asks `linear_layers`.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class SameLinear(nn.Linear):
+    """A linear layer with the parameters, the names and the results of `nn.Linear`, whose product is made otherwise."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Shares the parameters of `linear`."""
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.training = linear.training
+
+
+class QuantizedLinear(nn.Module):
+    """x W^T + b of a weight that is not kept as floating point numbers."""
+
+    in_features: int
+    out_features: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | QuantizedLinear]]:
+    """The name and the module of each linear layer, each once."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, QuantizedLinear)):
+            yield name, module
+
+
+def swapped(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module | None], *kinds: type[nn.Linear]) -> nn.Module:
+    """`model` with `make(name, layer)` in the place of each linear layer, or the layer itself where that is None.
+
+    Layers of a class of their own stay, and so do those with hooks, which another module would not call. `kinds` are
+    classes that are taken beside `nn.Linear`.
+    """
+    made: dict[nn.Module, nn.Module | None] = {}
+    for name, layer in list(linear_layers(model)):
+        if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, *kinds) and not hooked(layer):
+            made[layer] = make(name, layer)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if (new := made.get(child)) is not None:
+                parent.add_module(name, new)
+    return model
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks are called around `module`."""
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+def refuse_gradients(x: Tensor, what: str) -> None:
+    """Raise RuntimeError where a gradient of x would be asked of a product that has none."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(f"{what} is for inference and has no gradients; use the model before it was prepared")
