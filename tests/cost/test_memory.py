@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
-from registry import core, linear
+from registry import core
 from transformer_kit import build
 from transformer_kit.cost.card import card
 from transformer_kit.model.recompute import recompute
@@ -18,6 +18,7 @@ from transformer_kit.spec.schema import RunSpec, Spec
 from transformer_kit.train.finetune import freeze
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
+from transformer_kit.transform import onednn_linear as linear
 
 Page = Callable[..., Spec]
 MIXTURE = {
@@ -43,7 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def torchs_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is counted; oneDNN's products copy slopes that they read by columns."""
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: False)
 
 
 def kept(spec: Spec, batch: int, seq: int) -> int:
@@ -120,7 +121,7 @@ def test_products_in_bfloat16_are_counted_as_such(page: Page, options: dict[str,
 def test_products_of_onednn_take_the_copy_of_a_slope_more(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, batch, seq = page(vocab_size=8192), 4, 96
     plain = allocated(spec, batch, seq)
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
     monkeypatch.setattr(linear, "WORK", 1)
     more = allocated(spec, batch, seq) - plain
     copy = 4 * batch * seq * 2048  # of a piece of the logits

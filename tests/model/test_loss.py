@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from registry import linear
 from transformer_kit import Spec, build
 from transformer_kit.model.loss import IGNORE, rows_for, summed
 from transformer_kit.model.model import Model
+from transformer_kit.transform import onednn_linear as linear
 
 V, D = 61, 16
 HEADS = [
@@ -69,7 +69,7 @@ def test_pieces_equal_the_whole(head: Any, rows: int) -> None:
 def test_products_of_onednn_give_the_same_loss(head: Any, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, made, multiply = _model(head), [], linear._multiply
     expected = [_loss(model, rows).detach(), *_gradients(model, _loss(model, rows))]
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
     monkeypatch.setattr(linear, "WORK", 1)
     monkeypatch.setattr(linear, "_multiply", lambda *given: made.append(given) or multiply(*given))
     monkeypatch.setattr("transformer_kit.model.summed.COLUMNS", 7)
