@@ -8,6 +8,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from registry.contracts import Router
 from transformer_kit.model.loss import summed
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import ROWS, agree, strong_init, tokens
@@ -19,7 +20,7 @@ from transformer_kit.transform.packed_linear import PackedLinear, Packer, packer
 from transformer_kit.transform.prepare import prepare_for_inference
 
 PROMPT = 5
-ROUNDED = 0.04
+ROUNDED, REROUTED = 0.04, 0.2
 
 
 @check(MODEL)
@@ -40,7 +41,10 @@ def prepared_models_decode_alike(part: Any) -> None:
 
 @check(MODEL)
 def int8_models_decode_nearly_alike(part: Any) -> None:
-    """With weights quantized to int8 a model gives the plain logits but for four hundredths of their size."""
+    """With weights quantized to int8 a model gives the plain logits but for four hundredths of their size.
+
+    A fifth in a mixture, where a router that is near a tie may choose another expert.
+    """
     plain, model = _model(part), _model(part)
     ids = tokens(model)
     prepare_for_inference(model, int8=True)
@@ -48,7 +52,8 @@ def int8_models_decode_nearly_alike(part: Any) -> None:
     with torch.inference_mode():
         expected = _decoded(plain, ids)
         off = (_decoded(model, ids) - expected).norm() / expected.norm()
-    assert off <= ROUNDED, f"with int8 weights logits are off by {off:.3f} of their size"
+    routed = any(isinstance(module, Router) for module in model.modules())
+    assert off <= (REROUTED if routed else ROUNDED), f"with int8 weights logits are off by {off:.3f} of their size"
 
 
 @check(MODEL)
