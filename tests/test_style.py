@@ -84,7 +84,9 @@ def wrong_way_import(text: str, path: Path) -> Iterator[str]:
 
 def other_part_import(text: str, path: Path) -> Iterator[str]:
     """A part imports the contracts and its own family's shared file; never another part."""
-    shared = {f"registry.{n}" for n in ("contracts", "context", "texts", "options", "core", "files", "untrusted")}
+    shared = {
+        f"registry.{n}" for n in ("contracts", "context", "texts", "options", "core", "files", "untrusted", "state")
+    }
     own = f"registry.{path.parent.name}._"
     for name in imports(text):
         if name.startswith("registry.") and not (name.startswith(own) or any(_is(name, s) for s in shared)):
