@@ -1,4 +1,4 @@
-"""The formula of attention, and torch's fused way to compute it, as the kernels share them."""
+"""The formula of attention, and the same for one query of each head."""
 
 import torch
 import torch.nn.functional as F
@@ -51,35 +51,12 @@ def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
     return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]
 
 
-def fused_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Mask,
-    *,
-    scale: float,
-    softcap: float | None,
-    bias: Tensor | None,
-    sinks: Tensor | None,
-    dropout: float,
-) -> Tensor:
-    """As `softmax_attention`, through `scaled_dot_product_attention`; a softcap or sinks take the plain way."""
-    if softcap is not None or sinks is not None:
-        return softmax_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout)
-    grouped = q.shape[1] != k.shape[1]
-    if q.shape[2] == 1 and bias is None and not dropout and (_are_many(k) if k.is_cpu else grouped):
-        return _one_query(q, k, v, mask, scale)
-    causal, seen = _described(mask, bias, q)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=seen, is_causal=causal, dropout_p=dropout, scale=scale, enable_gqa=grouped
-    )
-
-
-def _are_many(k: Tensor) -> bool:
+def are_many(k: Tensor) -> bool:
+    """Whether `one_query` is faster than torch's fused kernel on a CPU."""
     return k.shape[2] >= LONG and k.numel() >= (MANY if k.dtype == torch.float32 else MANY // 4)
 
 
-def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
+def one_query(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
     """One query of each head: the H/G heads of a group in one product with their shared keys.
 
     On a processor torch's fused kernel multiplies keys with each query alone, and reads shared ones once for each head.
@@ -98,16 +75,3 @@ def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Ten
     if not mask.is_full:
         scores = scores.masked_fill(mask.hidden, float("-inf"))
     return (scores.softmax(dim=-1).type_as(v) @ v).view(*q.shape[:3], -1)
-
-
-def _described(mask: Mask, bias: Tensor | None, like: Tensor) -> tuple[bool, Tensor | None]:
-    """The mask as SDPA takes it: a flag when it is plainly causal, else None or what is added to scores.
-
-    Given what is seen, it would make what is added of it, in each layer anew.
-    """
-    if bias is None:
-        if mask.is_causal:
-            return True, None
-        return False, None if mask.is_full else mask.added(like.dtype)
-    bias = bias if mask.is_full else bias.masked_fill(mask.hidden, float("-inf"))
-    return False, (bias[None] if bias.ndim == 3 else bias).type_as(like)  # 4 dimensions, or torch has no fused way

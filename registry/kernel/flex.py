@@ -8,17 +8,25 @@ import torch
 from torch import Tensor
 
 from registry.context import Mask
-from registry.contracts import Kernel
+from registry.contracts import Kernel, KernelSlot, Site
 from registry.core import register
-from registry.kernel._shared import fused_attention
+from registry.options import named
 
 
 @register
 class Flex(Kernel):
     """The formula of `eager`; on a GPU, windows, documents and softcaps without scores in memory.
 
-    Elsewhere, for one query, and with sinks, dropout or a bias, it is `sdpa`.
+    Elsewhere, for one query, and with sinks, dropout or a bias, another kernel computes it.
     """
+
+    class Options(Kernel.Options):
+        fallback: KernelSlot = named("sdpa")
+        """Kernel for what this one cannot compute."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.fallback = site.build(options.fallback, Kernel)
 
     def forward(
         self,
@@ -34,7 +42,7 @@ class Flex(Kernel):
         dropout: float,
     ) -> Tensor:
         if q.device.type != "cuda" or sinks is not None or bias is not None or dropout or q.shape[2] == 1:
-            return fused_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout)
+            return self.fallback(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout)
         return flexed(_compiled(), q, k, v, mask, scale, softcap)
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from registry.context import Mask
 from registry.core import get
 from registry.kernel import _shared
-from registry.kernel._shared import fused_attention
 from transformer_kit.testing.kernel_checks import equals_attention
+
+SDPA = get("kernel", "sdpa")(None, None)
 
 
 @pytest.mark.parametrize("many", [0, 2**60])
@@ -35,7 +36,7 @@ def test_scores_are_not_rounded(heads: int, dtype: torch.dtype, off: float, monk
     k, v = state[:, :, :, :600]  # what is filled of it
     q = (4 * torch.randn(4, 8, 1, 64, generator=generator)).to(dtype)
     ways: dict[str, Any] = {"softcap": None, "bias": None, "sinks": None, "dropout": 0.0}
-    found = fused_attention(q, k, v, Mask(599, 1, 600, True, None, q.device), scale=0.125, **ways)
+    found = SDPA(q, k, v, Mask(599, 1, 600, True, None, q.device), scale=0.125, **ways)
     assert found.dtype == dtype
     assert taken
     each = 8 // heads
@@ -50,7 +51,7 @@ def test_few_keys_of_many_rows_are_left_to_the_fused_kernel(keys: int, monkeypat
     k = torch.randn(128, 2, keys, 64)
     q = torch.randn(128, 4, 1, 64)
     mask = Mask(keys - 1, 1, keys, True, None, q.device)
-    fused_attention(q, k, k, mask, scale=0.125, softcap=None, bias=None, sinks=None, dropout=0.0)
+    SDPA(q, k, k, mask, scale=0.125, softcap=None, bias=None, sinks=None, dropout=0.0)
     assert k.numel() >= _shared.MANY
     assert bool(taken) == (keys == _shared.LONG)
 
@@ -63,18 +64,18 @@ def test_few_numbers_are_left_to_the_fused_kernel(
     for more, count in ((False, keys - 1), (True, keys)):  # of 12 heads, 64 numbers each
         q, k = torch.randn(1, 12, 1, 64, dtype=dtype), torch.randn(1, 12, count, 64, dtype=dtype)
         mask = Mask(count - 1, 1, count, True, None, q.device)
-        fused_attention(q, k, k, mask, scale=0.125, softcap=None, bias=None, sinks=None, dropout=0.0)
+        SDPA(q, k, k, mask, scale=0.125, softcap=None, bias=None, sinks=None, dropout=0.0)
         assert bool(taken) == more
 
 
 def _watched(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """What is computed in the way of one query from now on."""
     taken: list[Tensor] = []
-    one_query = _shared._one_query
+    one_query = _shared.one_query
 
     def watched(*args: Any) -> Tensor:
         taken.append(one_query(*args))
         return taken[-1]
 
-    monkeypatch.setattr(_shared, "_one_query", watched)
+    monkeypatch.setattr(_shared, "one_query", watched)
     return taken
