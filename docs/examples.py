@@ -18,6 +18,8 @@ BASE = "quickstart"
 KNOWN: dict[str, Any] = {
     "paths": "corpus/*.txt",
     "factor": 4.0,
+    "beta": 0.1,
+    "length": 64,
     "original_max_seq_len": 256,
     "alpha": 8.0,
     "partial_rotary_factor": 0.25,

@@ -26,6 +26,7 @@ from docs.options import code, rows
 from registry import contracts, core
 from registry.options import Group, slot_family
 from transformer_kit.spec.schema import Layers, RunSpec
+from transformer_kit.testing.carriers import contract
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = "docs/reference"
@@ -98,12 +99,12 @@ def parts_table(folder: str) -> str:
 
 def family_page(family: str, place: Place | None) -> str:
     """Reference of one family."""
-    contract = contract_of(family)
-    lines = [NOTE, f"# {family}", "", core.family_summary(family), "", "**Contract.** " + _prose(contract.__doc__), ""]
+    base = contract(family)
+    lines = [NOTE, f"# {family}", "", core.family_summary(family), "", "**Contract.** " + _prose(base.__doc__), ""]
     for name, doc in declared(family).items():
         lines.append(f"- A part declares `{name}`: {_prose(doc)}" if doc else f"- A part declares `{name}`.")
-    file = f"{contract.__module__.replace('.', '/')}.py"
-    lines += ["", f"Contract: [`{file}`](../../../{file}), class `{contract.__name__}`."]
+    file = Path(inspect.getfile(base)).relative_to(ROOT).as_posix()
+    lines += ["", f"Contract: [`{file}`](../../../{file}), class `{base.__name__}`."]
     for name in core.names(family):
         lines += part_section(family, name, place)
     return _tidy(lines)
@@ -192,19 +193,13 @@ def _with_table(readme: str) -> str:
 # ------------------------------------------------------------------ families
 
 
-def contract_of(family: str) -> Any:
-    """The class of registry.contracts from which the family's parts derive."""
-    classes = inspect.getmembers(contracts, inspect.isclass)
-    return next(c for _, c in classes if c.__dict__.get("family") == family)
-
-
 def declared(family: str) -> dict[str, str]:
     """Class variables that parts of this family set, with their documentation."""
-    contract = contract_of(family)
-    own = _class_variables(contract)
-    common = _class_variables(contracts.ModelPart) if issubclass(contract, contracts.ModelPart) else {}
+    base = contract(family)
+    own = _class_variables(base)
+    common = _class_variables(contracts.ModelPart) if issubclass(base, contracts.ModelPart) else {}
     parts = [core.get(family, name) for name in core.names(family)]
-    used = {n for n in common if any(getattr(part, n) != getattr(contract, n) for part in parts)}
+    used = {n for n in common if any(getattr(part, n) != getattr(base, n) for part in parts)}
     return {n: doc for n, doc in (common | own).items() if n in own or n in used}
 
 

@@ -56,6 +56,8 @@ class Site:
     at: Callable[[], int] = int  # what `layer` asks; the builder listens, to know whether a part depends on it
     n_heads: int | None = None
     """Number of query heads, inside a mixer."""
+    head_dim: int | None = None
+    """Width of a head's values, where heads' outputs are gated."""
     n_experts: int | None = None
     """Number of experts, inside a mixture."""
     table: int | None = None
@@ -89,6 +91,10 @@ class Site:
     def inside(self, *, d_model: int, n_heads: int | None = None) -> "Site":
         """The site of a child that sees other features than its parent: of one head, or of the inner width."""
         return replace(self, d_model=d_model, n_heads=n_heads)
+
+    def of_heads(self, n_heads: int, head_dim: int) -> "Site":
+        """The site of a child that takes the outputs of this many heads beside the features of its parent."""
+        return replace(self, n_heads=n_heads, head_dim=head_dim)
 
     def among(self, n_experts: int) -> "Site":
         """The site of a child that deals with so many experts."""

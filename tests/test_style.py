@@ -14,7 +14,7 @@ ENGINE, REGISTRY = ROOT / "transformer_kit", ROOT / "registry"
 FILE, PART_FILE, FUNCTION, FORWARD, BRANCHES, OPTIONS = 300, 150, 40, 25, 3, 10
 BANNED_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 TOP_LEVEL = re.compile(
-    r"transformer_kit|registry|configs|tests|docs|pyproject\.toml|README\.md|LICENSE|CHANGELOG\.md|CONTRIBUTING\.md"
+    r"transformer_kit|registry|configs|tests|docs|pyproject\.toml|setup\.py|README\.md|LICENSE|CHANGELOG\.md|CONTRIBUTING\.md"
     r"|Makefile|constraints\.txt|\.ci|\.gitignore|\.gitattributes|\.pre-commit-config\.yaml|\.git|\.github|MANIFEST\.in"
     r"|\.[a-z_]+_cache|\.venv|\.hypothesis|.*\.egg-info|runs|build|dist|__pycache__|shared|NOTICE|\.coverage"
 )
@@ -53,11 +53,18 @@ def heavy_forward(text: str, path: Path) -> Iterator[str]:
 
 
 def many_options(text: str, path: Path) -> Iterator[str]:
-    """A part has few options."""
+    """A part has few options, beside its slots and groups of options."""
     for options in options_of(text):
-        names = [n.target.id for n in options.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-        if len(names) > OPTIONS:
-            yield f"has {len(names)} options ({', '.join(names)}); the limit is {OPTIONS}"
+        fields = [n for n in options.body if isinstance(n, ast.AnnAssign) and not holds_more(n)]
+        if len(fields) > OPTIONS:
+            names = ", ".join(ast.unparse(n.target) for n in fields)
+            yield f"has {len(fields)} options ({names}); the limit is {OPTIONS}"
+
+
+def holds_more(field: ast.AnnAssign) -> bool:
+    """Whether a field is a slot, or a group of options that may be left out whole."""
+    kind = ast.unparse(field.annotation).removesuffix(" | None")
+    return kind.endswith("Slot") or (field.value is not None and ast.unparse(field.value) == f"{kind}()")
 
 
 def undocumented_option(text: str, path: Path) -> Iterator[str]:
@@ -83,13 +90,16 @@ def wrong_way_import(text: str, path: Path) -> Iterator[str]:
 
 
 def other_part_import(text: str, path: Path) -> Iterator[str]:
-    """A part imports the contracts and its own family's shared file; never another part."""
+    """A part imports contracts and its own family's shared file; never another part."""
     shared = {
         f"registry.{n}" for n in ("contracts", "context", "texts", "options", "core", "files", "untrusted", "state")
     }
     own = f"registry.{path.parent.name}._"
     for name in imports(text):
-        if name.startswith("registry.") and not (name.startswith(own) or any(_is(name, s) for s in shared)):
+        contract = (
+            name.rpartition(".")[0] in {f"registry.{f}" for f in core.families()} and name.split(".")[-1][0].isupper()
+        )
+        if name.startswith("registry.") and not (contract or name.startswith(own) or any(_is(name, s) for s in shared)):
             yield f"imports {name}"
 
 

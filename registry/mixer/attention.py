@@ -1,8 +1,8 @@
 """Attention with multi-head, grouped or single keys (Vaswani et al. 2017, arXiv:1706.03762).
 
-Multi-query: Shazeer 2019, arXiv:1911.02150; grouped-query: Ainslie et al. 2023, arXiv:2305.13245; window: Beltagy et
-al. 2020, arXiv:2004.05150; query-key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2, arXiv:2408.00118;
-sinks: GPT-OSS, arXiv:2508.10925; query scaling and chunks: Llama 4; output gate: Qiu et al. 2025, arXiv:2505.06708.
+Multi-query: Shazeer 2019, arXiv:1911.02150; grouped-query: Ainslie et al. 2023, arXiv:2305.13245; sliding window:
+Beltagy et al. 2020, arXiv:2004.05150; query-key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2,
+arXiv:2408.00118; sinks: GPT-OSS, arXiv:2508.10925.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -12,25 +12,18 @@ from pydantic import model_validator
 from torch import Generator, Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Kernel, Mixer, Norm, Site
+from registry.contracts import Kernel, Mixer, Norm, NormSlot, Site
 from registry.core import register
-from registry.mixer._shared import (
-    Heads,
-    Result,
-    Scores,
-    gate_of,
-    norm_of,
-    query_scaling_of,
-    split,
-    used,
-)
-from registry.options import AsTuple, Count, Width
+from registry.mixer._shared import QKV, Scores, head_width, qk_norm_of, split
+from registry.options import AsTuple, Count, Positive, Rate, Width, named
+from registry.output_gate import OutputGate, OutputGateSlot
+from registry.query_scaling import QueryScaling, QueryScalingSlot
 from registry.state import Capacity, KVCache, SlidingWindowCache
 
 
 @register
 class Attention(Mixer):
-    """out(softmax(scale q k^T + bias) v), each query seeing the tokens before it, and itself."""
+    """out(softmax(scale q k^T + bias) v), each query attending to itself and the tokens before it."""
 
     roles = {"out": "residual"}
     accepts, constant = frozenset({"rotation", "bias"}), ("sinks",)
@@ -45,13 +38,27 @@ class Attention(Mixer):
         bias: Annotated[tuple[Literal["q", "k", "v", "out"], ...], AsTuple] = ()
         """Projections that add a bias, such as [q, k, v]."""
         window: Count | None = None
-        """How many tokens a query sees, itself included; all before it when not given."""
-        heads: Heads = Heads()
-        """What happens to queries, keys and values."""
+        """Sliding window: tokens that a query attends to, itself included; all before it when not given."""
+        qk_norm: NormSlot = named("none")
+        """Norm of queries and keys."""
+        scale: Positive | None = None
+        """Multiplies the scores; head_dim^-1/2 when not given."""
+        softcap: Positive | None = None
+        """Soft cap of the scores, cap * tanh(scores / cap); none when not given."""
+        sinks: bool = False
+        """Whether each head has a learned sink: a logit in the softmax without a value."""
+        dropout: Rate | None = None
+        """Dropout of the attention weights; the model's when not given."""
+        query_scaling: QueryScalingSlot = named("none")
+        """Scaling of queries by their position."""
+        output_gate: OutputGateSlot = named("none")
+        """Gate of the heads' outputs."""
+        output_norm: NormSlot = named("none")
+        """Norm of the heads' outputs, all heads as one vector."""
+        qkv: QKV = QKV()
+        """Rarer treatments of queries, keys and values."""
         scores: Scores = Scores()
-        """What happens to the scores."""
-        result: Result = Result()
-        """What happens to the heads' outputs."""
+        """Rarer treatments of the scores."""
 
         @model_validator(mode="after")
         def _fit(self) -> Self:
@@ -59,71 +66,68 @@ class Attention(Mixer):
                 raise ValueError(f"n_heads must be a multiple of n_kv_heads ({self.n_kv_heads}), got {self.n_heads}")
             if self.window is not None and self.scores.chunk is not None:
                 raise ValueError("window and scores.chunk exclude each other; give one")
-            if self.heads.scope == "all" and self.heads.place == "after":
-                raise ValueError("a norm over all heads comes before rotation; give place: before")
             return self
 
     @classmethod
     def derived(cls, options: Options, site: Site) -> dict[str, Any]:
-        return used(options.n_heads, options.n_kv_heads, options.head_dim, options.heads, options.scores, site)
+        width, v_width = head_width(options.n_heads, options.head_dim, site), options.qkv.v_head_dim
+        return {
+            "n_kv_heads": options.n_heads if options.n_kv_heads is None else options.n_kv_heads,
+            "head_dim": width,
+            "qkv.v_head_dim": width if v_width is None else v_width,
+            "scale": width**-0.5 if options.scale is None else options.scale,
+            "dropout": site.dropout if options.dropout is None else options.dropout,
+        }
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         made = self.derived(options, site)
-        self.head_dim, self.value_dim, self.kv_heads = made["head_dim"], made["heads.value_dim"], made["n_kv_heads"]
-        self.window, self.chunk, self.softcap = options.window, options.scores.chunk, options.scores.softcap
-        self.scale, self.dropout = made["scores.scale"], made["scores.dropout"]
-        self.scale /= site.layer + 1 if options.scores.by_depth else 1
+        self.head_dim, self.v_head_dim, self.kv_heads = made["head_dim"], made["qkv.v_head_dim"], made["n_kv_heads"]
+        self.window, self.chunk, self.softcap = options.window, options.scores.chunk, options.softcap
+        self.scale, self.dropout = made["scale"], made["dropout"]
+        self.scale /= site.layer + 1 if options.scores.scale_by_inverse_layer_idx else 1
         self._build_heads(options, site)
-        self._build_result(options, site)
-        self.sinks = nn.Parameter(torch.empty(options.n_heads)) if options.scores.sinks else None
+        wide = options.n_heads * self.v_head_dim
+        self.output_gate = site.of_heads(options.n_heads, self.v_head_dim).build(options.output_gate, OutputGate)
+        self.output_norm = site.inside(d_model=wide).build(options.output_norm, Norm)
+        self.out = nn.Linear(wide, site.d_model, bias="out" in options.bias)
+        self.sinks = nn.Parameter(torch.empty(options.n_heads)) if options.sinks else None
         self.reset_parameters()
 
     def _build_heads(self, options: Options, site: Site) -> None:
-        heads, inside = options.heads, site.inside(d_model=self.head_dim, n_heads=options.n_heads)
+        qkv, inside = options.qkv, site.inside(d_model=self.head_dim, n_heads=options.n_heads)
         self.q = nn.Linear(site.d_model, options.n_heads * self.head_dim, bias="q" in options.bias)
         self.k = nn.Linear(site.d_model, self.kv_heads * self.head_dim, bias="k" in options.bias)
-        own = nn.Linear(site.d_model, self.kv_heads * self.value_dim, bias="v" in options.bias)
-        self.v = own if heads.values == "own" else None
-        if self.v is None and (self.value_dim != self.head_dim or "v" in options.bias):
-            raise ValueError("values: keys leaves no room for a value_dim or a bias of the values; leave them out")
-        self.q_norm = norm_of(heads, inside, options.n_heads)
-        self.k_norm = norm_of(heads, inside, self.kv_heads)
-        self.v_norm = site.inside(d_model=self.value_dim).build(heads.value_norm, Norm)
-        self.scope, self.norm_first, self.value_scale = heads.scope, heads.place == "before", heads.value_scale
-        self.clip = nn.Identity() if heads.clip is None else nn.Hardtanh(-heads.clip, heads.clip)
+        self.v = (
+            None if qkv.k_eq_v else nn.Linear(site.d_model, self.kv_heads * self.v_head_dim, bias="v" in options.bias)
+        )
+        if self.v is None and (self.v_head_dim != self.head_dim or "v" in options.bias):
+            raise ValueError("with k_eq_v, values are the keys; leave out v_head_dim and the bias of v")
+        self.q_norm = qk_norm_of(options.qk_norm, qkv.norm_scope, inside, options.n_heads)
+        self.k_norm = qk_norm_of(options.qk_norm, qkv.norm_scope, inside, self.kv_heads)
+        self.v_norm = site.inside(d_model=self.v_head_dim).build(qkv.v_norm, Norm)
+        self.scope, self.norm_first, self.v_scale = qkv.norm_scope, qkv.norm_place == "before", qkv.v_scale
+        self.clip = nn.Identity() if qkv.clip is None else nn.Hardtanh(-qkv.clip, qkv.clip)
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
-        self.query_scaling = query_scaling_of(options.scores.query_scaling)
-
-    def _build_result(self, options: Options, site: Site) -> None:
-        result, wide = options.result, options.n_heads * self.value_dim
-        self.gate = gate_of(result, site, options.n_heads, self.value_dim)
-        self.norm = site.inside(d_model=wide).build(result.norm, Norm)
-        self.out = nn.Linear(wide, site.d_model, bias="out" in options.bias)
+        self.query_scaling = inside.build(options.query_scaling, QueryScaling)
 
     def forward(self, x: Tensor, context: Context, state: KVCache | SlidingWindowCache | None = None) -> Tensor:
         q, k, v = self._heads(x, context)  # (B, H, T, K), (B, G, T, K) twice
         keys: int | Tensor = k.shape[2]
         if state is not None:
             (k, v), keys = state.append((k, v), context)
+        mask = context.mask(keys=keys, window=self.window, chunk=self.chunk)
+        bias, dropout = self.position.bias(mask), self.dropout if self.training else 0.0
         y = self.kernel(
-            q,
-            k,
-            v,
-            mask := context.mask(keys=keys, window=self.window, chunk=self.chunk),
-            scale=self.scale,
-            softcap=self.softcap,
-            bias=self.position.bias(mask),
-            sinks=self.sinks,
-            dropout=self.dropout if self.training else 0.0,
+            q, k, v, mask, scale=self.scale, softcap=self.softcap, bias=bias, sinks=self.sinks, dropout=dropout
         )
-        y = self.gate(y.transpose(1, 2), x).flatten(2)  # (B, H, T, K) -> (B, T, H, K) -> (B, T, H K)
-        return self.out(self.norm(y))
+        y = self.output_gate(y.transpose(1, 2), x).flatten(2)  # (B, H, T, K) -> (B, T, H, K) -> (B, T, H K)
+        return self.out(self.output_norm(y))
 
     def state(self, capacity: Capacity) -> KVCache | SlidingWindowCache:
         """Keys and values (B, G, L, K) of all tokens, or of the last ones where there is a window."""
-        widths = (self.head_dim, self.value_dim)
+        widths = (self.head_dim, self.v_head_dim)
         if self.window is None or self.window >= capacity.max_length:
             return KVCache.allocate(capacity, heads=self.kv_heads, widths=widths)
         return SlidingWindowCache.allocate(capacity, heads=self.kv_heads, widths=widths, window=self.window)
@@ -143,7 +147,7 @@ class Attention(Mixer):
         q, k = self.position.rotate(q, k, context)
         if not self.norm_first:
             q, k = self.q_norm(q), self.k_norm(k)
-        v = self.v_norm(split(v, self.value_dim))
-        if self.value_scale is not None:
-            v = v * self.value_scale
+        v = self.v_norm(split(v, self.v_head_dim))
+        if self.v_scale is not None:
+            v = v * self.v_scale
         return self.query_scaling(q, context), k, v

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from registry.context import Context, Mask
 from registry.contracts import Kernel, Mixer, Norm, NormSlot, Site
 from registry.core import register
-from registry.mixer._shared import QueryScaling, query_scaling_of, split
+from registry.mixer._shared import split
 from registry.options import Count, Group, Positive, Width, named
+from registry.query_scaling import QueryScaling, QueryScalingSlot
 from registry.state import Capacity, LatentCache
 
 
@@ -52,8 +53,8 @@ class MLA(Mixer):
         """Whether the down-projections and the output projection add a bias."""
         scale: Positive | None = None
         """Multiplies the scores, as does the position's score_scale; query width^-1/2 when not given."""
-        query_scaling: QueryScaling | None = None
-        """Scaling of queries by position (Llama 4's attention temperature); none when not given."""
+        query_scaling: QueryScalingSlot = named("none")
+        """Scaling of queries by their position."""
 
     @classmethod
     def derived(cls, options: Options, site: Site) -> dict[str, float]:
@@ -83,7 +84,7 @@ class MLA(Mixer):
         self.position = self.position_at(inside)
         self.scale *= self.position.score_scale
         self.kernel = inside.build(None, Kernel)
-        self.query_scaling = query_scaling_of(options.query_scaling)
+        self.query_scaling = inside.build(options.query_scaling, QueryScaling)
         self.out = nn.Linear(heads * options.v_head_dim, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context, state: LatentCache | None = None) -> Tensor:

@@ -83,7 +83,7 @@ def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:
     theta = rope["options"][0]
     assert (theta["name"], theta["type"], theta["required"], theta["default"]) == (
         "theta",
-        "number more than 0",
+        "float > 0",
         False,
         1e4,
     )
@@ -91,10 +91,20 @@ def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:
     assert attention["capabilities"]["accepts"] == ["bias", "rotation"]
     assert attention["places"][0] == "model.layers.block.mixer"
     types = {option["name"]: (option["type"], option["required"]) for option in attention["options"]}
-    assert types["n_heads"] == ("whole number at least 1", True)
-    assert types["heads.qk_norm"] == ("a part of norm", False)
+    assert types["n_heads"] == ("int >= 1", True)
+    assert types["qk_norm"] == ("norm part", False)
     assert types["bias"] == ("list of q | k | v | out", False)
-    assert "scores.softcap" in types
+    assert attention["groups"].keys() == {"qkv", "scores"}
+
+
+def test_a_card_of_attention_fits_a_screen_and_its_groups_have_cards(kit: Kit) -> None:
+    lines = kit("show", "mixer/attention").out.splitlines()
+    assert len(lines) <= 40
+    assert not any("v_head_dim" in line.split() for line in lines)  # in its group's row alone
+    assert "v_head_dim" in kit("show", "mixer/attention/qkv").out
+    refused = kit("show", "mixer/attention/qk")
+    assert refused.code == 2
+    assert "no group of options 'qk'; did you mean 'qkv'?" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:
         ("positio/rope", "no family 'positio'; did you mean 'position'?"),
         ("position/gated", "'gated' is a part of ffn"),
         ("position/_shared", "no position '_shared'"),
-        ("position/../ffn/gated", "no position '../ffn/gated'"),
+        ("position/../ffn/gated", "no position '..'"),
         ("position/acme.ramp", "no plugin 'acme' is installed"),
     ],
 )

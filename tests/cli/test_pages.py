@@ -97,7 +97,7 @@ def test_explain_shows_the_defaults_that_are_used(kit: Kit, page: Path) -> None:
 
     for layer in ("0", "-2", "block"):
         assert used(f"model.layers.{layer}.ffn.d_ff") == (256, "default")
-        assert used(f"model.layers.{layer}.mixer.heads.value_dim") == (8, "default")
+        assert used(f"model.layers.{layer}.mixer.qkv.v_head_dim") == (8, "default")
         assert used(f"model.layers.{layer}.ffn_norm.type") == ("none", "default")
         assert used(f"model.layers.{layer}.position.type") == ("alibi", "default")
     for layer in ("1", "-1", "at.1"):

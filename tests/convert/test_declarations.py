@@ -25,7 +25,7 @@ block:
   ffn: {type: gated, activation: {$: act, map: {silu: silu}}, d_ff: {$: hidden, times: ratio}}
 when:
   qk_norm:
-    "true": {block: {mixer: {scores: {scale: 1.0}}}}
+    "true": {block: {mixer: {scale: 1.0}}}
     "false": {tensors: {a.weight: norm.weight}}
 each:
   kind: {dense: {}, sparse: {}}
@@ -56,7 +56,7 @@ WRONG = [
     ("times: ratio", "power: -1", "13:63: block.ffn.d_ff: power belongs to times, which is not given"),
     ("times: ratio", "times: 3", "13:81: block.ffn.d_ff.times: must be text, got 3"),
     ("{block: {mixer: {s", "{blok: {mixer: {s", "16:14: when.qk_norm.true.blok: no key 'blok' here; did you mean"),
-    ("{block: {mixer: {scores: {scale: 1.0}}}}", "{model: {nrom: a}}", "16:22: when.qk_norm.true.model.nrom: no key"),
+    ("{block: {mixer: {scale: 1.0}}}", "{model: {nrom: a}}", "16:22: when.qk_norm.true.model.nrom: no key"),
     ('"false": {tensors: {a.weight: norm.weight}}', '"false": 3', "17:5: when.qk_norm.false: must be a mapping, got 3"),
     ("{a.weight: norm.weight}", "{a.weight: {theirs: [a]}}", "17:25: when.qk_norm.false.tensors.a.weight: needs 'ours"),
     ("dense: {}", "dense: 3", "19:10: each.kind.dense: must be"),

@@ -203,7 +203,12 @@ model:
 @pytest.mark.parametrize(
     ("old", "new", "place", "told"),
     [
-        ("{type: attention, n_heads: 4}", "{type: attention, n_heads: 4, result: {gate: head}}", "11:53", "gate"),
+        (
+            "{type: attention, n_heads: 4}",
+            "{type: attention, n_heads: 4, output_gate: headwise}",
+            "11:44",
+            "output_gate",
+        ),
         ("norm: rms_norm", "norm: layer_norm", "7:3", "layers.0.mixer_norm is 'layer_norm', not 'rms_norm'"),
         ("position: rope", "position: {type: sinusoidal}", "6:3", "position is 'sinusoidal', not"),
         ("type: pre_norm", "type: sandwich", "12:7", "model.layers.blocks.0.type is 'sandwich', not 'pre_norm'"),
@@ -223,7 +228,7 @@ def test_a_refusal_cites_the_line(old: str, new: str, place: str, told: str, tmp
 
 def test_a_refusal_names_the_nearest_families(tmp_path: Path) -> None:
     """Mistral has windows, and nothing bounds its scores."""
-    (tmp_path / "odd.yaml").write_text(TEXT.replace("n_heads: 4", "n_heads: 4, window: 8, scores: {softcap: 3.0}"))
+    (tmp_path / "odd.yaml").write_text(TEXT.replace("n_heads: 4", "n_heads: 4, window: 8, softcap: 3.0"))
     save(build(read(tmp_path / "odd.yaml")), tmp_path / "odd")
     with pytest.raises(ConvertError) as caught:
         export(load(tmp_path / "odd"), tmp_path / "out")

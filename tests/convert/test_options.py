@@ -196,18 +196,18 @@ def test_gemma_3_does_not_bound_its_scores(tmp_path: Path) -> None:
         spec_of(config)
     spec = spec_of({**config, "attn_logit_softcapping": None})
     export(build(spec), tmp_path / "plain", family="gemma3_text")
-    for scores in _scores(bounded := json.loads(json.dumps(spec.resolved()))):
-        scores["softcap"] = 5.0
+    for mixer in _mixers(bounded := json.loads(json.dumps(spec.resolved()))):
+        mixer["softcap"] = 5.0
     with pytest.raises(ConvertError, match="softcap"):
         export(build(Spec.of(bounded)), tmp_path / "bounded", family="gemma3_text")
 
 
-def _scores(page: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping under a key `scores`."""
+def _mixers(page: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping under a key `mixer`."""
     for key, value in page.items() if isinstance(page, dict) else enumerate(page if isinstance(page, list) else []):
-        if key == "scores":
+        if key == "mixer":
             yield value
-        yield from _scores(value)
+        yield from _mixers(value)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_non_embedding_parameters_as_published(name: str, non_embedding: int) ->
 @pytest.mark.parametrize(("batch", "seq"), [(1, 128), (3, 40)])
 def test_flops_by_hand(page: Page, softcap: float | None, batch: int, seq: int) -> None:
     """2 N + 4 L D T forward and thrice that in all, N being every weight that multiplies: head yes, lookup no."""
-    found = card(page(mixer={"scores": {"softcap": softcap}}), batch=batch, seq=seq).flops
+    found = card(page(mixer={"softcap": softcap}), batch=batch, seq=seq).flops
     multiplied = L * LAYER + V * D
     assert found.forward_per_token == 2 * multiplied + 4 * L * D * seq
     assert found.train_per_token == 3 * found.forward_per_token

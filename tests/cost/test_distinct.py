@@ -22,7 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "all alike": {},
     "kinds": {"layers": {"kinds": {"local": {"mixer": {"window": 16}}}, "pattern": ["local", "block*3"]}},
     "mixtures": {"layers": {"at": {0: {"ffn": EXPERTS}, 2: {"ffn": EXPERTS}}}, "head": "lm"},
-    "told apart by depth": {"mixer": {"scores": {"by_depth": True}}},
+    "told apart by depth": {"mixer": {"scores": {"scale_by_inverse_layer_idx": True}}},
 }
 
 

@@ -37,7 +37,7 @@ def test_the_largest_below_a_limit(cost: Callable[[int], int], limit: int) -> No
 
 
 @pytest.mark.parametrize("purpose", ["train", "decode"])
-@pytest.mark.parametrize("options", [{}, {"mixer": {"scores": {"softcap": 30.0}}}], ids=["linear", "quadratic"])
+@pytest.mark.parametrize("options", [{}, {"mixer": {"softcap": 30.0}}], ids=["linear", "quadratic"])
 def test_the_card_agrees(page: Page, purpose: str, options: dict[str, Any]) -> None:
     spec = page(**options)
 

@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "experts": {"block": {"ffn": MIXTURE}},
     "windows in a pattern": {"layers": LOCAL},
     "last layer larger": {"layers": {"at": {-1: {"ffn": {"d_ff": 2048}}}}},
-    "softcaps": {"mixer": {"scores": {"softcap": 50.0}}, "head": {"type": "lm", "tied": True, "softcap": 30.0}},
+    "softcaps": {"mixer": {"softcap": 50.0}, "head": {"type": "lm", "tied": True, "softcap": 30.0}},
 }
 
 

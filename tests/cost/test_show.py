@@ -74,7 +74,7 @@ def test_parts_that_do_nothing_are_left_out(page: Page) -> None:
 def test_a_part_shows_what_its_page_chose(page: Page) -> None:
     norm = {"type": "rms_norm", "offset": 1.0}
     inner = {"type": "rms_norm", "eps": 1e-5}
-    found = card(page(norm=norm, mixer={"heads": {"qk_norm": inner}}, position={"type": "rope", "theta": 5e5}))
+    found = card(page(norm=norm, mixer={"qk_norm": inner}, position={"type": "rope", "theta": 5e5}))
     layer, last = found.parts[1], found.parts[2]
     names = {child.label: child.choices for child in layer.children}
     assert last.choices == names["mixer_norm"] == names["ffn_norm"] == {"offset": 1.0}

@@ -18,7 +18,7 @@ IDS = torch.arange(12).view(2, 6) % 19
 
 def page(**changes: Any) -> dict[str, Any]:
     moe = {"type": "moe", "n_experts": 3, "router": {"type": "softmax", "top_k": 2}, "expert": "mlp", "shared": "mlp"}
-    attention = {"type": "attention", "n_heads": 2, "result": {"gate": "head"}, "scores": {"sinks": True}}
+    attention = {"type": "attention", "n_heads": 2, "output_gate": "headwise", "sinks": True}
     kinds = {
         "a": {"mixer": attention, "ffn": {**moe, "shared_gate": True}},
         "b": {"mixer": {"type": "differential", "n_heads": 2, "bias": True}},
@@ -91,7 +91,7 @@ def test_an_initializer_knows_names_roles_and_layers() -> None:
         "embedding.table.weight": ("embedding", None, 1),
         "position.table.weight": ("position", None, 1),
         "layers.0.mixer.q.weight": ("hidden", 0, 8),
-        "layers.0.mixer.gate.projection.weight": ("gate", 0, 8),
+        "layers.0.mixer.output_gate.projection.weight": ("gate", 0, 8),
         "layers.0.mixer.out.weight": ("residual", 0, 8),
         "layers.0.ffn.router.logit.weight": ("router", 0, 8),
         "layers.0.ffn.shared_gate.weight": ("gate", 0, 8),

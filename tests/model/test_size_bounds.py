@@ -15,7 +15,7 @@ from transformer_kit.spec.schema import Spec
 
 
 def page(count: int = 2, at: dict[int, Any] | None = None, heads: int = 2, **ffn: Any) -> dict[str, Any]:
-    mixer = {"type": "attention", "n_heads": heads, "head_dim": 4, "heads": {"qk_norm": "rms_norm", "scope": "each"}}
+    mixer = {"type": "attention", "n_heads": heads, "head_dim": 4, "qk_norm": "rms_norm", "qkv": {"norm_scope": "each"}}
     block = {"type": "pre_norm", "mixer": mixer, "ffn": ffn}
     layers = {"count": count, "block": block, "at": at or {}}
     return {"model": {"vocab_size": 40, "d_model": 8, "max_seq_len": 8, "layers": layers}}

@@ -21,7 +21,7 @@ CHANGE = st.sampled_from(
         {"ffn": "gated"},
         {"ffn": {"d_ff": 8}},
         {"mixer": {"window": 3}},
-        {"mixer": {"scores": {"softcap": 9.0}}},
+        {"mixer": {"softcap": 9.0}},
         {"norm": "rms_norm"},
         {"type": "parallel", "mixer": BLOCK["mixer"], "ffn": "mlp"},
     ]
@@ -90,7 +90,7 @@ CHANGES = [
     ("position: rope", "position: none"), ("position: rope", "position: {type: rope, theta: 9.0}"),
     ("position: rope", "dropout: 0.5"), ("position: rope", "position: rope\n  final_norm: rms_norm"),
     ("count: 4", "count: 5"), ("type: pre_norm", "type: post_norm"), ("n_heads: 4", "n_heads: 2"),
-    ("n_heads: 4", "n_heads: 4, scores: {softcap: 3.0}"), ("n_heads: 4", "n_heads: 4, bias: [q]"),
+    ("n_heads: 4", "n_heads: 4, softcap: 3.0"), ("n_heads: 4", "n_heads: 4, bias: [q]"),
     ("d_ff: 48", "d_ff: 49"), ("d_ff: 48", "d_ff: 48, activation: gelu"),
     ("d_ff: 48}", "d_ff: 48}\n    at: {2: {ffn: {d_ff: 9}}}"),
     ("position: rope", "position: rope\n  head: {type: lm, tied: true}"),

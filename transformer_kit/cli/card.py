@@ -10,12 +10,12 @@ from registry.contracts import Part
 from transformer_kit.cli.example import example, places
 
 _ARXIV = re.compile(r"arXiv:([0-9]{4}\.[0-9]{4,5})")
-_WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
+_WORDS = {"integer": "int", "number": "float", "string": "text", "boolean": "bool"}
 _LIMITS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "more than",
-    "maximum": "at most",
-    "exclusiveMaximum": "less than",
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
 }
 _UNLIMITED = 1e6
 """Bounds beyond this only keep absurd specs out; they are not worth a word."""
@@ -24,6 +24,7 @@ _UNLIMITED = 1e6
 def describe(family: str, name: str) -> dict[str, Any]:
     """Everything worth knowing about a part. Raises RegistryError when there is none."""
     part = core.get(family, name)
+    schema = part.Options.model_json_schema()
     module = inspect.getmodule(part)
     text = " ".join(line for line in (inspect.getdoc(module) or "").split("\n\n", 1)[0].splitlines())
     return {
@@ -33,7 +34,8 @@ def describe(family: str, name: str) -> dict[str, Any]:
         "papers": [f"https://arxiv.org/abs/{id}" for id in dict.fromkeys(_ARXIV.findall(text))],
         "capabilities": _capabilities(part),
         "source": f"{inspect.getsourcefile(part)}:{inspect.getsourcelines(part)[1]}",
-        "options": _options(part.Options.model_json_schema()),
+        "options": _options(schema),
+        "groups": {k: v.get("description", "") for k, v in schema.get("properties", {}).items() if "$ref" in v},
         "places": places(family),
         "example": example(family, name),
     }
@@ -72,7 +74,7 @@ def _options(schema: dict[str, Any], prefix: str = "", groups: dict[str, Any] | 
 
 def _type(option: dict[str, Any], groups: dict[str, Any]) -> str:
     if "family" in option:
-        return f"a part of {option['family']}"
+        return f"{option['family']} part"
     if "anyOf" in option:
         return " or ".join(_type(choice, groups) for choice in option["anyOf"])
     if "enum" in option:

@@ -82,28 +82,47 @@ def show(
     part: Annotated[str, typer.Argument(metavar="FAMILY/NAME", help="The part.", autocompletion=names.parts)],
     json: Json = False,
 ) -> None:
-    """Show one part: its options, where it comes from, what it can do, and how a page writes it.
+    """Show one part: its options, source, papers and capabilities, and an example. FAMILY/NAME/GROUP shows a group of
+    its options.
 
     Example: `kit show position/rope`
     """
     from transformer_kit.cli.card import describe
 
     family, slash, name = part.partition("/")
+    name, _, group = name.partition("/")
     if not slash:
         raise typer.BadParameter(f"must be FAMILY/NAME, as in position/rope, got '{part}'{_places(part)}")
     with core.activate(frozenset(usable_plugins()[0])):
         card = describe(family, name)
+    if group and group not in card["groups"]:
+        known = suggest(group, list(card["groups"])) if card["groups"] else "; it has none"
+        raise typer.BadParameter(f"{family}/{name} has no group of options '{group}'{known}")
     if json:
         emit(card)
-        return
-    say(f"{family}/{name}", style="bold cyan")
+    elif group:
+        say(f"{family}/{name}/{group}", style="bold cyan")
+        say(card["groups"][group])
+        _options([o for o in card["options"] if o["name"].startswith(f"{group}.")])
+    else:
+        _show(card)
+
+
+def _show(card: dict[str, Any]) -> None:
+    part = f"{card['family']}/{card['name']}"
+    say(part, style="bold cyan")
     say(card["documentation"])
     for paper in card["papers"]:
         say(f"paper   {paper}")
     for key, value in card["capabilities"].items():
         say(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
     say(f"source  {card['source']}")
-    _options(card["options"])
+    _options([o for o in card["options"] if o["name"].partition(".")[0] not in card["groups"]])
+    if card["groups"]:
+        say(f"\nmore options: `kit show {part}/{next(iter(card['groups']))}`", style="bold")
+        inside = {g: [o["name"].partition(".")[2] for o in card["options"]
+                      if o["name"].startswith(f"{g}.")] for g in card["groups"]}  # fmt: skip
+        rows([(f"  {group}", f"{text} {', '.join(inside[group])}") for group, text in card["groups"].items()])
     say("\nexample, for a page that begins with `extends: quickstart`", style="bold")
     say(card["example"])
 
@@ -113,7 +132,8 @@ def _options(options: list[dict[str, Any]]) -> None:
     lines = []
     for option in options:
         default = "required" if option["required"] else f"= {_yaml(option['default'])}"
-        lines.append((f"  {option['name']}", option["type"], default, option["documentation"]))
+        kind = option["type"].removesuffix(" or null")  # the default says it
+        lines.append((f"  {option['name']}", kind, default, option["documentation"]))
     rows(lines, ("bold", "", "", "dim"))
 
 

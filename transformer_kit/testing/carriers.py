@@ -10,6 +10,7 @@ Sizes are small and unequal, so that a mistaken axis is a mistaken result.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -142,6 +143,7 @@ def is_of_model(family: str) -> bool:
 
 def contract(family: str) -> type[Part]:
     """The base class of a family."""
+    import_module(f"registry.{family}")  # where it may stand
     pending: list[type[Part]] = [Part]
     while pending:
         cls = pending.pop()
