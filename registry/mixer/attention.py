@@ -118,10 +118,8 @@ class Attention(Mixer):
         if state is not None:
             (k, v), keys = state.append((k, v), context)
         mask = context.mask(keys=keys, window=self.window, chunk=self.chunk)
-        bias, dropout = self.position.bias(mask), self.dropout if self.training else 0.0
-        y = self.kernel(
-            q, k, v, mask, scale=self.scale, softcap=self.softcap, bias=bias, sinks=self.sinks, dropout=dropout
-        )
+        bias, p = self.position.bias(mask), self.dropout if self.training else 0.0
+        y = self.kernel(q, k, v, mask, scale=self.scale, softcap=self.softcap, bias=bias, sinks=self.sinks, dropout=p)
         y = self.output_gate(y.transpose(1, 2), x).flatten(2)  # (B, H, T, K) -> (B, T, H, K) -> (B, T, H K)
         return self.out(self.output_norm(y))
 
@@ -148,6 +146,5 @@ class Attention(Mixer):
         if not self.norm_first:
             q, k = self.q_norm(q), self.k_norm(k)
         v = self.v_norm(split(v, self.v_head_dim))
-        if self.v_scale is not None:
-            v = v * self.v_scale
+        v = v if self.v_scale is None else v * self.v_scale
         return self.query_scaling(q, context), k, v
