@@ -185,7 +185,7 @@ class Sampler(Part, ABC):
     def apply(self, logits: Tensor) -> Tensor:
         """logits (B, V) -> logits (B, V), with -inf where a token may not be chosen.
 
-        By the logits alone: on a GPU a step is recorded and replayed, and what depended on it would stay what it was.
+        By the logits alone: on a GPU a step is captured and replayed, and what depended on it would stay what it was.
         """
 
 

@@ -51,8 +51,10 @@ def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
     return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]
 
 
-def are_many(k: Tensor) -> bool:
-    """Whether `one_query` is faster than torch's fused kernel on a CPU."""
+def is_faster(q: Tensor, k: Tensor) -> bool:
+    """Whether `one_query` is faster than torch's fused kernel."""
+    if not k.is_cpu:
+        return q.shape[1] != k.shape[1]
     return k.shape[2] >= LONG and k.numel() >= (MANY if k.dtype == torch.float32 else MANY // 4)
 
 

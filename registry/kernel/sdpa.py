@@ -30,12 +30,11 @@ class SDPA(Kernel):
             return _shared.softmax_attention(
                 q, k, v, mask, scale=scale, softcap=softcap, bias=bias, sinks=sinks, dropout=dropout
             )
-        grouped = q.shape[1] != k.shape[1]
-        if q.shape[2] == 1 and bias is None and not dropout and (_shared.are_many(k) if k.is_cpu else grouped):
+        if q.shape[2] == 1 and bias is None and not dropout and _shared.is_faster(q, k):
             return _shared.one_query(q, k, v, mask, scale)
         added = None if mask.is_causal and bias is None else _added(mask, bias, q)
         return F.scaled_dot_product_attention(
-            q, k, v, added, dropout, added is None and mask.is_causal, scale=scale, enable_gqa=grouped
+            q, k, v, added, dropout, added is None and mask.is_causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )
 
 

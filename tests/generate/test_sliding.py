@@ -47,7 +47,7 @@ def test_the_context_is_used_to_its_last_token_before_it_slides(make: Callable[.
     assert lengths == [3, 1, 1, 1, 1, 1, LIMIT, LIMIT, LIMIT]
 
 
-def test_the_window_follows_recorded_steps(make: Callable[..., Model]) -> None:
+def test_the_window_follows_cached_steps(make: Callable[..., Model]) -> None:
     model = make("sinusoidal", max_seq_len=64).eval()
     model.embedding.table.weight.data.mul_(30)
     expected = tutorial_generate(model, torch.tensor([LONG]), 80, 64)[0, len(LONG) :].tolist()

@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from registry import core
 from transformer_kit import Spec, build
-from transformer_kit.generate import decode, graph
-from transformer_kit.generate.recorded import recorded
+from transformer_kit.generate import cuda_graph, decode
+from transformer_kit.generate.cuda_graph import CUDAGraph, captured
 from transformer_kit.model.model import Model
 from transformer_kit.model.recompute import recompute
 from transformer_kit.testing import strong_init
@@ -89,25 +89,25 @@ def _written(model: Model, prompts: list[list[int]], samplers: list[str | dict[s
 @pytest.mark.parametrize("position", ["rope", "learned", "alibi"])
 @pytest.mark.parametrize("window", [None, 9])
 @pytest.mark.parametrize("samplers", [[], [{"type": "top_k", "k": 20}, "temperature", {"type": "top_p", "p": 0.9}]])
-def test_recorded_steps_write_what_plain_ones_do(
+def test_captured_steps_choose_what_plain_ones_do(
     position: str, window: int | None, samplers: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rooms of 12 tokens and twice as many are outgrown on the way."""
     made: list[object] = []
 
     def kept(*given: Any) -> object:
-        made.append(recorded(*given))
+        made.append(captured(*given))
         return made[-1]
 
     model = _model("cuda", window, position)
     strong_init(model, 0)
     for prompts in ([[1, 2, 3, 4, 5, 6, 7, 8]], [[1, 2, 3], [4, 5, 6, 7, 8]]):
-        monkeypatch.setattr(decode, "recorded", lambda *given: None)
+        monkeypatch.setattr(decode, "captured", lambda *given: None)
         expected = _written(model, prompts, samplers)
-        monkeypatch.setattr(decode, "recorded", kept)
-        monkeypatch.setattr(graph, "FIRST", 12)
+        monkeypatch.setattr(decode, "captured", kept)
+        monkeypatch.setattr(cuda_graph, "FIRST", 12)
         assert _written(model, prompts, samplers) == expected
-    assert [type(one) for one in made] == [graph.Graph, graph.Graph]
+    assert [type(one) for one in made] == [CUDAGraph, CUDAGraph]
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_compiled_steps_write_what_plain_ones_do() -> None:
 
 
 def test_hooks_are_called_at_every_step() -> None:
-    """So nothing is recorded."""
+    """So nothing is captured."""
     seen: list[int] = []
     model = _model("cuda")
     model.layers[0].register_forward_hook(lambda *_: seen.append(1))
@@ -128,7 +128,7 @@ def test_hooks_are_called_at_every_step() -> None:
     assert len(seen) == 20
 
 
-def test_experts_that_are_counted_are_not_recorded() -> None:
+def test_experts_that_are_counted_are_not_captured() -> None:
     page = {"vocab_size": 300, "d_model": 64, "max_seq_len": 128, "position": "rope", "norm": "rms_norm"}
     ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 2}, "expert": "gated"}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": ffn}
@@ -137,7 +137,7 @@ def test_experts_that_are_counted_are_not_recorded() -> None:
     assert build(spec, device="cuda").eval().generate([[1, 2, 3]], max_new_tokens=20) == expected
 
 
-def test_unusable_weights_are_named_when_steps_are_recorded() -> None:
+def test_unusable_weights_are_named_when_steps_are_captured() -> None:
     model = _model("cuda")
     with torch.no_grad():
         model.norm.weight.fill_(torch.nan)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from transformer_kit.generate.choose import Picker, built, sound, uniforms
+from transformer_kit.generate.cuda_graph import captured
 from transformer_kit.generate.given import Sampling, listed, narrowing
 from transformer_kit.generate.prompts import check, check_ids, padded
 from transformer_kit.generate.reading import Reading
-from transformer_kit.generate.recorded import recorded
 from transformer_kit.generate.sliding import Window, cached
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _cached(
     with torch.inference_mode():
         reading = Reading(model, tokens, segments, width + count - 1, chunk or width)
         chosen = picked(reading.read(), draws[:, 0])
-        replay = recorded(model, reading.state, picked, draws, chosen, compile)
+        replay = captured(model, reading.state, picked, draws, chosen, compile)
     yield chosen
     if count == 1:
         return

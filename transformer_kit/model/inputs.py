@@ -32,8 +32,7 @@ def check_tokens(model: ModelSpec, tokens: Tensor, segments: Tensor | None, stat
     length = tokens.shape[1] + (0 if state is None else state.length)
     if length > model.max_seq_len:
         _check_length(model, length, state)
-    captured = type(state) is not DecodeState and state is not None  # nothing that Python holds may depend on values
-    if not _costly(tokens) and not captured:
+    if not _costly(tokens):
         _check_ids("token ids", tokens, model.vocab_size)
 
 

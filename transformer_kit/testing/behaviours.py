@@ -13,12 +13,11 @@ from torch import Tensor
 
 from registry.context import PADDING
 from registry.texts import TextGrew
-from transformer_kit.generate.fixed import fixable
 from transformer_kit.generate.reading import settled
-from transformer_kit.generate.static_cache import StaticState
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
 from transformer_kit.testing.state_behaviours import rows_begun_again, rows_selected, tokens_forgotten
+from transformer_kit.transform.static_cache import StaticState, has_static_form
 
 Behaviour = Callable[[Model], None]
 
@@ -63,16 +62,16 @@ def decodes_as_it_reads(model: Model) -> None:
 
 
 @torch.no_grad()
-def steps_of_fixed_shapes(model: Model) -> None:
-    """Decoding steps whose shapes stay the same, as they are recorded, give the logits of reading at once."""
+def decodes_with_a_static_cache(model: Model) -> None:
+    """Decoding steps of static shapes, as they are captured, give the logits of reading at once."""
     ids = tokens(model)
     segments = torch.full_like(ids, 3)
     segments[1, :1] = PADDING
-    prompt = 2  # so that no ring is full yet
+    prompt = 2  # so that no sliding window is full yet
     for divided in (None, segments):
         state, expected = model.state(len(ids), LENGTH), model(ids, segments=divided).logits
         model(ids[:, :prompt], segments=None if divided is None else divided[:, :prompt], state=state)
-        if not fixable(model, state):
+        if not has_static_form(state):
             return
         for max_length in (LENGTH - 3, LENGTH):
             static = StaticState(state, max_length)
@@ -151,7 +150,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     causal,
     rows_independent,
     decodes_as_it_reads,
-    steps_of_fixed_shapes,
+    decodes_with_a_static_cache,
     padded_as_alone,
     packed_as_separate,
     rows_selected,

@@ -20,7 +20,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "wrap": ("fsdp", "compile"),
     "weights": ("materialize", "fill", "load"),
     "training": ("optimizer_in_backward",),
-    "inference": ("untied_head", "fused_projections", "packed_linear", "int8", "static_cache"),
+    "inference": ("untied_head", "fused_projections", "packed_linear", "int8"),
 }
 """Names by phase, in their order.
 

@@ -1,4 +1,4 @@
-"""Recorded steps choose what plain ones do; where steps cannot be recorded, the plain ones are done."""
+"""Steps of static shapes choose what plain ones do; those that cannot be captured are known."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ import torch
 from transformer_kit import Spec, build
 from transformer_kit.generate import generate
 from transformer_kit.generate.choose import Picker, built, uniforms
-from transformer_kit.generate.fixed import Fixed, fixable
-from transformer_kit.generate.graph import FIRST, more
+from transformer_kit.generate.cuda_graph import FIRST, can_be_captured, more
 from transformer_kit.generate.prompts import padded
-from transformer_kit.generate.static_cache import StaticState
+from transformer_kit.generate.static_step import StaticStep
 from transformer_kit.model.model import Model
+from transformer_kit.transform.static_cache import StaticState
 
 NEW = 20
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8]]
@@ -21,7 +21,7 @@ PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8]]
 
 @pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("samplers", [[], ["temperature", {"type": "top_p", "p": 0.8}]])
-def test_steps_of_fixed_shapes_choose_what_plain_ones_do(
+def test_steps_of_static_shapes_choose_what_plain_ones_do(
     make: Callable[..., Model], window: int | None, samplers: list[Any]
 ) -> None:
     model = make(window=window).eval()
@@ -32,29 +32,29 @@ def test_steps_of_fixed_shapes_choose_what_plain_ones_do(
         state = model.state(2, tokens.shape[1] + NEW - 1)
         logits = model(tokens, segments=segments, state=state, last=True).logits[:, -1]
         chosen = picked(logits, draws[:, 0])
-        fixed = Fixed(model, state, picked, draws, chosen)
-        fixed.widen(NEW)
+        step = StaticStep(model, state, picked, draws, chosen)
+        step.widen(NEW)
         found = [chosen[0]]
         for _ in range(NEW - 1):
-            fixed.step()  # twice is once
-            fixed.move(fixed.step())
-            fixed.count()
-            found.append(fixed.chosen[0].clone())
+            step.next()  # twice is once
+            step.advance(step.next())
+            step.count()
+            found.append(step.chosen[0].clone())
     assert torch.stack(found, dim=1).tolist() == expected
 
 
 def test_room_is_for_more_tokens_and_never_for_more_than_the_state_has(model: Model) -> None:
     state = model.state(1)
-    fixed = Fixed(model, state, Picker([], 40), torch.zeros(1, 9), torch.zeros(2, 1))
+    step = StaticStep(model, state, Picker([], 40), torch.zeros(1, 9), torch.zeros(2, 1))
     for _ in range(5):
-        fixed.count()
-    fixed.widen(10)
-    assert (fixed.state.max_length, fixed.full) == (15, False)
+        step.count()
+    step.widen(10)
+    assert (step.state.max_length, step.is_full) == (15, False)
     for _ in range(10):
-        fixed.count()
-    assert fixed.full
-    fixed.widen(100)
-    assert fixed.state.max_length == state.max_length
+        step.count()
+    assert step.is_full
+    step.widen(100)
+    assert step.state.max_length == state.max_length
 
 
 def test_on_a_gpu_room_is_for_twice_what_there_is() -> None:
@@ -66,13 +66,13 @@ def test_on_a_gpu_room_is_for_twice_what_there_is() -> None:
     ]
 
 
-def test_what_a_fixed_state_cannot_take_in_is_refused(model: Model) -> None:
+def test_what_a_static_state_cannot_take_in_is_refused(model: Model) -> None:
     static = StaticState(model.state(1), 8)
     with pytest.raises(ValueError, match=r"one token of each of its 1 rows.*got tokens \(1, 2\)"):
         model(torch.tensor([[1, 2]]), state=static)
 
 
-def test_positions_scaled_by_the_current_length_are_not_fixable(model: Model) -> None:
+def test_positions_scaled_by_the_current_length_cannot_be_captured(model: Model) -> None:
     page = {"type": "rope", "scaling": {"type": "dynamic", "factor": 2.0, "original_max_seq_len": 16}}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": "mlp"}
     scaled = {
@@ -83,25 +83,25 @@ def test_positions_scaled_by_the_current_length_are_not_fixable(model: Model) ->
         "layers": {"count": 1, "block": block},
     }
     other = build(Spec.of({"model": scaled}))
-    assert fixable(model, model.state(1))
-    assert not fixable(other, other.state(1))
+    assert can_be_captured(model, model.state(1))
+    assert not can_be_captured(other, other.state(1))
 
 
-def test_a_state_that_does_not_know_fixed_steps_is_not_fixed(model: Model) -> None:
+def test_a_state_without_a_static_form_cannot_be_captured(model: Model) -> None:
     state = model.state(1)
     state.layers[1] = object()
-    assert not fixable(model, state)
+    assert not can_be_captured(model, state)
 
 
 @pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
-def test_a_model_that_is_listened_to_is_not_fixable(model: Model, hook: str) -> None:
+def test_a_model_with_hooks_cannot_be_captured(model: Model, hook: str) -> None:
     handle = getattr(model.layers[0], hook)(lambda *_: None)
-    assert not fixable(model, model.state(1))
+    assert not can_be_captured(model, model.state(1))
     handle.remove()
-    assert fixable(model, model.state(1))
+    assert can_be_captured(model, model.state(1))
 
 
-def test_compiling_is_refused_on_a_processor(model: Model) -> None:
+def test_compiling_is_refused_on_a_cpu(model: Model) -> None:
     with pytest.raises(ValueError, match="compile: only steps on a GPU"):
         generate(model, [[1]], max_new_tokens=2, compile=True)
 
