@@ -1,1 +1,28 @@
-"""How the next token is chosen."""
+"""Samplers of the next token."""
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from registry.options import Options, Slot
+from registry.part import Part
+
+
+class Sampler(Part, ABC):
+    """Turns logits into other logits, or chooses. Samplers compose: each narrows what the one before left."""
+
+    family = "sampler"
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def apply(self, logits: Tensor) -> Tensor:
+        """logits (B, V) -> logits (B, V), with -inf where a token may not be chosen.
+
+        By the logits alone: on a GPU the decode step is captured and replayed, so anything else would keep its first value.
+        """
+
+
+SamplerSlot = Annotated[Options, Slot("sampler")]

@@ -153,7 +153,7 @@ def test_unknown_names_come_with_a_suggestion() -> None:
 def test_a_part_of_another_family_is_pointed_out() -> None:
     with pytest.raises(core.UnknownPart, match=r"^no ffn 'gelu'; 'gelu' is a part of activation$"):
         core.get("ffn", "gelu")
-    assert core.elsewhere("activation", "none") == ["norm", "position", "scaling"]
+    assert core.elsewhere("activation", "none") == ["norm", "output_gate", "position", "query_scaling", "scaling"]
 
 
 # ------------------------------------------------------------------ registering in this process
