@@ -21,7 +21,8 @@ class Sampler(Part, ABC):
     def apply(self, logits: Tensor) -> Tensor:
         """logits (B, V) -> logits (B, V), with -inf where a token may not be chosen.
 
-        By the logits alone: on a GPU the decode step is captured and replayed, so anything else would keep its first value.
+        It depends on the logits alone: on a GPU the decode step is captured and replayed, with the first values of all
+        else.
         """
 
 
