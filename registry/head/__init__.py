@@ -18,5 +18,9 @@ class Head(ModelPart):
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def linear(self, table: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """W (V, D) and b (V,) or None, where the logits are x W^T + b; None where they are anything else."""
+        return None
+
 
 HeadSlot = Annotated[Options, Slot("head")]

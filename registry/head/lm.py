@@ -39,6 +39,7 @@ class LM(Head):
             check_tied(width, site)
         self.scale = options.scale
         self.softcap = options.softcap
+        self.is_linear = options.softcap is None and options.scale == 1.0 and options.width is None
         self.narrow = nn.Identity() if options.width is None else nn.Linear(site.d_model, width, bias=False)
         self.out = None if options.tied else nn.Linear(width, site.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(site.vocab_size)) if options.bias else None
@@ -49,6 +50,11 @@ class LM(Head):
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
+
+    def linear(self, table: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        if not self.is_linear or not isinstance(self.out, nn.Linear | None):
+            return None
+        return table if self.out is None else self.out.weight, self.bias
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.bias is not None:

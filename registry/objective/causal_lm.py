@@ -23,5 +23,5 @@ class CausalLM(Objective):
         if segments is not None:
             seen, ahead = segments[:, :-1], segments[:, 1:]
             targets = targets.masked_fill((ahead != seen) | (ahead == PADDING), IGNORED)
-        total, count = model.loss(inputs, targets, segments=seen)
-        return total, count
+        count = (targets != IGNORED).sum()
+        return model(inputs, targets, segments=seen, skip_logits=True).loss * count, count

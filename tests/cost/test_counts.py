@@ -13,6 +13,7 @@ from transformer_kit.cost.tree import listed
 from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.read import read
 from transformer_kit.spec.schema import RunSpec, Spec
+from transformer_kit.train.throughput import flops_per_token
 
 Page = Callable[..., Spec]
 V, D, T, L, F, K, G = 512, 128, 128, 4, 256, 32, 2
@@ -67,10 +68,26 @@ def test_flops_are_what_torch_counts(name: str) -> None:
     with FlopCounterMode(display=False) as forward:
         model(tokens)
     with FlopCounterMode(display=False) as both:
-        model.loss(tokens, tokens)[0].backward()
+        model(tokens, tokens, skip_logits=True).loss.backward()
     found = card(spec, seq=16).flops
     counted = forward.get_total_flops(), both.get_total_flops()
     assert (16 * found.forward_per_token, 16 * found.train_per_token) == counted
+
+
+def test_one_count_serves_the_card_mfu_and_torch() -> None:
+    """6 N + 12 L D T for each token, with the vocabulary of Llama 3, whose loss is computed in chunks."""
+    vocab, width, seq, d_ff = 128_256, 512, 4_096, 1_408
+    block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 8}, "ffn": {"type": "gated", "d_ff": d_ff}}
+    sizes = {"vocab_size": vocab, "d_model": width, "max_seq_len": seq}
+    spec = Spec.of({"model": {**sizes, "layers": {"count": 1, "block": block}}})
+    expected = 6 * (vocab * width + 4 * width**2 + 3 * width * d_ff) + 12 * width * seq
+    model = build(spec, device="meta")
+    objective = core.get("objective", "causal_lm")
+    with FlopCounterMode(display=False) as counter:
+        model(*torch.zeros(2, 1, seq, dtype=torch.long, device="meta"), skip_logits=True).loss.backward()
+    assert card(spec, seq=seq).flops.train_per_token == expected
+    assert flops_per_token(model, objective(objective.Options()), seq) == expected
+    assert counter.get_total_flops() == expected * seq
 
 
 def test_the_state_is_as_large_as_a_real_one(page: Page) -> None:

@@ -52,21 +52,21 @@ def test_logits_and_loss_as_on_the_processor(position: str, window: int | None) 
         moved = None if given is None else given.cuda()
         expected, found = here(ids, ids, segments=given), there(ids.cuda(), ids.cuda(), segments=moved)
         torch.testing.assert_close(found.logits.cpu(), expected.logits, rtol=1e-4, atol=1e-4)
-        total, count = there.loss(ids.cuda(), ids.cuda(), segments=moved)
-        torch.testing.assert_close((total / count).cpu(), expected.loss, rtol=1e-4, atol=1e-4)
+        chunked = there(ids.cuda(), ids.cuda(), segments=moved, skip_logits=True).loss
+        torch.testing.assert_close(chunked.cpu(), expected.loss, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_of_a_tied_table_as_on_the_processor() -> None:
     here, there = (_model(device, head={"type": "lm", "tied": True}) for device in ("cpu", "cuda"))
     ids = _ids(1)  # fewer than there are rows
-    here.loss(ids, ids)[0].backward()
+    here(ids, ids, skip_logits=True).loss.backward()
     found = []
     for _ in range(2):
         there.zero_grad()
         moved = ids.cuda()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            there.loss(moved, moved)[0].backward()
+            there(moved, moved, skip_logits=True).loss.backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert there.embedding.weight.grad is not None
@@ -148,7 +148,7 @@ def test_unusable_weights_are_named_when_steps_are_captured() -> None:
 def test_plain_causal_attention_takes_the_flash_kernel() -> None:
     model = _model("cuda").bfloat16()
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):  # raises where that kernel does not take what it is given
-        model.loss(_ids().cuda(), _ids().cuda())[0].backward()
+        model(_ids().cuda(), _ids().cuda(), skip_logits=True).loss.backward()
 
 
 @pytest.mark.parametrize("position", ["rope", "learned", "alibi", "key_alibi"])
@@ -175,10 +175,10 @@ def test_a_step_never_waits_for_the_device(anew: bool, position: str) -> None:
 def test_compiled_layers_are_the_plain_ones() -> None:
     model = _model("cuda").train()
     ids = _ids().cuda()
-    expected = model.loss(ids, ids)[0]
+    expected = model(ids, ids, skip_logits=True).loss
     for layer in model.layers:
         layer.compile()
-    torch.testing.assert_close(model.loss(ids, ids)[0], expected, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(model(ids, ids, skip_logits=True).loss, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_the_flex_kernel_is_the_plain_formula(window: int | None) -> None:
     models = [build(_model("cpu", window).spec, device="cuda", kernel=kernel) for kernel in ("eager", "flex")]
     ids = _ids(2, 128).cuda()
     segments = (torch.arange(128) // 50).expand_as(ids).cuda()
-    losses = [model.loss(ids, ids, segments=segments)[0] for model in models]
+    losses = [model(ids, ids, segments=segments, skip_logits=True).loss for model in models]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-2)
     for loss in losses:
         loss.backward()

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from registry import core
 from registry.contracts import Optimizer
+from transformer_kit.model.loss import cross_entropy
+from transformer_kit.model.model import Output
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -33,11 +35,10 @@ class Table(nn.Module):
         self.bias = nn.Parameter(torch.ones(11))
         self.segments: Tensor | None = None
 
-    def loss(self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None, skip_logits: bool) -> Output:
         self.segments = segments
-        logits = (self.weight + self.bias)[tokens].flatten(0, 1)
-        total = nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=-100, reduction="sum")
-        return total, (targets != -100).sum()
+        logits = (self.weight + self.bias)[tokens]
+        return Output(logits, cross_entropy(logits, targets))
 
 
 # ------------------------------------------------------------------ causal_lm

@@ -40,8 +40,9 @@ def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
         return model
 
     def loss(tokens: Tensor, targets: Tensor) -> Tensor:
-        total, count = model.loss(tokens, targets)
-        return total / count
+        found = model(tokens, targets, skip_logits=True).loss
+        assert found is not None
+        return found
 
     def written(compile: bool, tokens: Tensor, count: int) -> Iterator[Any]:
         return stream(ready(len(tokens)), tokens.tolist(), max_new_tokens=count, compile=compile)

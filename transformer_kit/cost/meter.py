@@ -22,7 +22,6 @@ from transformer_kit.cost.mixed import Mixed
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.shapes import Shapes, listed
 from transformer_kit.cost.timeline import Stretch, Timeline
-from transformer_kit.model.loss import STANDS_FOR
 from transformer_kit.model.model import Model
 
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -235,7 +234,7 @@ class _Meter(TorchDispatchMode):
         if self._accumulation.is_in_place(func, args):
             return args[0]
         out, flops = self._shapes.run(func, args, kwargs or {})
-        self.flops += flops * STANDS_FOR.get()
+        self.flops += flops
         for tensor in listed(out):
             if isinstance(tensor, Tensor):
                 self._meet(tensor)

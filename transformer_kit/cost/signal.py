@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from registry.context import Context
 from transformer_kit.model.build import assemble
 from transformer_kit.model.init import init_weights
-from transformer_kit.model.model import Model, cross_entropy
+from transformer_kit.model.loss import cross_entropy
+from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 from transformer_kit.transform.materialize import fill, materialize
 from transformer_kit.transform.pipeline import transformed

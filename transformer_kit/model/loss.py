@@ -1,181 +1,190 @@
-"""Cross-entropy of a head's logits, some tokens at a time: all logits together are never in memory.
+"""Chunked cross-entropy: the loss of a head's logits, some tokens at a time, so that all logits are never in memory.
 
-Logits take more memory than any other tensor of a training step when the vocabulary is large: 4 B T V bytes, three
-times over with the log-probabilities and the gradient. Here the gradient of each piece is taken as soon as its logits
-are there, and they are dropped. No product is computed twice (Hsu et al. 2024, Liger Kernel, arXiv:2410.10989).
+Logits are the largest tensor of a training step with a large vocabulary: 4 B T V bytes, three times over with the
+log-probabilities and the gradient. Here the gradient of a chunk is computed as soon as its logits are there, and they
+are dropped. No product is computed twice (Hsu et al. 2024, Liger Kernel, arXiv:2410.10989).
+
+`torch.nn.functional.linear_cross_entropy` (torch 2.13) computes the same for linear heads. It is not used: on a CPU it
+takes 1.2 times as long, it knows no autocast, and neither FLOP counters nor memory counters see inside.
 
 Letters: N tokens, D d_model, V vocab.
 """
 
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from registry.contracts import Head
-from transformer_kit.model.lookups import Lookups
-from transformer_kit.model.summed import Sums
+from transformer_kit.transform.onednn_linear import linear, takes
 
 IGNORE = -100
 """A target that does not count."""
-PIECE = 2**24
-"""Logits that are in memory at once, 64 MiB in float32, unless they are of fewer tokens than `ROWS` or `FEW`."""
+CHUNK = 2**24
+"""Logits of a chunk, 64 MiB in float32, unless they are of fewer tokens than `ROWS`."""
 ROWS = 512
-"""Tokens that are taken at once at least: with fewer, products are slower (measured on two cores: 5 % at 256)."""
-FEW = 128
-"""The same where memory matters more than time. With 128 thousand ids, head and loss then take 8 % longer (measured on
-two cores with AVX-512)."""
-PIECES = 8
-"""Pieces that there are at most: each adds to the gradient of the whole table, of which logits get as small a part."""
-STANDS_FOR: ContextVar[int] = ContextVar("stands_for", default=1)
-"""How many pieces the one at hand stands for: on the meta device equal ones are run once, and count so many times."""
+"""Least number of tokens in a chunk: with fewer, products are slower (measured on two cores: 5 % at 256)."""
+CHUNKS = 8
+"""Largest number of chunks: each adds to the gradient of the whole table."""
+SLAB = 2**14
+"""Rows of a weight's gradient that are computed at once where torch's `addmm` cannot add to it: in another type, or by
+oneDNN."""
 
 
-def rows_for(vocabulary: int, tokens: int, least: int = ROWS) -> int:
-    """Tokens of a piece, which is the last or of at least `least` of them."""
-    return max(least, PIECE // vocabulary, -(-tokens // PIECES))
+def chunk_size(vocab: int, tokens: int) -> int:
+    """Tokens of a chunk."""
+    return max(ROWS, CHUNK // vocab, -(-tokens // CHUNKS))
 
 
-def summed(head: Head, x: Tensor, table: Tensor | Lookups, targets: Tensor, rows: int) -> Tensor:
-    """Sum of -ln p(target) over the targets that count, in float32: x (N, D), targets (N,) -> ().
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the targets that count of -ln p(target), 0 when none does: logits (B, T, V), targets (B, T) -> ()."""
+    return _sum(logits.flatten(0, 1), targets.flatten()) / _count(targets)
 
-    Logits of at most `rows` tokens are kept at once. Gradients of the sum can be taken once only. `table` is that of
-    the embedding, or the lookups in it.
+
+def chunked_cross_entropy(head: Head, x: Tensor, table: Tensor, targets: Tensor, size: int) -> Tensor:
+    """`cross_entropy` of the logits of `head`, at most `size` tokens at a time: x (B, T, D), table (V, D) -> ().
+
+    The gradient can be taken once, and not be differentiated again.
     """
-    lookups, table = (table, table.read) if isinstance(table, Lookups) else (None, table)
+    return _chunked_sum(head, x.flatten(0, 1), table, targets.flatten(), size) / _count(targets)
+
+
+def _count(targets: Tensor) -> Tensor:
+    return (targets != IGNORE).sum().clamp(min=1)
+
+
+def _sum(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="sum")
+
+
+def _chunked_sum(head: Head, x: Tensor, table: Tensor, targets: Tensor, size: int) -> Tensor:
+    """x (N, D), targets (N,) -> ()."""
     if torch.compiler.is_compiling():  # a compiler fuses the passes over the logits itself
-        return _plain(head, x, table, targets)
+        return _sum(head(x[None], table)[0], targets)
     weights = [w for w in (table, *head.parameters()) if w.requires_grad]
     if not torch.is_grad_enabled() or not (weights or x.requires_grad):
-        pairs = zip(x.split(rows), targets.split(rows), strict=True)
-        return torch.stack([_plain(head, some, table, wanted) for some, wanted in pairs]).sum()
-    total: Tensor = _Pieces.apply(head, table, targets, rows, lookups, x, *weights)
+        return torch.stack([_sum(head(x[i][None], table)[0], targets[i]) for i in _chunks(len(x), size)]).sum()
+    total: Tensor = _Chunked.apply(head, table, targets, size, x, *weights)
     return total
 
 
-def _plain(head: Head, x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    logits = head(x[None], table).squeeze(0).float()  # an index would make zeros in the backward pass
-    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+def _chunks(tokens: int, size: int) -> Iterator[slice]:
+    """Where each chunk lies, all nearly of one size: a short rest is a slow product."""
+    size = -(-tokens // -(-tokens // size))
+    return (slice(begin, begin + size) for begin in range(0, tokens, size))
 
 
-class _Pieces(torch.autograd.Function):
-    """The sum, whose gradients are computed with it: those of a sum need nothing from what comes after but a factor."""
+class _Chunked(torch.autograd.Function):
+    """The sum, whose gradients are computed with it: nothing that comes after changes them but by a factor."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        head: Head,
-        table: Tensor,
-        targets: Tensor,
-        rows: int,
-        lookups: Lookups | None,
-        x: Tensor,
-        *weights: Tensor,
-    ) -> Tensor:
-        inputs = [t for t in (x, *weights) if t.requires_grad]
-        total = torch.zeros((), device=x.device)
-        gradients: list[Tensor | None] = [None] * len(inputs)
-        by_rows = x.requires_grad and len(x) > rows
-        if by_rows:
-            gradients[0] = torch.empty_like(x)
-        with torch.enable_grad():
-            seen = table.view_as(table)  # those who watch modules cannot watch a leaf in a pass that is not theirs
-        sums = Sums(seen if w is table else w for w in weights if w.dim() == 2)
-        for here in _pieces(len(x), rows, alike=x.is_meta):
-            part = x[here].detach().requires_grad_(x.requires_grad)
-            leaves = [part if t is x else t for t in inputs]
-            loss, found = _piece(head, seen, part, targets[here], leaves, sums)
-            total += loss
-            _gather(gradients, found, here if by_rows else None)
-            del found  # what is large would live until the next is there
-        _gather(gradients, tuple(sums.gradient(seen if t is table else t) for t in inputs), None)
-        if lookups is not None:
-            lookups.is_read = any(t is table and g is not None for t, g in zip(inputs, gradients, strict=True))
-        ctx.gradients, ctx.asked = gradients, [t.requires_grad for t in (x, *weights)]
+    def forward(ctx: Any, head: Head, table: Tensor, targets: Tensor, size: int, x: Tensor, *weights: Tensor) -> Tensor:
+        total, sums = torch.zeros((), device=x.device), _Gradients(head, table, x, weights)
+        with _casts_kept(x):
+            for rows in _chunks(len(x), size):
+                total += sums.add(rows, targets[rows])
+        ctx.gradients = [sums.found.get(t) for t in (x, *weights)]
         return total
 
     @staticmethod
     def backward(ctx: Any, *factors: Tensor) -> Any:
         if ctx.gradients is None:
             raise RuntimeError("gradients of the loss were taken already, and are kept once; compute the loss again")
-        held, ctx.gradients = ctx.gradients, None
+        gradients, ctx.gradients = ctx.gradients, None
         factor = factors[0]
-        if factor.device.type != "cpu" or factor != 1:  # elsewhere, looking would stall the device
-            torch._foreach_mul_([g for g in held if g is not None], factor)
-        found = iter(held)
-        return (*[None] * 5, *(next(found) if asked else None for asked in ctx.asked))
+        if factor.device.type != "cpu" or factor != 1:  # elsewhere, to compare would stall the device
+            torch._foreach_mul_([g for g in gradients if g is not None], factor)
+        return None, None, None, None, *gradients
 
 
-def _pieces(length: int, rows: int, alike: bool) -> Iterator[slice]:
-    """Where each piece lies. Where only shapes matter, those are `alike` that come after the first two, which make what
-    lasts, and before the last, which may be short.
-    """
-    rows = -(-length // -(-length // rows))  # as even as can be: a short rest is a slow product
-    pieces = [slice(begin, begin + rows) for begin in range(0, length, rows)]
-    if not alike or len(pieces) < 4:
-        yield from pieces
-        return
-    yield from pieces[:2]
-    before = STANDS_FOR.set(len(pieces) - 3)
-    try:
-        yield pieces[2]
-    finally:
-        STANDS_FOR.reset(before)
-    yield pieces[-1]
+def _casts_kept(x: Tensor) -> torch.autocast:
+    """A context in which autocast casts each weight once, not once for each chunk."""
+    kind = "cpu" if x.is_meta else x.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if on else None
+    return torch.autocast(kind if on else "cpu", dtype=dtype, enabled=on, cache_enabled=True)
 
 
-def _piece(
-    head: Head, table: Tensor, x: Tensor, targets: Tensor, leaves: list[Tensor], sums: Sums
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """The sum for some tokens x (n, D), and its gradients by `leaves`, but for those that are in `sums`."""
-    with torch.enable_grad(), sums:
-        logits = head(x[None], table)
-    end = get_gradient_edge(logits)  # found before the gradient takes the logits' place
-    loss, slope = _loss_and_slope(logits.detach()[0], targets, free=sums.made(logits))
-    return loss, torch.autograd.grad([end], leaves, [slope[None]], allow_unused=True)
+class _Gradients:
+    """Gradients of the loss by the features x (N, D) and by `weights`, added up chunk by chunk."""
+
+    def __init__(self, head: Head, table: Tensor, x: Tensor, weights: tuple[Tensor, ...]) -> None:
+        self.head, self.table, self.x, self.weights = head, table, x, weights
+        self.found: dict[Tensor, Tensor] = {x: torch.empty_like(x)} if x.requires_grad else {}
+        self.linear = head.linear(table)
+
+    def add(self, rows: slice, targets: Tensor) -> Tensor:
+        """The loss of some rows, whose gradients are added: by the formula of a linear head, else by autograd."""
+        if self.linear is None:
+            return self._by_autograd(rows, targets)
+        return self._by_formula(*self.linear, rows, targets)
+
+    def _by_formula(self, weight: Tensor, bias: Tensor | None, rows: slice, targets: Tensor) -> Tensor:
+        x = self.x[rows].detach()
+        logits = self.head(x[None], self.table)[0]
+        loss, slope = _loss_and_slope(logits, targets, in_place=True)
+        slope = slope.type_as(logits)
+        if self.x.requires_grad:
+            self.found[self.x][rows] = _product(slope, weight)
+        if weight.requires_grad:
+            self._add_product(weight, slope.t(), x.to(slope.dtype))
+        if bias is not None and bias.requires_grad:
+            self._add(bias, slope.sum(0, dtype=torch.float32).type_as(bias))
+        return loss
+
+    def _by_autograd(self, rows: slice, targets: Tensor) -> Tensor:
+        x = self.x[rows].detach().requires_grad_(self.x.requires_grad)
+        with torch.enable_grad():
+            table = self.table.view_as(self.table)  # hooks on the head see no leaf of another backward pass
+            logits = self.head(x[None], table)[0]
+        loss, slope = _loss_and_slope(logits.detach(), targets, in_place=False)
+        leaves = [x, *self.weights] if x.requires_grad else [*self.weights]
+        gradients = torch.autograd.grad(logits, leaves, slope.type_as(logits), allow_unused=True)
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            if gradient is not None and leaf is x:
+                self.found[self.x][rows] = gradient
+            elif gradient is not None:
+                self._add(leaf, gradient)
+        return loss
+
+    def _add(self, weight: Tensor, gradient: Tensor) -> None:
+        if weight in self.found:
+            self.found[weight] += gradient
+        else:
+            self.found[weight] = gradient.clone(memory_format=torch.contiguous_format)  # it may be shared with another
+
+    def _add_product(self, weight: Tensor, a: Tensor, b: Tensor) -> None:
+        """Add a b (V, D) to the gradient of `weight`, without a second matrix of that size."""
+        beta = int(weight in self.found)
+        if not beta:
+            self.found[weight] = torch.empty_like(weight)
+        total = self.found[weight]
+        if a.dtype == total.dtype and not takes(a, b.t()):
+            torch.addmm(total, a, b, beta=beta, out=total)
+            return
+        for some, part in zip(a.split(SLAB), total.split(SLAB), strict=True):
+            product = _product(some, b)
+            part.copy_(product) if not beta else part.add_(product)
 
 
-def _loss_and_slope(logits: Tensor, targets: Tensor, free: bool) -> tuple[Tensor, Tensor]:
-    """The sum for logits (n, V), and its gradient by them, softmax minus one at the target: ((), (n, V)).
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return linear(a, b.t()) if takes(a, b.t()) else torch.mm(a, b)
 
-    The gradient takes the place of the logits if they are `free`, and of their copy in float32.
+
+def _loss_and_slope(logits: Tensor, targets: Tensor, in_place: bool) -> tuple[Tensor, Tensor]:
+    """The sum for logits (n, V), and its gradient by them in float32, softmax minus one at the target: ((), (n, V)).
+
+    `in_place`, the gradient may take the place of the logits.
     """
     counts = targets != IGNORE
     index = targets.masked_fill(~counts, 0)[:, None]
     exact = logits.float()
-    here = logits.device.type in ("cpu", "meta") and (free or exact is not logits)
-    slope = torch.log_softmax(exact, dim=-1, out=exact) if here else torch.log_softmax(exact, dim=-1)
+    free = (in_place or exact is not logits) and logits.device.type in ("cpu", "meta")
+    slope = torch.log_softmax(exact, dim=-1, out=exact) if free else torch.log_softmax(exact, dim=-1)
     loss = -(slope.gather(1, index)[:, 0] * counts).sum()
     slope.exp_().scatter_add_(1, index, torch.full_like(slope[:, :1], -1.0))
     if targets.device.type != "cpu" or not bool(counts.all()):
         slope.mul_(counts[:, None])
-    return loss, logits.copy_(slope) if free else slope.type_as(logits)
-
-
-def _gather(gradients: list[Tensor | None], found: tuple[Tensor | None, ...], rows: slice | None) -> None:
-    """Add a piece's gradients to those so far; the first is that of its own `rows`, if there are such."""
-    for i, new in enumerate(found):
-        old = gradients[i]
-        if i == 0 and rows is not None:
-            assert old is not None
-            assert new is not None
-            old[rows] = new
-        elif old is None:
-            gradients[i] = _own(new, gradients)
-        elif new is not None:
-            old += new
-
-
-def _own(new: Tensor | None, others: list[Tensor | None]) -> Tensor | None:
-    """`new` where it can be added to, and nothing is in the same memory; else a copy. Autograd gives the gradient of a
-    sum to both terms as it is.
-    """
-    if new is None:
-        return None
-    place = new.untyped_storage()._cdata
-    shared = any(other is not None and other.untyped_storage()._cdata == place for other in others)
-    return new.clone(memory_format=torch.contiguous_format) if shared or not new.is_contiguous() else new
+    return loss, slope

@@ -4,14 +4,12 @@ Letters: B batch, T query tokens, D d_model, V vocab.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from registry.context import Context
@@ -20,8 +18,7 @@ from registry.options import Options
 from registry.state import Capacity, DecodeState
 from transformer_kit.model.init import init_weights
 from transformer_kit.model.inputs import check_size, check_targets, check_tokens
-from transformer_kit.model.lookups import Lookups
-from transformer_kit.model.loss import IGNORE, ROWS, rows_for, summed
+from transformer_kit.model.loss import chunk_size, chunked_cross_entropy, cross_entropy
 from transformer_kit.spec.schema import Spec
 
 if TYPE_CHECKING:
@@ -56,8 +53,6 @@ class Model(nn.Module):
         self.norm = site.build(model.final_norm, Norm)
         table = getattr(self.embedding, "weight", None)  # None when the embedding is what is wrong
         self.head = replace(site, table=None if table is None else table.shape[1]).build(model.head, Head)
-        self.least_rows = ROWS
-        """Tokens whose logits `loss` computes at once at least."""
 
     def forward(
         self,
@@ -67,57 +62,43 @@ class Model(nn.Module):
         segments: Tensor | None = None,
         state: DecodeState | None = None,
         last: bool = False,
+        skip_logits: bool = False,
     ) -> Output:
         """Logits and loss of `tokens` (B, T).
 
-        targets   (B, T) ids that should come next; -100 does not count
-        segments  (B, T) which document each token belongs to: tokens see their own only; -1 is padding
-        state     what came before, from `self.state`; taken in and advanced in place
-        last      logits of the last token alone, (B, 1, V)
+        targets      (B, T) ids that should come next; -100 does not count
+        segments     (B, T) which document each token belongs to: tokens see their own only; -1 is padding
+        state        what came before, from `self.state`; taken in and advanced in place
+        last         logits of the last token alone, (B, 1, V)
+        skip_logits  the loss alone, for training: logits are computed in chunks and never all kept, and those returned
+                     are of no token, (B, 0, V); the gradient of this loss can be taken once
 
         Raises ValueError for what is none of these, for ids outside the vocabulary (on a CPU) and for more tokens
         than max_seq_len where positions end there; where they go on, as rotary ones do, that is a warning.
         """
+        check_tokens(self.spec.model, tokens, segments, state)
         if targets is not None:
             check_targets(self.spec.model, tokens, targets)
-        x, context = self._features(tokens, segments, state, last)
-        logits = self.head(x, self.embedding.weight)
-        if targets is None:
-            return Output(logits, None)
-        return Output(logits, torch.stack([cross_entropy(logits, targets), *context.losses]).sum())
-
-    def loss(self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """For training: the loss of `forward` times the number of targets that count, and that number.
-
-        Logits are computed some tokens at a time where they are many, and never all kept, which saves most of the
-        memory of a large vocabulary. The gradients of the result can be taken once.
-        """
-        check_targets(self.spec.model, tokens, targets)
-        table = self.embedding.weight
-        lookups = None if torch.compiler.is_compiling() else Lookups(table)
-        x, context = self._features(tokens, segments, None, lookups=lookups)
-        rows = rows_for(self.spec.model.vocab_size, targets.numel(), self.least_rows)
-        total = summed(self.head, x.flatten(0, 1), lookups or table, targets.flatten(), rows)
-        count = (targets != IGNORE).sum()
-        return (total + count * torch.stack(context.losses).sum() if context.losses else total), count
-
-    def _features(
-        self,
-        tokens: Tensor,
-        segments: Tensor | None,
-        state: DecodeState | None,
-        last: bool = False,
-        lookups: Lookups | None = None,
-    ) -> tuple[Tensor, Context]:
-        """What the head reads, (B, T, D), or (B, 1, D) of the last token alone; and the pass's context."""
-        check_tokens(self.spec.model, tokens, segments, state)
         context = (Context.of if state is None else state.context)(tokens, segments)
-        with lookups or nullcontext():
-            x = self.embedding(tokens)
-        x = self.dropout(self.position.embed(x, context))
+        x = self.dropout(self.position.embed(self.embedding(tokens), context))
         for i, layer in enumerate(self.layers):
             x = layer(x, context, None if state is None else state.layers[i])
-        return self.norm(x[:, -1:] if last else x), context
+        x = self.norm(x[:, -1:] if last else x)
+        if targets is None:
+            return Output(self.head(x, self.embedding.weight), None)
+        logits, loss = (self._chunked if skip_logits else self._whole)(x, targets)
+        return Output(logits, torch.stack([loss, *context.losses]).sum())
+
+    def _whole(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, V) and their mean cross-entropy."""
+        logits = self.head(x, self.embedding.weight)
+        return logits, cross_entropy(logits, targets)
+
+    def _chunked(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The same without logits, (B, 0, V)."""
+        vocab = self.spec.model.vocab_size
+        loss = chunked_cross_entropy(self.head, x, self.embedding.weight, targets, chunk_size(vocab, targets.numel()))
+        return x.new_empty(len(x), 0, vocab), loss
 
     def state(self, batch: int, max_length: int | None = None, *, rollback: int = 0) -> DecodeState:
         """Empty decode state for `batch` rows of up to `max_length` tokens (max_seq_len when not given).
@@ -180,12 +161,6 @@ class Model(nn.Module):
 
     def _blocks(self) -> list[Any]:
         return list(self.layers)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the targets that count of -ln p(target), 0 when none does: logits (B, T, V), targets (B, T) -> ()."""
-    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")
-    return total / (targets != IGNORE).sum().clamp(min=1)
 
 
 def _added(options: Options, site: Site) -> tuple[Position, Site]:

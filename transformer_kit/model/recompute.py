@@ -15,20 +15,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from registry.context import Context
-from transformer_kit.model.loss import FEW
 from transformer_kit.model.model import Model
 
 Forward = Callable[[Tensor, Context, Any], Tensor]
 
 
 def recompute(model: Model, inside: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
-    """Make each layer of `model` recompute its activations in the backward pass. Losses and gradients stay the same,
-    but for rounding where the vocabulary is so large that fewer logits are computed at once as well.
+    """Make each layer of `model` recompute its activations in the backward pass. Losses and gradients stay the same.
 
     Both times a layer runs `inside` a context: what torch does in a backward pass, it does outside of contexts that
     were entered around the forward pass.
     """
-    model.least_rows = FEW
     for layer in model.layers:
         layer.forward = partial(_forward, layer.forward, inside)
 

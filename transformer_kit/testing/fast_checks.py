@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from registry.contracts import Router
-from transformer_kit.model.loss import summed
+from transformer_kit.model.loss import chunked_cross_entropy
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import ROWS, agree, strong_init, tokens
 from transformer_kit.testing.checks import MODEL, check
@@ -82,25 +82,25 @@ def products_of_onednn_are_those_of_torch(part: Any) -> None:
 
 
 @check("head")
-def loss_in_pieces_is_the_loss(part: Any) -> None:
-    """Computed some tokens at a time, with targets that do not count, the loss and each gradient are those of all."""
+def chunked_loss_is_the_loss(part: Any) -> None:
+    """Computed in chunks, with targets that do not count, the loss and each gradient are those of all logits."""
     for what, held in standing(part):
         model = held.build()
         strong_init(model, 0)
         ids = tokens(model)
-        targets = ids.roll(-1, 1).masked_fill(ids % 3 == 0, -100).flatten()
+        targets = ids.roll(-1, 1).masked_fill(ids % 3 == 0, -100)
         found = []
-        for rows in (4, targets.numel()):
+        for size in (4, targets.numel()):
             model.zero_grad()
-            features = model.norm(model.embedding(ids)).flatten(0, 1)
-            loss = summed(model.head, features, model.embedding.weight, targets, rows)
+            features = model.norm(model.embedding(ids))
+            loss = chunked_cross_entropy(model.head, features, model.embedding.weight, targets, size)
             loss.backward()
             found.append((loss.detach(), [p.grad for p in model.parameters() if p.grad is not None]))
         (loss, gradients), (expected, plain) = found
-        assert torch.isclose(loss, expected), f"{what}: the loss is {expected}, in pieces {loss}"
-        for pieces, whole in zip(gradients, plain, strict=True):
-            far = (pieces - whole).abs().max()
-            assert far <= 1e-4 * (1 + whole.abs().max()), f"{what}: a gradient of the loss in pieces is off by {far}"
+        assert torch.isclose(loss, expected), f"{what}: the loss is {expected}, in chunks {loss}"
+        for chunked, whole in zip(gradients, plain, strict=True):
+            far = (chunked - whole).abs().max()
+            assert far <= 1e-4 * (1 + whole.abs().max()), f"{what}: a gradient of the chunked loss is off by {far}"
 
 
 @contextmanager

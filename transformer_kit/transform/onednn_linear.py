@@ -15,7 +15,7 @@ float32 product), `torch._C._are_functorch_transforms_active` and `forward_ad._c
 function has no rule). Where they are missing, everything goes to torch.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from transformer_kit.transform.cpu import prefers_onednn
 from transformer_kit.transform.linear_layers import SameLinear, swapped
 
-if TYPE_CHECKING:
-    from transformer_kit.model.model import Model
+M = TypeVar("M", bound=nn.Module)
 
 WORK = 2**23
 """Multiplications from which oneDNN is faster, in spite of the microseconds that it takes to begin."""
@@ -43,7 +42,7 @@ class OnednnLinear(SameLinear):
         return linear(x, self.weight, self.bias)
 
 
-def onednn_linear(model: "Model") -> "Model":
+def onednn_linear(model: M) -> M:
     """Swap linear layers where this CPU is faster with oneDNN; else the model as it is."""
     if prefers_onednn():
         swapped(model, lambda _, layer: OnednnLinear(layer))
