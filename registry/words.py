@@ -83,10 +83,13 @@ RUN = {
     "steps": "max_iters max_steps num_steps n_steps iterations total_steps",
     "train.batch_size": "batch_size bsz micro_batch_size per_device_train_batch_size",
     "batch_size": "bsz micro_batch_size per_device_train_batch_size",
-    "train.accumulate": "gradient_accumulation_steps gradient_accumulation grad_accum accumulation_steps",
-    "accumulate": "gradient_accumulation_steps gradient_accumulation grad_accum accumulation_steps",
-    "train.clip": "grad_clip max_grad_norm gradient_clipping clip_grad_norm",
-    "clip": "grad_clip max_grad_norm gradient_clipping clip_grad_norm",
+    "train.gradient_accumulation": "accumulate gradient_accumulation gradient_accumulation_steps grad_accum"
+    " accumulation_steps",
+    "gradient_accumulation": "accumulate gradient_accumulation_steps grad_accum accumulation_steps",
+    "train.max_grad_norm": "clip max_grad_norm grad_clip gradient_clipping clip_grad_norm",
+    "max_grad_norm": "clip grad_clip gradient_clipping clip_grad_norm",
+    "train.document_mask": "documents document_mask intra_document_masking",
+    "document_mask": "documents intra_document_masking",
     "train.seed": "seed",
     "seq_len": "context_len context_length block_size sequence_length seq_length max_seq_len max_length",
     "lr": "learning_rate max_lr",
@@ -104,6 +107,10 @@ RUN = {
     "hardware.device": "device",
     "hardware.precision": "precision mixed_precision dtype",
     "hardware.compile": "compile torch_compile",
+    "hardware.activation_checkpointing": "recompute activation_checkpointing gradient_checkpointing",
+    "activation_checkpointing": "recompute gradient_checkpointing activation_recomputation",
+    "hardware.optimizer_in_backward": "step_in_backward optimizer_in_backward optimizer_in_bwd",
+    "optimizer_in_backward": "step_in_backward optimizer_in_bwd",
 }
 PARTS = {
     "attention": "mha gqa mqa attn self_attention causal_self_attention multi_head_attention multihead_attention"

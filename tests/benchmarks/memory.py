@@ -19,10 +19,12 @@ from transformer_kit import build
 from transformer_kit.bench.run import PROMPT
 from transformer_kit.cost.card import card
 from transformer_kit.cost.show import size
-from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.read import read
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing
+from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
+from transformer_kit.transform.pipeline import transformed
 
 
 class Case(NamedTuple):
@@ -32,8 +34,8 @@ class Case(NamedTuple):
     batch: int
     seq: int
     sets: tuple[str, ...] = ()
-    recompute: bool = False
-    early: bool = False
+    activation_checkpointing: bool = False
+    optimizer_in_backward: bool = False
     """Whether the optimizer steps in the backward pass."""
     dtype: str = "float32"
     """What is multiplied in; weights stay in float32."""
@@ -48,8 +50,8 @@ CASES = (
     Case("tutorial", 512, 16),
     Case("transformer-2017-decoder", 4, 256),
     Case("gpt2-124m", 2, 512),
-    Case("gpt2-124m", 4, 512, recompute=True),
-    Case("gpt2-124m", 2, 512, recompute=True, early=True),
+    Case("gpt2-124m", 4, 512, activation_checkpointing=True),
+    Case("gpt2-124m", 2, 512, activation_checkpointing=True, optimizer_in_backward=True),
     Case("gpt2-124m", 1, 16),
     Case("gpt-117m", 2, 512),
     Case("gpt-neo-125m", 2, 512),
@@ -68,7 +70,11 @@ CASES = (
 def compare(case: Case) -> tuple[int, int]:
     """Bytes that the card says, and bytes that a process takes."""
     page = read(case.spec, list(case.sets))
-    ways = {"recompute": case.recompute, "step_in_backward": case.early, "precision": case.dtype}
+    ways = {
+        "activation_checkpointing": case.activation_checkpointing,
+        "optimizer_in_backward": case.optimizer_in_backward,
+        "precision": case.dtype,
+    }
     predicted = card(page, batch=case.batch, seq=case.seq, optimizer="adamw", **ways).memory.peak
     command = [sys.executable, "-m", "tests.benchmarks.memory", "--child", json.dumps(case)]
     done = subprocess.run(command, env=os.environ | PROMPT, capture_output=True, text=True, check=False)
@@ -90,11 +96,14 @@ def train(case: Case) -> None:
     """Two steps: only the second has the optimizer's memory from its beginning."""
     page = read(case.spec, list(case.sets))
     model = build(page)
-    if case.recompute:
-        recompute(model)
+    checkpointing = activation_checkpointing if case.activation_checkpointing else None
+    model = transformed(model, activation_checkpointing=checkpointing)
     optimizer = part("optimizer", "adamw", lr=1e-4).make(model)
     placement = Placement(torch.device("cpu"), getattr(torch, case.dtype))
-    step = Step(model, part("objective", "causal_lm"), optimizer, placement, None if case.early else 1.0, case.early)
+    transform = OptimizerInBackward(optimizer) if case.optimizer_in_backward else None
+    model = transformed(model, optimizer_in_backward=transform)
+    max_grad_norm = None if case.optimizer_in_backward else 1.0
+    step = Step(model, part("objective", "causal_lm"), optimizer, placement, max_grad_norm, transform)
     for _ in range(2):
         step([Batch(torch.randint(page.model.vocab_size, (case.batch, case.seq + 1)), None)], 1.0)
 
@@ -124,8 +133,9 @@ def main() -> None:
     for case in CASES:
         if args.only in case.spec:
             predicted, found = compare(case._replace(dtype="bfloat16") if args.bfloat16 else case)
-            name = f"{case.spec}{', narrow' if case.sets else ''}{', recompute' if case.recompute else ''}"
-            name += ", early" if case.early else ""
+            name = f"{case.spec}{', narrow' if case.sets else ''}"
+            name += ", checkpointing" if case.activation_checkpointing else ""
+            name += ", in backward" if case.optimizer_in_backward else ""
             ratio = predicted / found - 1
             shape = f"{case.batch} x {case.seq}"
             print(f"{name:<36} {shape:>14} {size(predicted):>12} {size(found):>12} {ratio:>+8.1%}", flush=True)

@@ -136,7 +136,7 @@ def _page(results: list[Result]) -> Iterator[str]:
         "the peak of the process beyond what it held before the model, where all that is freed is given back. `plain` "
         "and `tutorial` are modules written by hand for this purpose, in `transformer_kit/bench/`; `int8` is the kit "
         "where it [rounds weights to 8 bits](../explanation/speed.md#decoding), and reads less than the limit counts; "
-        "`lean` is the kit with `hardware.recompute` and `hardware.step_in_backward`. "
+        "`lean` is the kit with `hardware.activation_checkpointing` and `hardware.optimizer_in_backward`. "
         "Measure your own: `kit bench --help`.\n"
     )
     for result in results:

@@ -76,8 +76,8 @@ RUNS = {
     "not UTF-8": (RUN.replace("corpus.txt", "latin.txt"), "must be UTF-8"),
     "no tokenizer's file": (RUN + "tokenizer: {type: bpe, file: broken.jsonl}\n", "not a tokenizer's file"),
     "steps before all gradients are there": (
-        RUN.replace("{peak", "{step_in_backward: true, peak"),
-        "choose train.clip: null and train.accumulate: 1, got 1.0 and 1",
+        RUN.replace("{peak", "{optimizer_in_backward: true, peak"),
+        "choose train.max_grad_norm: null and train.gradient_accumulation: 1, got 1.0 and 1",
     ),
     "tracker twice": (RUN + "trackers: [jsonl, {type: jsonl}]\n", "'jsonl' is listed twice"),
     "no optimizer": (RUN.replace("optimizer: {type: adamw, lr: 1e-3}\n", ""), "optimizer"),

@@ -46,7 +46,7 @@ def test_the_card_agrees(page: Page, purpose: str, options: dict[str, Any]) -> N
         return found.memory.peak if purpose == "train" else found.memory.weights + found.state.total
 
     limit = taken(5, 64) + 1000
-    with planned(spec, dtype="float32", optimizer=None, recompute=None) as plan:
+    with planned(spec, dtype="float32", optimizer=None, activation_checkpointing=None) as plan:
         batch = largest_batch(plan, purpose, limit, seq=64)
         context = longest_context(plan, purpose, limit, batch=5)
     assert (batch.batch, batch.needs) == (5, taken(5, 64))
@@ -57,7 +57,7 @@ def test_the_card_agrees(page: Page, purpose: str, options: dict[str, Any]) -> N
 
 
 def test_when_nothing_fits_the_least_is_told(page: Page) -> None:
-    with planned(page(), dtype="float32", optimizer=None, recompute=None) as plan:
+    with planned(page(), dtype="float32", optimizer=None, activation_checkpointing=None) as plan:
         found = largest_batch(plan, "train", 1000, seq=8)
         assert not found.fits
         assert (found.batch, found.beyond) == (1, None)

@@ -13,12 +13,14 @@ from torch.profiler import ProfilerActivity, profile
 from registry import core
 from transformer_kit import build
 from transformer_kit.cost.card import card
-from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import RunSpec, Spec
-from transformer_kit.train.finetune import freeze
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
 from transformer_kit.transform import onednn_linear as linear
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing
+from transformer_kit.transform.freeze import freeze
+from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
+from transformer_kit.transform.pipeline import transformed
 
 Page = Callable[..., Spec]
 MIXTURE = {
@@ -70,18 +72,25 @@ def allocated(
     *,
     accumulate: int = 1,
     again: bool = False,
-    early: bool = False,
+    in_backward: bool = False,
     dtype: torch.dtype = torch.float32,
     frozen: tuple[str, ...] = (),
 ) -> int:
     """The most bytes that a step of `kit train` holds at once: weights, Adam's averages, and what torch allocates."""
     model = build(spec)
     freeze(model, frozen)
-    if again:
-        recompute(model)
+    model = transformed(model, activation_checkpointing=activation_checkpointing if again else None)
     optimizer = part("optimizer", "adamw", lr=1e-4).make(model)
-    placement, clip = Placement(torch.device("cpu"), dtype), None if early else 1.0
-    step = Step(model, part("objective", "causal_lm"), optimizer, placement, clip, early)
+    transform = OptimizerInBackward(optimizer) if in_backward else None
+    placement, max_grad_norm = Placement(torch.device("cpu"), dtype), None if in_backward else 1.0
+    step = Step(
+        transformed(model, optimizer_in_backward=transform),
+        part("objective", "causal_lm"),
+        optimizer,
+        placement,
+        max_grad_norm,
+        transform,
+    )
     batches = [Batch(torch.randint(spec.model.vocab_size, (batch, seq + 1)), None)] * accumulate
     step(batches, 1.0)
     optimizer.zero_grad(set_to_none=True)
@@ -112,9 +121,9 @@ def test_the_peak_is_what_a_real_step_allocates(page: Page, options: dict[str, A
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
 def test_products_in_bfloat16_are_counted_as_such(page: Page, options: dict[str, Any], again: bool) -> None:
     spec = page(**options)
-    found = card(spec, batch=4, seq=96, recompute=again, precision="bfloat16").memory.peak
+    found = card(spec, batch=4, seq=96, activation_checkpointing=again, precision="bfloat16").memory.peak
     assert found == pytest.approx(allocated(spec, 4, 96, again=again, dtype=torch.bfloat16), rel=0.02)
-    assert found != card(spec, batch=4, seq=96, recompute=again).memory.peak
+    assert found != card(spec, batch=4, seq=96, activation_checkpointing=again).memory.peak
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
@@ -147,11 +156,14 @@ def test_logits_in_pieces(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
 def test_accumulation_keeps_gradients(page: Page, again: bool) -> None:
-    run = {"optimizer": {"type": "adamw", "lr": 0.1}, "train": {"steps": 1, "accumulate": 2, "batch_size": 4}}
+    run = {
+        "optimizer": {"type": "adamw", "lr": 0.1},
+        "train": {"steps": 1, "gradient_accumulation": 2, "batch_size": 4},
+    }
     spec = page(layers={"count": 8})
-    twice = card(RunSpec.of({"model": spec.resolved()["model"], **run}), seq=32, recompute=again).memory
+    twice = card(RunSpec.of({"model": spec.resolved()["model"], **run}), seq=32, activation_checkpointing=again).memory
     assert twice.peak == pytest.approx(allocated(spec, 4, 32, accumulate=2, again=again), rel=0.02)
-    assert twice.peak > card(spec, batch=4, seq=32, recompute=again).memory.peak
+    assert twice.peak > card(spec, batch=4, seq=32, activation_checkpointing=again).memory.peak
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -171,18 +183,18 @@ def test_what_is_frozen_has_no_gradients(page: Page, frozen: str, precision: str
 )
 def test_steps_in_the_backward_pass_keep_no_gradients(page: Page, head: dict[str, Any], again: bool) -> None:
     spec = page(layers={"count": 8}, head=head)
-    early = card(spec, batch=4, seq=32, recompute=again, step_in_backward=True).memory
-    late = card(spec, batch=4, seq=32, recompute=again).memory
-    assert early.peak == pytest.approx(allocated(spec, 4, 32, again=again, early=True), rel=0.02)
-    assert early.gradients < late.gradients / 8
+    within = card(spec, batch=4, seq=32, activation_checkpointing=again, optimizer_in_backward=True).memory
+    after = card(spec, batch=4, seq=32, activation_checkpointing=again).memory
+    assert within.peak == pytest.approx(allocated(spec, 4, 32, again=again, in_backward=True), rel=0.02)
+    assert within.gradients < after.gradients / 8
     if again:
-        assert early.peak < late.peak - late.gradients / 2
+        assert within.peak < after.peak - after.gradients / 2
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.1, "layers": LOCAL}], ids=["plain", "kinds and dropout"])
 def test_recomputing_layers_keep_their_input_alone(page: Page, options: dict[str, Any]) -> None:
     spec = page(**options)
-    kept, again = card(spec, batch=4), card(spec, batch=4, recompute=True)
+    kept, again = card(spec, batch=4), card(spec, batch=4, activation_checkpointing=True)
     assert again.memory.activations < kept.memory.activations / 4
     assert again.memory.peak == pytest.approx(allocated(spec, 4, 128, again=True), rel=0.02)
     assert again.flops.forward_per_token == kept.flops.forward_per_token
@@ -190,14 +202,14 @@ def test_recomputing_layers_keep_their_input_alone(page: Page, options: dict[str
 
 
 def test_a_run_says_when_its_optimizer_steps(page: Page) -> None:
-    train = {"steps": 1, "batch_size": 4, "clip": None}
-    run = {"optimizer": {"type": "adamw", "lr": 0.1}, "train": train, "hardware": {"step_in_backward": True}}
+    train = {"steps": 1, "batch_size": 4, "max_grad_norm": None}
+    run = {"optimizer": {"type": "adamw", "lr": 0.1}, "train": train, "hardware": {"optimizer_in_backward": True}}
     model = page().resolved()["model"]
     found = card(RunSpec.of({"model": model, **run}))
-    assert found.memory == card(page(), batch=4, optimizer="adamw", step_in_backward=True).memory
-    added = RunSpec.of({"model": model, **run, "train": {**train, "accumulate": 2}, "hardware": {}})
+    assert found.memory == card(page(), batch=4, optimizer="adamw", optimizer_in_backward=True).memory
+    added = RunSpec.of({"model": model, **run, "train": {**train, "gradient_accumulation": 2}, "hardware": {}})
     with pytest.raises(ValueError, match="cannot be added up"):
-        card(added, step_in_backward=True)
+        card(added, optimizer_in_backward=True)
 
 
 def test_activations_are_what_autograd_keeps(page: Page) -> None:

@@ -58,7 +58,12 @@ def test_a_pass_over_the_validation_share_holds_every_target_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transformer_kit.data.batches.REGION_TOKENS", 200 if regions else 1 << 16)
         held = Batches(
-            numbered, "validation", batch_size=batch_size, seq_len=seq_len, validation=0.2, apart=batch_size > 20
+            numbered,
+            "validation",
+            batch_size=batch_size,
+            seq_len=seq_len,
+            validation=0.2,
+            document_mask=batch_size > 20,
         )
         expected = [t for a, b in spans(5000, 0.2, "validation") for t in range(a + 1, b)]
     batches = [held.batch(step)[0] for step in range(held.per_pass)]
@@ -135,7 +140,7 @@ def test_segments_number_the_documents_of_a_row(
     tmp_path_factory: pytest.TempPathFactory, bytewise: Tokenizer, texts: list[str]
 ) -> None:
     store = prepare(Documents(*texts), bytewise, tmp_path_factory.mktemp("cache"))
-    batches = Batches(store, "train", batch_size=3, seq_len=8, validation=0.0, apart=True)
+    batches = Batches(store, "train", batch_size=3, seq_len=8, validation=0.0, document_mask=True)
     for step in range(3):
         tokens, segments = batches.batch(step)
         assert segments is not None

@@ -13,10 +13,10 @@ from transformer_kit import Spec, build
 from transformer_kit.generate import cuda_graph, decode
 from transformer_kit.generate.cuda_graph import CUDAGraph, captured
 from transformer_kit.model.model import Model
-from transformer_kit.model.recompute import recompute
 from transformer_kit.testing import strong_init
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Step
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
@@ -156,7 +156,7 @@ def test_plain_causal_attention_takes_the_flash_kernel() -> None:
 def test_a_step_never_waits_for_the_device(anew: bool, position: str) -> None:
     model = _model("cuda", position=position).train()
     if anew:
-        recompute(model)
+        activation_checkpointing(model)
     objective, optimizer = (core.get(*name) for name in (("objective", "causal_lm"), ("optimizer", "adamw")))
     made = optimizer(optimizer.Options(lr=1e-3)).make(model)
     placement = Placement(torch.device("cuda"), torch.bfloat16)

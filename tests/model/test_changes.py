@@ -13,7 +13,7 @@ from transformer_kit import Model, Spec, build, load, save
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.export import export
 from transformer_kit.model.folder import FolderError
-from transformer_kit.model.recompute import recompute
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing
 
 Change = Callable[[Model], Any]
 
@@ -116,7 +116,7 @@ def generated(model: Model) -> None:
     model.eval().generate([[1, 2, 3], [4]], max_new_tokens=3)
 
 
-LEGAL: list[Change] = [cast, frozen, other_weights, compiled, trained, recompute, generated]
+LEGAL: list[Change] = [cast, frozen, other_weights, compiled, trained, activation_checkpointing, generated]
 
 
 @pytest.mark.parametrize("change", LEGAL, ids=[change.__name__ for change in LEGAL])

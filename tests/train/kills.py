@@ -24,11 +24,11 @@ from transformer_kit.train import checkpoint
 
 STEPS = 60
 WAYS: list[dict[str, Any]] = [
-    {"train": {"accumulate": 2}},
-    {"train": {"accumulate": 3}, "sample": {"every": 5, "prompt": "the ", "max_new_tokens": 4}},
-    {"train": {"accumulate": 1, "clip": None}, "hardware": {"step_in_backward": True}},
-    {"train": {"accumulate": 1}, "hardware": {"recompute": True}, "evaluate": {"every": 7}},
-    {"train": {"documents": "apart"}, "schedule": {"type": "wsd", "warmup": 2, "decay": 20}},
+    {"train": {"gradient_accumulation": 2}},
+    {"train": {"gradient_accumulation": 3}, "sample": {"every": 5, "prompt": "the ", "max_new_tokens": 4}},
+    {"train": {"gradient_accumulation": 1, "max_grad_norm": None}, "hardware": {"optimizer_in_backward": True}},
+    {"train": {"gradient_accumulation": 1}, "hardware": {"activation_checkpointing": True}, "evaluate": {"every": 7}},
+    {"train": {"document_mask": True}, "schedule": {"type": "wsd", "warmup": 2, "decay": 20}},
 ]
 
 

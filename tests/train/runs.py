@@ -48,7 +48,7 @@ def page(corpus: Path, **changes: Any) -> dict[str, Any]:
         "data": {"type": "text", "paths": [str(corpus)]},
         "optimizer": {"type": "adamw", "lr": 0.003},
         "schedule": {"type": "cosine", "warmup": 2},
-        "train": {"steps": 8, "batch_size": 2, "accumulate": 2, "validation": 0.2, "seed": 7},
+        "train": {"steps": 8, "batch_size": 2, "gradient_accumulation": 2, "validation": 0.2, "seed": 7},
         "evaluate": {"every": 4, "batches": 2},
         "checkpoint": {"every": 3, "keep": 2},
         "hardware": {"device": "cpu", "peak_tflops": 0.1},

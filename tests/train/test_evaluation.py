@@ -15,15 +15,16 @@ from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import run
 
 SEQ_LEN = 16
+ONE = {"gradient_accumulation": 1}
 
 
 def _measured(
-    spec: Callable[..., RunSpec], corpus: Path, out: Path, batch_size: int, report: Recorder, documents: str
+    spec: Callable[..., RunSpec], corpus: Path, out: Path, batch_size: int, report: Recorder, document_mask: bool
 ) -> float:
     page = spec(
         data={"type": "text", "paths": str(corpus), "separator": " lazy "},
         optimizer={"type": "sgd", "lr": 1e-12},
-        train={"steps": 1, "batch_size": batch_size, "accumulate": 1, "documents": documents, "validation": 0.03},
+        train={"steps": 1, "batch_size": batch_size, "document_mask": document_mask, "validation": 0.03} | ONE,
         evaluate={"every": 1, "batches": 10_000},
         hardware={"precision": "float32"},
     )
@@ -32,11 +33,11 @@ def _measured(
     return loss
 
 
-@pytest.mark.parametrize("documents", ["joined", "apart"])
+@pytest.mark.parametrize("document_mask", [False, True])
 def test_the_loss_is_the_mean_over_every_target_whatever_the_batch_size(
-    spec: Callable[..., RunSpec], corpus: Path, tmp_path: Path, recorder: Recorder, documents: str
+    spec: Callable[..., RunSpec], corpus: Path, tmp_path: Path, recorder: Recorder, document_mask: bool
 ) -> None:
-    found = [_measured(spec, corpus, tmp_path / str(b), b, recorder, documents) for b in (1, 3, 7, 64)]
+    found = [_measured(spec, corpus, tmp_path / str(b), b, recorder, document_mask) for b in (1, 3, 7, 64)]
     parts = corpus.read_bytes().split(b" lazy ")
     tokens = torch.tensor([t for part in parts for t in (*part, 256)])
     number = torch.tensor([i for i, part in enumerate(parts) for _ in range(len(part) + 1)])
@@ -46,13 +47,12 @@ def test_the_loss_is_the_mean_over_every_target_whatever_the_batch_size(
     losses = []
     for first in range(begin, end - 1, SEQ_LEN):
         row, document = (t[first : min(first + SEQ_LEN + 1, end)] for t in (tokens, number))
-        apart = documents == "apart"
-        logits = model(row[None, :-1], segments=document[None, :-1] - document[0] if apart else None).logits[0]
+        logits = model(row[None, :-1], segments=document[None, :-1] - document[0] if document_mask else None).logits[0]
         losses += [
             loss
             for loss, here, ahead in zip(
                 F.cross_entropy(logits, row[1:], reduction="none").tolist(), document, document[1:], strict=False
             )
-            if not apart or here == ahead
+            if not document_mask or here == ahead
         ]
     assert found == pytest.approx([float(np.mean(losses))] * 4, rel=1e-6)

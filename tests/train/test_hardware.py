@@ -144,7 +144,7 @@ def test_smoothing_has_no_pull_towards_zero() -> None:
 def test_a_run_that_recomputes_is_the_same_run(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     model = {"dropout": 0.1}
     plain = run(spec(model=model, train={"steps": 2}), tmp_path / "plain")
-    again = run(spec(model=model, train={"steps": 2}, hardware={"recompute": True}), tmp_path / "again")
+    again = run(spec(model=model, train={"steps": 2}, hardware={"activation_checkpointing": True}), tmp_path / "again")
     assert again.loss == plain.loss
     # Not the files: safetensors writes the entries of their headers in any order.
     ours, theirs = (load_file(result.layout.model / "model.safetensors") for result in (plain, again))
@@ -153,9 +153,9 @@ def test_a_run_that_recomputes_is_the_same_run(spec: Callable[..., RunSpec], tmp
 
 
 def test_a_run_that_steps_in_the_backward_pass_learns_the_same(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
-    train = {"steps": 4, "clip": None, "accumulate": 1}
+    train = {"steps": 4, "max_grad_norm": None, "gradient_accumulation": 1}
     plain = run(spec(train=train), tmp_path / "plain")
-    early = run(spec(train=train, hardware={"step_in_backward": True}), tmp_path / "early")
+    early = run(spec(train=train, hardware={"optimizer_in_backward": True}), tmp_path / "early")
     assert early.loss == pytest.approx(plain.loss, rel=1e-5)
     ours, theirs = (load_file(result.layout.model / "model.safetensors") for result in (plain, early))
     for name, weight in ours.items():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.train.runs import page, records, train_in_child
 from transformer_kit.train import checkpoint
 
-STEPS = {"steps": 24, "batch_size": 2, "accumulate": 2, "validation": 0.2, "seed": 7}
+STEPS = {"steps": 24, "batch_size": 2, "gradient_accumulation": 2, "validation": 0.2, "seed": 7}
 
 
 @pytest.fixture(scope="module")

@@ -45,15 +45,15 @@ def test_nothing_is_measured_where_nothing_is_asked(page: Callable[..., RunSpec]
     assert not [name for line in records(tmp_path / "out") for name in line if "load" in name]
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_corrections_move_by_their_rate_and_resume(
-    page: Callable[..., RunSpec], tmp_path: Path, recompute: bool
+    page: Callable[..., RunSpec], tmp_path: Path, checkpointing: bool
 ) -> None:
     options = {
         "bias_correction": True,
         "learning": {"bias_update_rate": 2**-8},
     }  # small beside the differences of scores
-    made = page(options, hardware={"recompute": recompute})
+    made = page(options, hardware={"activation_checkpointing": checkpointing})
     run(made, tmp_path / "out")
     before, expected = records(tmp_path / "out"), load(tmp_path / "out/model").state_dict()
     corrections = torch.stack([expected[f"{router}.bias_correction"] for router in ROUTERS])
@@ -71,8 +71,8 @@ def test_recomputing_changes_nothing(page: Callable[..., RunSpec], tmp_path: Pat
         "bias_correction": True,
         "learning": {"bias_update_rate": 0.125, "load_balancing_loss": 0.1, "z_loss": 0.1},
     }
-    for recompute in (False, True):
-        run(page(options, hardware={"recompute": recompute}), tmp_path / str(recompute))
+    for checkpointing in (False, True):
+        run(page(options, hardware={"activation_checkpointing": checkpointing}), tmp_path / str(checkpointing))
     assert records(tmp_path / "True") == records(tmp_path / "False")
 
 

@@ -108,7 +108,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_run_leaves(spec: Callable[..., RunSpec], recorder: Recorder, tmp_path: Path) -> None:
-    wanted = spec(sample={"every": 4, "prompt": "the ", "max_new_tokens": 5}, train={"documents": "apart"})
+    wanted = spec(sample={"every": 4, "prompt": "the ", "max_new_tokens": 5}, train={"document_mask": True})
     result = run(wanted, tmp_path / "out", report=recorder)
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {
@@ -235,8 +235,8 @@ def test_weights_that_memory_cannot_hold_are_never_allocated(
 def test_room_for_one_gradient_is_enough_where_each_goes_at_once(
     spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = spec(train={"clip": None, "accumulate": 1})
-    early = spec(train={"clip": None, "accumulate": 1}, hardware={"step_in_backward": True})
+    page = spec(train={"max_grad_norm": None, "gradient_accumulation": 1})
+    early = spec(train={"max_grad_norm": None, "gradient_accumulation": 1}, hardware={"optimizer_in_backward": True})
     weights = sum(p.nbytes for p in assemble.outline(page).parameters())
     monkeypatch.setattr(assemble, "free_memory", lambda device: int(1.9 * weights))
     with pytest.raises(RoomError):

@@ -20,12 +20,12 @@ from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train import run, throughput
 
 WAYS: dict[str, dict[str, Any]] = {
-    "accumulated": {"train": {"steps": 5, "accumulate": 3}},
+    "accumulated": {"train": {"steps": 5, "gradient_accumulation": 3}},
     "optimizer in the backward pass": {
-        "train": {"steps": 5, "accumulate": 1, "clip": None},
-        "hardware": {"step_in_backward": True},
+        "train": {"steps": 5, "gradient_accumulation": 1, "max_grad_norm": None},
+        "hardware": {"optimizer_in_backward": True},
     },
-    "recomputed": {"train": {"steps": 5}, "hardware": {"recompute": True}},
+    "recomputed": {"train": {"steps": 5}, "hardware": {"activation_checkpointing": True}},
     "compiled": {"train": {"steps": 5}, "hardware": {"compile": True}},
 }
 
@@ -128,7 +128,7 @@ def test_each_step_and_each_micro_batch_drops_other_features(spec: Callable[...,
     still = {"optimizer": {"type": "sgd", "lr": 1e-12}, "schedule": {"type": "constant"}, "evaluate": {"every": 9}}
     losses = []
     for count, seed in ((1, 7), (2, 7), (1, 8)):
-        wanted = spec(**still, train={"steps": 4, "accumulate": count, "seed": seed})
+        wanted = spec(**still, train={"steps": 4, "gradient_accumulation": count, "seed": seed})
         corpus = Corpus(Same(), None, 1.0, {})
         train(wanted, corpus, tmp_path / f"{count}-{seed}")
         losses.append([r["loss"] for r in records(tmp_path / f"{count}-{seed}")])

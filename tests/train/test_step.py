@@ -9,11 +9,13 @@ from torch import Tensor
 from registry import core
 from registry.contracts import Objective
 from transformer_kit.model.build import build
-from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import RunSpec
 from transformer_kit.train.assemble import architecture
 from transformer_kit.train.precision import Placement
 from transformer_kit.train.step import Batch, Outcome, Step
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing
+from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
+from transformer_kit.transform.pipeline import transformed
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 
@@ -87,7 +89,7 @@ def test_a_batch_without_targets_changes_nothing(spec: Callable[..., RunSpec]) -
 
 def test_clipping_bounds_the_step_and_reports_the_norm_before() -> None:
     model = Wasteful()
-    step = Step(model, Steep(None), torch.optim.SGD(model.parameters(), lr=1.0), CPU, clip=0.5)
+    step = Step(model, Steep(None), torch.optim.SGD(model.parameters(), lr=1.0), CPU, max_grad_norm=0.5)
     outcome = step([Batch(torch.zeros(1, 2), None)], 1.0)
     torch.testing.assert_close(outcome.grad_norm, torch.tensor(1000 * 3**0.5))
     torch.testing.assert_close((model.weight.detach() - 1).norm(), torch.tensor(0.5))
@@ -110,17 +112,19 @@ def test_scale_applies_to_each_group_and_to_a_resumed_optimizer() -> None:
 def test_steps_in_the_backward_pass_are_the_same_steps(spec: Callable[..., RunSpec], tied: bool, again: bool) -> None:
     page, batch = spec(model={"head": {"type": "lm", "tied": tied}}), _ragged(4)
     ends = []
-    for early in (False, True):
+    for in_backward in (False, True):
         model = build(architecture(page), seed=3)
         torch.manual_seed(0)  # of dropout
         if again:
-            recompute(model)
+            activation_checkpointing(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        step = Step(model, _causal_lm(), optimizer, CPU, None, early)
+        transform = OptimizerInBackward(optimizer) if in_backward else None
+        model = transformed(model, optimizer_in_backward=transform)
+        step = Step(model, _causal_lm(), optimizer, CPU, None, transform)
         outcomes = [step([batch], scale) for scale in (1.0, 0.5, 0.25)]
         ends.append((outcomes, dict(model.named_parameters())))
-    (late, expected), (early_ones, found) = ends
-    for a, b in zip(late, early_ones, strict=True):
+    (after, expected), (within, found) = ends
+    for a, b in zip(after, within, strict=True):
         torch.testing.assert_close(b.loss, a.loss)
         torch.testing.assert_close(b.grad_norm, a.grad_norm)
     for name, weight in found.items():
@@ -128,9 +132,11 @@ def test_steps_in_the_backward_pass_are_the_same_steps(spec: Callable[..., RunSp
         torch.testing.assert_close(weight, expected[name])
 
 
-def test_a_backward_pass_after_early_steps_is_a_plain_one(spec: Callable[..., RunSpec]) -> None:
+def test_after_its_removal_a_backward_pass_is_a_plain_one(spec: Callable[..., RunSpec]) -> None:
     model = build(architecture(spec()), seed=3)
-    Step(model, _causal_lm(), torch.optim.SGD(model.parameters(), lr=0.1), CPU, None, early=True)([_ragged(2)], 1.0)
+    transform = OptimizerInBackward(torch.optim.SGD(model.parameters(), lr=0.1))
+    Step(transform(model), _causal_lm(), transform.optimizer, CPU, None, transform)([_ragged(2)], 1.0)
+    transform.remove()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     model(_ragged(2).tokens).logits.sum().backward()
     assert all(p.grad is not None and torch.equal(p.detach(), before[name]) for name, p in model.named_parameters())

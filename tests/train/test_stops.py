@@ -80,7 +80,7 @@ def test_other_threads_train_without_handlers() -> None:
 def test_ctrl_c_in_a_process_of_its_own(corpus: Path, tmp_path: Path) -> None:
     """The real thing: a fresh interpreter, a signal from outside, an orderly end."""
     out = tmp_path / "out"
-    settings = page(corpus, train={"steps": 100_000, "accumulate": 1}, evaluate={"every": 50_000})
+    settings = page(corpus, train={"steps": 100_000, "gradient_accumulation": 1}, evaluate={"every": 50_000})
     program = (
         "from transformer_kit.train import run; from transformer_kit.spec.schema import RunSpec;"
         f"r = run(RunSpec.of({settings!r}), {str(out)!r}); print(r.interrupted, r.step)"
@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_stops_and_spares_the_checkpoints(
 ) -> None:
     wild = {"type": "sgd", "lr": 1e12}
     with pytest.raises(Diverged, match=r"became (nan|inf) at step \d+; there is no checkpoint yet"):
-        run(spec(optimizer=wild, train={"clip": None}, schedule={"type": "constant"}), tmp_path / "a")
+        run(spec(optimizer=wild, train={"max_grad_norm": None}, schedule={"type": "constant"}), tmp_path / "a")
     assert not checkpoint.found(tmp_path / "a/checkpoints")
     assert not (tmp_path / "a/model").exists()
     # With a warm-up the first steps are sane, and their checkpoint stays the newest.
@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_and_spares_the_checkpoints(
         run(
             spec(
                 optimizer=calm_at_first,
-                train={"clip": None, "steps": 20},
+                train={"max_grad_norm": None, "steps": 20},
                 schedule={"type": "constant", "warmup": 1_000_000_000},
                 checkpoint={"every": 1, "keep": 1},
             ),

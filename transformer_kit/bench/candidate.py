@@ -22,7 +22,7 @@ class Candidate:
     """(tokens, count) -> `count` ids after a prompt, the likeliest each time, one step at a time."""
     compiled: Callable[[Tensor, int], Iterator[Any]] | None = None
     """`decode`, compiled its own way; where there is none, its layers are compiled."""
-    early: bool = False
+    optimizer_in_backward: bool = False
     """Whether the optimizer steps in the backward pass, without clipping."""
     cached: bool = True
     """Whether autocast keeps the weights that it casts until the end of a pass in training, as it does by default."""

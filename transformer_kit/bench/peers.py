@@ -15,8 +15,8 @@ from transformer_kit.bench.tutorial import Tutorial
 from transformer_kit.generate import stream
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
-from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import Spec
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing
 from transformer_kit.transform.onednn_linear import onednn_linear
 from transformer_kit.transform.pipeline import transformed
 from transformer_kit.transform.prepare import InferenceModel, prepare_for_inference
@@ -30,9 +30,11 @@ def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
     It is prepared for inference when it first reads a prompt, for as many sequences.
     """
     device = torch.get_default_device()
-    model = transformed(build(spec, device=device), onednn_linear=onednn_linear if device.type == "cpu" else None)
-    if name == LEAN:
-        recompute(model)
+    model = transformed(
+        build(spec, device=device),
+        onednn_linear=onednn_linear if device.type == "cpu" else None,
+        activation_checkpointing=activation_checkpointing if name == LEAN else None,
+    )
 
     def ready(batch: int) -> Model:
         if not isinstance(model, InferenceModel):
@@ -55,7 +57,7 @@ def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
         lambda tokens: ready(len(tokens))(tokens, last=True).logits,
         partial(written, False),
         partial(written, True),
-        early=name == LEAN,
+        optimizer_in_backward=name == LEAN,
         cached=False,
     )
 

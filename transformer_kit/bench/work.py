@@ -9,7 +9,8 @@ from torch import nn
 
 from transformer_kit.bench.candidate import Candidate
 from transformer_kit.bench.timing import Timed, clock
-from transformer_kit.train.early import EarlySteps
+from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
+from transformer_kit.transform.pipeline import transformed
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def train(candidate: Candidate, setting: Setting) -> Timed:
     """One optimizer step on random tokens: forward, backward, clipping where gradients are kept, AdamW."""
     module = _placed(candidate, setting, torch.float32).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
-    early = EarlySteps(optimizer) if candidate.early else None
+    if candidate.optimizer_in_backward:
+        transformed(module, optimizer_in_backward=OptimizerInBackward(optimizer))
     mixed = setting.dtype != torch.float32
     if setting.compile:
         _compile(candidate)
@@ -41,11 +43,8 @@ def train(candidate: Candidate, setting: Setting) -> Timed:
         begin = clock(setting.device)
         with torch.autocast(setting.device.type, setting.dtype, mixed, candidate.cached):
             loss = candidate.loss(tokens, targets)
-        if early is not None:
-            with early.on():
-                loss.backward()
-        else:
-            loss.backward()
+        loss.backward()
+        if not candidate.optimizer_in_backward:
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -23,9 +23,11 @@ Batch = Annotated[int | None, typer.Option(help="Sequences in one forward pass; 
 Seq = Annotated[int | None, typer.Option(help="Tokens of a sequence; a run's own, or max_seq_len, else.")]
 Dtype = Annotated[str, typer.Option(help="Type of weights and activations.")]
 Optimizer = Annotated[str | None, typer.Option(help="The optimizer whose state is counted; a run's own else.")]
-Recompute = Annotated[bool, typer.Option("--recompute", help="Layers compute activations again, not keep them.")]
-Early = Annotated[
-    bool, typer.Option("--step-in-backward", help="Each weight learns in the backward pass, and its gradient goes.")
+Checkpointing = Annotated[
+    bool, typer.Option("--activation-checkpointing", help="Layers recompute activations in the backward pass.")
+]
+InBackward = Annotated[
+    bool, typer.Option("--optimizer-in-backward", help="The optimizer steps in the backward pass, and gradients go.")
 ]
 Precision = Annotated[
     str | None,
@@ -51,8 +53,8 @@ def build(
     seq: Seq = None,
     dtype: Dtype = "float32",
     optimizer: Optimizer = None,
-    recompute: Recompute = False,
-    step_in_backward: Early = False,
+    activation_checkpointing: Checkpointing = False,
+    optimizer_in_backward: InBackward = False,
     precision: Precision = None,
     fits: Fits = None,
     purpose: Purpose = None,
@@ -65,14 +67,15 @@ def build(
     largest batch that fits; of the longest context, when --batch is given; with --batch and --seq, the command ends
     with exit code 4 when these do not fit.
 
-    Example: `kit build llama-3-8b --seq 2048 --recompute --fits 160GiB`
+    Example: `kit build llama-3-8b --seq 2048 --activation-checkpointing --fits 160GiB`
     """
     from transformer_kit.cost.card import card
     from transformer_kit.spec.read import read
 
     page = read(spec, sets or [])
     chosen: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "precision": precision}
-    chosen |= {"recompute": recompute or None, "step_in_backward": step_in_backward or None}
+    chosen["activation_checkpointing"] = activation_checkpointing or None
+    chosen["optimizer_in_backward"] = optimizer_in_backward or None
     fit, what = None, _purpose(purpose, precision)
     if fits is not None:
         fit = _fit(page, _size(fits), what, batch, seq, chosen)

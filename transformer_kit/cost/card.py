@@ -36,7 +36,7 @@ class Flops(NamedTuple):
 
     forward_per_token: float
     train_per_token: float
-    """Forward and backward, as computed: layers that recompute their activations have two forward passes."""
+    """Forward and backward, as computed: with activation checkpointing a layer has two forward passes."""
 
 
 class Decoding(NamedTuple):
@@ -126,8 +126,8 @@ def card(
     seq: int | None = None,
     dtype: str = "float32",
     optimizer: str | Options | None = None,
-    recompute: bool | None = None,
-    step_in_backward: bool | None = None,
+    activation_checkpointing: bool | None = None,
+    optimizer_in_backward: bool | None = None,
     precision: str | None = None,
     signal: bool = False,
     purpose: str = "train",
@@ -138,11 +138,15 @@ def card(
     `signal`, activations and gradients at the start are measured too.
 
     What is not given is the run's. Without a run, `batch` is 1, `seq` the longest there can be, two values are assumed
-    to be kept for each parameter by the optimizer, no layer recomputes its activations, products are in float32, and
+    to be kept for each parameter by the optimizer, activations are not checkpointed, products are in float32, and
     the optimizer steps after the backward pass. With `purpose` "decode" the card is about decoding alone, else about
     training too. Raises SpecError for a spec that cannot be built, ValueError for sizes that it does not allow.
     """
-    ways: dict[str, Any] = {"recompute": recompute, "step_in_backward": step_in_backward, "precision": precision}
+    ways: dict[str, Any] = {
+        "activation_checkpointing": activation_checkpointing,
+        "optimizer_in_backward": optimizer_in_backward,
+        "precision": precision,
+    }
     with planned(page_of(spec), dtype=dtype, optimizer=optimizer, **ways) as plan:
         found = _count(plan, plan.batch(batch), plan.length(seq), purpose)
         return replace(found, signal=measured(plan.model.spec, found.seq)) if signal else found
@@ -180,10 +184,10 @@ def _notes(plan: Plan) -> list[str]:
         notes.append("precision auto is counted as float32; ask for bfloat16 where the hardware will multiply it")
     if plan.model.spec.model.dropout:
         notes.append("activations: with dropout a CPU keeps all attention weights; a GPU's fused kernel keeps none")
-    if plan.recomputes:
-        notes.append("layers compute their activations again in the backward pass: training FLOPs include that")
-    if plan.early:
-        notes.append("the optimizer steps in the backward pass, and the gradient of one tensor is there at a time")
+    if plan.activation_checkpointing:
+        notes.append("activation checkpointing: layers recompute their activations, and training FLOPs include that")
+    if plan.optimizer_in_backward:
+        notes.append("optimizer in backward: the gradient of one tensor is there at a time")
     return notes
 
 

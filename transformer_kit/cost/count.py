@@ -93,7 +93,7 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
         two = measure(model, [kind.layer] * 2, work._replace(objective=_Last(None))) if kind.count > 1 else whole
         further = two.backward[-1]
         # Of a layer that stands twice, gradients are whole, and go, in its first place alone.
-        if work.early or work.accumulates:
+        if work.optimizer_in_backward or work.accumulates:
             further = further._replace(net=further.net - gradient_bytes(kind.layer))
         for i in kind.indices:
             is_first = i == kind.indices[0]

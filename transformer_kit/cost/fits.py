@@ -1,6 +1,6 @@
 """What fits: the largest batch, or the longest context, whose counted memory stays below a limit.
 
-    with planned(read("gpt2-124m"), dtype="float32", optimizer="adamw", recompute=None) as plan:
+    with planned(read("gpt2-124m"), dtype="float32", optimizer="adamw", activation_checkpointing=None) as plan:
         largest_batch(plan, "train", 24 * 1024**3, seq=1024)
 
 Every answer is counted, and so is the next larger size, which does not fit: nothing is extrapolated.

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from transformer_kit.cost.accumulated import Accumulation
-from transformer_kit.cost.mixed import Mixed
+from transformer_kit.cost.mixed import Mixed, autocast
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.shapes import Shapes, listed
 from transformer_kit.cost.timeline import Stretch, Timeline
@@ -44,12 +44,12 @@ class Work(NamedTuple):
     """Rows of one forward pass."""
     seq: int
     """Tokens of a row."""
-    apart: bool = False
-    """Whether rows are divided into documents that do not see each other."""
+    document_mask: bool = False
+    """Whether attention stays within the documents of a row."""
     accumulates: bool = False
     """Whether gradients are there from an earlier pass, to be added to."""
-    early: bool = False
-    """Whether a parameter's gradient is dropped once it is whole."""
+    optimizer_in_backward: bool = False
+    """Whether a parameter's gradient is dropped once it is complete."""
     mixed: torch.dtype | None = None
     """What products are made in, of weights in float32; as they are given when None."""
 
@@ -68,25 +68,18 @@ def measure(model: Model, layers: Sequence[nn.Module], work: Work) -> Timeline:
 
 def _step(model: Model, work: Work) -> Timeline:
     tokens = torch.zeros(work.batch, work.seq + 1, dtype=torch.long, device="meta")
-    segments = torch.zeros_like(tokens) if work.apart else None
+    segments = torch.zeros_like(tokens) if work.document_mask else None
     if work.accumulates:
         for parameter in model.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
     held = [tokens, *model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
     meter = _Meter(held if segments is None else [*held, segments])
-    dropping = _dropped_gradients(model) if work.early else nullcontext()
-    with uncompiled(), dropping, meter, _Marks(model, meter) as marks:
-        with computing(work.mixed):
+    dropping = _dropped_gradients(model) if work.optimizer_in_backward else nullcontext()
+    with uncompiled(), dropping, meter, _Marks(model, meter) as marks, Fused(), Mixed():
+        with autocast(work.mixed):
             loss = work.objective.loss(model, tokens, segments)[0]
         loss.backward()
     return marks.timeline()
-
-
-@contextmanager
-def computing(mixed: torch.dtype | None) -> Iterator[None]:
-    """What a forward pass runs in: attention is fused, and products are in `mixed` where there is such."""
-    with Fused(), nullcontext() if mixed is None else Mixed(mixed):
-        yield
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Those are products and attention, as far as parts call them (https://docs.pytorc
 plugin calls beside them is counted in the type that it is given. A part that leaves autocast for a while is heeded.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,23 +24,13 @@ PRODUCTS = frozenset(
 """Functions whose float32 arguments are cast."""
 
 
+def autocast(dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """A processor's autocast to `dtype`, which casts a weight for each product, as in a training step."""
+    return nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype, cache_enabled=False)
+
+
 class Mixed(TorchFunctionMode):
-    """Inside, a processor's autocast is on, and products on the meta device are made in `dtype` as well.
-
-    Each casts its weight anew, as in a training step.
-    """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._autocast: AbstractContextManager[object] = torch.autocast("cpu", dtype=dtype, cache_enabled=False)
-
-    def __enter__(self) -> Any:
-        self._autocast.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._autocast.__exit__(*error)
+    """Inside, products on the meta device are made in the type of a processor's autocast, where that is on."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +12,15 @@ from registry.contracts import Objective
 from registry.options import Options
 from transformer_kit.cost import count
 from transformer_kit.cost.count import Kind, Places
-from transformer_kit.cost.meter import Work, computing
+from transformer_kit.cost.meter import Work
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.timeline import Timeline
 from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec, Spec
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing as checkpoint_activations
+from transformer_kit.transform.freeze import freeze
+from transformer_kit.transform.pipeline import transformed
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "auto": None}
 """What products are made in, where weights are in float32 and products may differ; `auto` is counted as float32."""
@@ -54,9 +56,9 @@ class Plan:
     """What training multiplies, of weights in float32: one of PRECISIONS; None when nobody says it."""
     optimizer: Options | None
     """None when two values are assumed for each parameter."""
-    recomputes: bool
-    """Whether layers compute their activations again in the backward pass."""
-    early: bool
+    activation_checkpointing: bool
+    """Whether layers recompute their activations in the backward pass."""
+    optimizer_in_backward: bool
     """Whether the optimizer steps in the backward pass, and gradients go at once."""
     objective: Objective
     stack: list[Kind]
@@ -81,8 +83,15 @@ class Plan:
 
     def timeline(self, batch: int, seq: int) -> Timeline:
         """A forward and backward pass of `batch` rows of `seq` tokens. ValueError when tensors are too large."""
-        apart = isinstance(self.page, RunSpec) and self.page.train.documents == "apart"
-        work = Work(self.objective, batch, seq, apart, self._accumulates, self.early, mixed(self.precision))
+        work = Work(
+            self.objective,
+            batch,
+            seq,
+            document_mask=isinstance(self.page, RunSpec) and self.page.train.document_mask,
+            accumulates=self._accumulates,
+            optimizer_in_backward=self.optimizer_in_backward,
+            mixed=mixed(self.precision),
+        )
         try:
             return count.usage(self.model, self.stack, work)
         except RuntimeError as error:
@@ -118,13 +127,13 @@ class Plan:
 
     def _gradient_bytes(self) -> int:
         """Bytes of the gradients that are there when the optimizer steps: of the largest alone, or all."""
-        if self.early:
+        if self.optimizer_in_backward:
             return max((p.nbytes for p in self.model.parameters() if p.requires_grad), default=0)
         return count.gradient_bytes(self.model, self.places)
 
     @property
     def _accumulates(self) -> bool:
-        return isinstance(self.page, RunSpec) and self.page.train.accumulate > 1
+        return isinstance(self.page, RunSpec) and self.page.train.gradient_accumulation > 1
 
 
 @contextmanager
@@ -133,30 +142,32 @@ def planned(
     *,
     dtype: str,
     optimizer: str | Options | None,
-    recompute: bool | None,
-    step_in_backward: bool | None = None,
+    activation_checkpointing: bool | None,
+    optimizer_in_backward: bool | None = None,
     precision: str | None = None,
 ) -> Iterator[Plan]:
     """The plan of `page`, with the plugins it names, as long as it is needed. What is None is the run's."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got '{dtype}'")
     run = page if isinstance(page, RunSpec) else None
-    recomputes = recompute if recompute is not None else run is not None and run.hardware.recompute
-    early = step_in_backward if step_in_backward is not None else run is not None and run.hardware.step_in_backward
-    if early and run is not None and run.train.accumulate > 1:
-        raise ValueError(f"gradients that are dropped cannot be added up: train.accumulate is {run.train.accumulate}")
+    checkpointing, in_backward = activation_checkpointing, optimizer_in_backward
+    if checkpointing is None:
+        checkpointing = run is not None and run.hardware.activation_checkpointing
+    if in_backward is None:
+        in_backward = run is not None and run.hardware.optimizer_in_backward
+    if in_backward and run is not None and run.train.gradient_accumulation > 1:
+        given = run.train.gradient_accumulation
+        raise ValueError(f"optimizer_in_backward accumulates no gradients, but train.gradient_accumulation is {given}")
     learning = torch.inference_mode(False), torch.enable_grad()  # which is counted, whatever the caller is doing
     with core.activate(frozenset(page.plugins)), uncompiled(), learning[0], learning[1]:
         chosen, products = _optimizer(run, optimizer), _precision(run, dtype, precision)
         objective = _objective(run)
         model, places = _assembled(page)
-        model.to(DTYPES[dtype])
-        if recomputes:
-            from transformer_kit.model.recompute import recompute as apply
-
-            apply(model, partial(computing, mixed(products)))
+        model = transformed(
+            model.to(DTYPES[dtype]), activation_checkpointing=checkpoint_activations if checkpointing else None
+        )
         stack = count.kinds(model, places)
-        yield Plan(page, model, places, dtype, products, chosen, recomputes, early, objective, stack)
+        yield Plan(page, model, places, dtype, products, chosen, checkpointing, in_backward, objective, stack)
 
 
 def mixed(precision: str | None) -> torch.dtype | None:
@@ -170,11 +181,7 @@ def _assembled(page: Spec) -> tuple[Model, Places | None]:
         return assemble_distinct(page)
     if not page.train.freeze:
         return assemble_distinct(page, page.hardware.kernel)
-    from transformer_kit.train.finetune import freeze
-
-    model = assemble(page, page.hardware.kernel)
-    freeze(model, page.train.freeze)
-    return model, None
+    return freeze(assemble(page, page.hardware.kernel), page.train.freeze), None
 
 
 def _precision(run: RunSpec | None, dtype: str, given: str | None) -> str | None:

@@ -30,7 +30,7 @@ class Batches:
     store: the corpus. split: which share. validation: how large the validation share is, in [0, 1).
     batch_size, seq_len: rows of a batch, targets of a row. seed: order of the training windows; the order of the
     validation windows is always the same, so that runs with different seeds are measured alike.
-    apart: whether batches say which document a token belongs to.
+    document_mask: whether batches say which document a token belongs to.
 
     Raises ValueError when the share is too small for a single window.
     """
@@ -44,7 +44,7 @@ class Batches:
         seq_len: int,
         validation: float,
         seed: int = 0,
-        apart: bool = False,
+        document_mask: bool = False,
     ) -> None:
         self._store = store
         self._spans = spans(len(store), validation, split)
@@ -52,7 +52,7 @@ class Batches:
         self._seq_len = seq_len
         self._batch_size = batch_size
         self._key = f"train:{seed}" if split == "train" else "validation"
-        self._apart = apart
+        self._document_mask = document_mask
         lengths = self._spans[:, 1] - self._spans[:, 0]
         self._upto = np.cumsum(np.maximum(0, lengths - 1) // seq_len)
         self.windows = int(self._upto[-1])
@@ -74,7 +74,7 @@ class Batches:
         return sum(self._store.bytes_between(int(a), int(b)) for a, b in self._spans) / self.tokens
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, seq_len + 1) of `step`, from 0; and with `apart` the segment of each token, of the same shape.
+        """Tokens (B, seq_len + 1) of `step`, from 0; with `document_mask` also the segment of each, of the same shape.
 
         Segments number the documents of a row from 0; a document's end of text belongs to it. The last batches of a
         pass over the validation share have fewer rows, or one shorter row.
@@ -82,7 +82,7 @@ class Batches:
         index = self._index(step)
         rows = [self._store.tokens[row[0] : row[-1] + 1] for row in index]
         tokens = torch.from_numpy(np.stack(rows).astype(np.int64))
-        if not self._apart:
+        if not self._document_mask:
             return tokens, None
         documents = self._store.document_of(index)
         return tokens, torch.from_numpy(documents - documents[:, :1])

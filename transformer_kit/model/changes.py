@@ -5,14 +5,13 @@ from torch import nn
 from registry.contracts import Kernel
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
-from transformer_kit.model.recompute import is_recomputed
 from transformer_kit.model.signature import differences
 
 
 def changes(model: Model) -> list[str]:
     """Where modules, options, shapes or ties are not those of the spec, a line each.
 
-    Values, types and devices of weights, whether they learn, kernels, and layers that compute their activations again
+    Values, types and devices of weights, whether they learn, kernels, and activation checkpointing
     are no part of a spec of a model, and may be anything.
     """
     wanted = assemble(model.spec)
@@ -22,8 +21,7 @@ def changes(model: Model) -> list[str]:
         odd | differences(model, wanted) | {b: f"{b} and {a} are one tensor" for a, b in _ties(model) - _ties(wanted)}
     )
     kernels = {name for modules in (ours, theirs) for name, m in modules.items() if isinstance(m, Kernel)}
-    again = {f"layers.{i}.forward" for i, layer in enumerate(model.layers) if is_recomputed(layer)}
-    left = {name for name in found if name not in again and not _is_below(name, kernels)}
+    left = {name for name in found if not _is_below(name, kernels)}
     whole = {name for name in left if name in ours or name in theirs}
     return [found[name] for name in sorted(left) if not _is_below(name, whole - {name})]
 

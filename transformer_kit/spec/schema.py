@@ -131,18 +131,18 @@ class Train(Group):
     """Optimizer steps of the whole run."""
     batch_size: Count = 8
     """Sequences in one forward pass."""
-    accumulate: Count = 1
+    gradient_accumulation: Count = 1
     """Forward passes in one step."""
     seq_len: Count | None = None
     """Tokens of a sequence; the model's max_seq_len when not given."""
-    clip: Positive | None = 1.0
-    """Largest norm of the gradient; null does not clip."""
+    max_grad_norm: Positive | None = 1.0
+    """Norm to which a larger gradient is clipped; null does not clip."""
     seed: Natural = 0
     """Seed of weights, data order and dropout."""
     validation: Rate = 0.05
     """Share of the corpus kept for evaluation."""
-    documents: Literal["joined", "apart"] = "joined"
-    """Whether the documents packed into one sequence see each other."""
+    document_mask: bool = False
+    """Whether attention stays within a document where a sequence holds several (intra-document masking)."""
     add_special_tokens: bool = True
     """Whether each document gets what the tokenizer puts before and after a text, such as a BOS."""
     split_special_tokens: bool = False
@@ -195,10 +195,10 @@ class Hardware(Group):
     """What computes attention; the result is the same."""
     compile: bool = False
     """Whether torch.compile builds each layer; equal layers are built once."""
-    recompute: bool = False
-    """Whether layers compute their activations again in the backward pass instead of keeping them: less memory."""
-    step_in_backward: bool = False
-    """Whether a weight learns as soon as its gradient is there, which is then dropped: less memory. No clipping."""
+    activation_checkpointing: bool = False
+    """Whether layers recompute their activations in the backward pass instead of keeping them: less memory."""
+    optimizer_in_backward: bool = False
+    """Whether the optimizer steps in the backward pass, which drops each gradient: less memory. No clipping."""
     peak_tflops: NonNegative | None = None
     """Arithmetic peak that MFU is measured against; measured at the start when not given."""
 
@@ -238,10 +238,13 @@ class RunSpec(Spec):
     @classmethod
     def _no_later_step(cls, hardware: Hardware, info: ValidationInfo) -> Hardware:
         train = info.data.get("train")
-        if hardware.step_in_backward and train is not None and (train.clip is not None or train.accumulate > 1):
+        if not hardware.optimizer_in_backward or train is None:
+            return hardware
+        if train.max_grad_norm is not None or train.gradient_accumulation > 1:
             raise ValueError(
-                "step_in_backward drops gradients before all are there, so they can be neither clipped nor added up; "
-                f"choose train.clip: null and train.accumulate: 1, got {train.clip} and {train.accumulate}"
+                "optimizer_in_backward keeps no gradients, so they can be neither clipped nor accumulated; "
+                "choose train.max_grad_norm: null and train.gradient_accumulation: 1, "
+                f"got {train.max_grad_norm} and {train.gradient_accumulation}"
             )
         return hardware
 

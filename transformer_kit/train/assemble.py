@@ -1,6 +1,7 @@
 """Makes the pieces of a run from its page: trackers, optimizer, counters, the header of its checkpoints."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,13 +12,12 @@ from registry.contracts import Objective, Schedule, Tracker
 from transformer_kit.machine import free_memory
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
-from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.place import at
 from transformer_kit.spec.schema import RunSpec, Spec
 from transformer_kit.train import snapshot
 from transformer_kit.train.corpus import Corpus
 from transformer_kit.train.errors import RoomError
-from transformer_kit.train.finetune import freeze, start_from
+from transformer_kit.train.finetune import start_from
 from transformer_kit.train.loop import Run
 from transformer_kit.train.metrics import Metrics
 from transformer_kit.train.output import Layout, check_space, size
@@ -27,7 +27,13 @@ from transformer_kit.train.resume import identity, machine
 from transformer_kit.train.sample import cropped, writer
 from transformer_kit.train.snapshot import Header
 from transformer_kit.train.throughput import Meter, flops_per_token, peak_flops
+from transformer_kit.transform.activation_checkpointing import activation_checkpointing
+from transformer_kit.transform.compile import compile_layers
+from transformer_kit.transform.freeze import freeze
+from transformer_kit.transform.materialize import fill, materialize
 from transformer_kit.transform.onednn_linear import onednn_linear
+from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
+from transformer_kit.transform.pipeline import transformed
 
 
 def sequence_length(spec: RunSpec) -> int:
@@ -51,8 +57,21 @@ def outline(spec: RunSpec) -> Model:
     """The model without memory, as it will learn. SpecError for what is wrong with it, or with what is frozen."""
     model = build(architecture(spec), device="meta", kernel=spec.hardware.kernel)
     with at(spec, "train", "freeze"):
-        freeze(model, spec.train.freeze)
-    return model
+        return transformed(model, freeze=partial(freeze, patterns=spec.train.freeze))
+
+
+def learner(spec: RunSpec, placement: Placement) -> Model:
+    """The model in memory with its first weights, as it will learn: all transforms that need no optimizer."""
+    hardware, device = spec.hardware, placement.device
+    in_float32 = device.type == "cpu" and placement.dtype == torch.float32
+    return transformed(
+        outline(spec),
+        onednn_linear=onednn_linear if in_float32 else None,
+        activation_checkpointing=activation_checkpointing if hardware.activation_checkpointing else None,
+        compile=compile_layers if hardware.compile else None,
+        materialize=partial(materialize, device=device),
+        fill=partial(fill, seed=spec.train.seed),
+    )
 
 
 def placed(spec: RunSpec, outlined: Model) -> Placement:
@@ -60,7 +79,7 @@ def placed(spec: RunSpec, outlined: Model) -> Placement:
     with at(spec, "hardware", "device"):
         placement = place(spec.hardware)
     gradients = [p.nbytes for p in outlined.parameters() if p.requires_grad]
-    there = max(gradients, default=0) if spec.hardware.step_in_backward else sum(gradients)
+    there = max(gradients, default=0) if spec.hardware.optimizer_in_backward else sum(gradients)
     needed = sum(p.nbytes for p in outlined.parameters()) + there
     free = free_memory(placement.device)
     if free is not None and needed > free:
@@ -87,13 +106,14 @@ def assemble(
 
     `outlined` is the model without memory, on which FLOPs are counted; `peak` what MFU was measured against so far.
     """
-    model = build(architecture(spec), device=placement.device, seed=spec.train.seed, kernel=spec.hardware.kernel)
+    model = learner(spec, placement)
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
-    _prepare(model, spec, placement)
     objective, schedule = parts(spec)
     with at(spec, "optimizer"):
         optimizer = spec.optimizer.part(spec.optimizer).make(model)
+    in_backward = OptimizerInBackward(optimizer) if spec.hardware.optimizer_in_backward else None
+    model = transformed(model, optimizer_in_backward=in_backward)
     meter = _meter(spec, outlined, objective, placement, report, peak)
     _note_space(spec, model, layout, report)
     return Run(
@@ -109,20 +129,9 @@ def assemble(
         meter=meter,
         metrics=Metrics(trackers(spec, layout.folder), report, meter, spec.train.steps),
         report=report,
+        optimizer_in_backward=in_backward,
         write_sample=_writer(spec, model, corpus, placement, report),
     )
-
-
-def _prepare(model: Model, spec: RunSpec, placement: Placement) -> None:
-    """Make `model` learn as the page says."""
-    with at(spec, "train", "freeze"):
-        freeze(model, spec.train.freeze)
-    if placement.device.type == "cpu" and placement.dtype == torch.float32:
-        onednn_linear(model)
-    if spec.hardware.recompute:
-        recompute(model)
-    if spec.hardware.compile:
-        _compile(model)
 
 
 def plan(run: Run) -> Plan:
@@ -166,11 +175,11 @@ def _meter(
 ) -> Meter:
     length = sequence_length(spec)
     try:
-        flops = flops_per_token(outlined, objective, length, apart=spec.train.documents == "apart")
+        flops = flops_per_token(outlined, objective, length, document_mask=spec.train.document_mask)
     except (RuntimeError, NotImplementedError) as error:
         flops = 0.0
         report.note(f"FLOPs cannot be counted, so there is no MFU: {str(error).splitlines()[0]}")
-    tokens = spec.train.batch_size * spec.train.accumulate * length
+    tokens = spec.train.batch_size * spec.train.gradient_accumulation * length
     if flops and (spec.hardware.peak_tflops or not peak):
         peak, note = peak_flops(placement, spec.hardware.peak_tflops)
         if note is not None:
@@ -185,12 +194,6 @@ def _note_space(spec: RunSpec, model: nn.Module, layout: Layout, report: Reporte
     note = check_space(layout.folder, weights + state, spec.checkpoint.keep)
     if note is not None:
         report.note(note)
-
-
-def _compile(model: Model) -> None:
-    """Compile each layer by itself: equal ones share what the compiler made of the first two."""
-    for layer in model.layers:
-        layer.compile()
 
 
 def _writer(

@@ -132,7 +132,7 @@ def _batches(store: TokenStore, spec: RunSpec, split: Split, seq_len: int) -> Ba
         seq_len=seq_len,
         validation=train.validation,
         seed=train.seed,
-        apart=train.documents == "apart",
+        document_mask=train.document_mask,
     )
 
 

@@ -4,11 +4,9 @@ What carries over is decided tensor by tensor, by name and shape. A run whose mo
 anything is refused, with the differences, unless a partial start was asked for.
 """
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from transformer_kit.model.folder import load
 from transformer_kit.model.model import Model
@@ -49,17 +47,3 @@ def compare(trained: Model, model: Model) -> Transfer:
         fresh=[name for name in own if source.get(name) != own[name]],
         dropped=[name for name in source if name not in own],
     )
-
-
-def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
-    """Stop the parameters whose names fit a pattern (`layers.0.*`) from learning. ValueError if one fits none."""
-    parameters = dict(model.named_parameters())
-    for pattern in patterns:
-        fitting = [p for name, p in parameters.items() if fnmatchcase(name, pattern)]
-        if not fitting:
-            few = ", ".join(list(parameters)[:4])
-            raise ValueError(f"no parameter is named like '{pattern}'; names are {few}, ...")
-        for parameter in fitting:
-            parameter.requires_grad_(False)
-    if not any(p.requires_grad for p in parameters.values()):
-        raise ValueError("every parameter is frozen, so nothing would learn")

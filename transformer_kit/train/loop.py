@@ -23,6 +23,7 @@ from transformer_kit.train.signals import Interrupts
 from transformer_kit.train.snapshot import Header
 from transformer_kit.train.step import Batch, Step
 from transformer_kit.train.throughput import Meter
+from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Run:
     meter: Meter
     metrics: Metrics
     report: Reporter
+    optimizer_in_backward: OptimizerInBackward | None = None
     write_sample: Callable[[], str] | None = None
     """Lets the model write, with random numbers of its own."""
 
@@ -57,8 +59,10 @@ class Loop:
         """The last one measured, in nats per token."""
         newest = checkpoint.found(run.layout.checkpoints)
         self._saved = next((step for step, _ in newest if step == self.step), None)
-        clip, early = run.spec.train.clip, run.spec.hardware.step_in_backward
-        self._advance = Step(run.model, run.objective, run.optimizer, run.placement, clip, early)
+        max_grad_norm = run.spec.train.max_grad_norm
+        self._advance = Step(
+            run.model, run.objective, run.optimizer, run.placement, max_grad_norm, run.optimizer_in_backward
+        )
 
     def go(self) -> str | None:
         """Run to the end; the name of the signal if one ended it earlier. Saves either way.
@@ -96,9 +100,9 @@ class Loop:
         What is drawn until the next one, by dropout or by a plugin, depends on seed, step and micro-batch alone.
         """
         train = self.run.spec.train
-        for i in range(train.accumulate):
+        for i in range(train.gradient_accumulation):
             seeds.reseed(train.seed, "step", self.step, i)
-            yield Batch(*self.run.corpus.training.batch(self.step * train.accumulate + i))
+            yield Batch(*self.run.corpus.training.batch(self.step * train.gradient_accumulation + i))
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.run.spec.train.steps

@@ -9,8 +9,8 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from registry.contracts import ModelPart, Objective
-from transformer_kit.train.early import EarlySteps
 from transformer_kit.train.precision import Placement
+from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
 
 
 class Batch(NamedTuple):
@@ -47,17 +47,17 @@ class Step:
         objective: Objective,
         optimizer: Optimizer,
         placement: Placement,
-        clip: float | None,
-        early: bool = False,
+        max_grad_norm: float | None,
+        in_backward: OptimizerInBackward | None = None,
     ) -> None:
-        """`model` is what the objective calls. `early` steps in the backward pass: not to be clipped or accumulated."""
-        assert not early or clip is None
+        """`model` is what the objective calls; with `in_backward`, a model of which that transform was applied."""
+        assert in_backward is None or max_grad_norm is None
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
         self.placement = placement
-        self.clip = clip
-        self.early = EarlySteps(optimizer) if early else None
+        self.max_grad_norm = max_grad_norm
+        self.in_backward = in_backward
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # a resumed optimizer has it: its lr is the last step's
         self._telling = [(n, m) for n, m in model.named_modules() if isinstance(m, ModelPart) and _tells(m)]
@@ -72,11 +72,14 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * scale
-        total, count, norm = self._late(batches) if self.early is None else self._early(batches, self.early)
+        if self.in_backward is None:
+            total, count, norm = self._after_backward(batches)
+        else:
+            total, count, norm = self._in_backward(batches, self.in_backward)
         measured = {f"{n}.{what}": value for n, part in self._telling for what, value in part.after_step().items()}
         return Outcome(total / count, norm, measured)
 
-    def _late(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tensor]:
+    def _after_backward(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tensor]:
         """Step with the gradients of all micro-batches; sum of the losses, number of targets, norm of the gradient."""
         total = torch.zeros((), device=self.placement.device)
         count = torch.zeros((), device=self.placement.device)
@@ -90,14 +93,13 @@ class Step:
         self.optimizer.step()
         return total, count, norm
 
-    def _early(self, batches: Iterable[Batch], early: EarlySteps) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_late` with the one batch, in its backward pass."""
+    def _in_backward(self, batches: Iterable[Batch], transform: OptimizerInBackward) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_after_backward` with the one batch, whose backward pass takes the step."""
         (batch,) = batches
         loss, valid = self._loss(batch)
         count = valid.clamp(min=1)
-        with early.on():
-            (loss / count).backward()
-        return loss.detach(), count, early.norm()
+        (loss / count).backward()
+        return loss.detach(), count, transform.norm()
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum of the losses of a micro-batch, and the number of valid targets."""
@@ -111,8 +113,8 @@ class Step:
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm(gradients) / count
         factor = 1 / count
-        if self.clip is not None:
-            factor = factor * (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        if self.max_grad_norm is not None:
+            factor = factor * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, factor)
         return norm
 

@@ -29,12 +29,15 @@ PEAKS = {
 REMEDY = "MFU may be too high; set hardware.peak_tflops to what the machine can do"
 
 
-def flops_per_token(twin: Model, objective: Objective, seq_len: int, *, apart: bool = False) -> float:
+def flops_per_token(twin: Model, objective: Objective, seq_len: int, *, document_mask: bool = False) -> float:
     """FLOPs of a forward and backward pass for each token, counted on `twin`, the model on the meta device.
 
     They are the card's, without those of activations that are computed again.
     """
-    return usage(twin, kinds(twin), Work(objective, batch=1, seq=seq_len, apart=apart)).whole().flops / seq_len
+    return (
+        usage(twin, kinds(twin), Work(objective, batch=1, seq=seq_len, document_mask=document_mask)).whole().flops
+        / seq_len
+    )
 
 
 def peak_flops(placement: Placement, named: float | None) -> tuple[float, str | None]:

@@ -1,4 +1,4 @@
-"""Layers that compute their activations again give the same losses and gradients, bit for bit."""
+"""Activation checkpointing gives the same losses and gradients, bit for bit."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from registry.context import Context
 from transformer_kit import build
 from transformer_kit.model.model import Model
-from transformer_kit.model.recompute import recompute
 from transformer_kit.spec.schema import Spec
+from transformer_kit.transform.activation_checkpointing import Checkpointed, activation_checkpointing
 
 MOE = {
     "type": "moe",
@@ -34,7 +34,7 @@ def model_of(options: dict[str, Any], *, again: bool) -> Model:
     layers = {"count": 3, "block": {"type": "pre_norm", "mixer": mixer, "ffn": ffn}}
     model = build(Spec.of({"model": {"vocab_size": 61, "d_model": 16, "max_seq_len": 24, "layers": layers, **rest}}))
     if again:
-        recompute(model)
+        activation_checkpointing(model)
     return model
 
 
@@ -77,7 +77,7 @@ def test_what_layers_share_may_learn() -> None:
         model: Any = torch.nn.Module()
         model.layers = torch.nn.ModuleList(Sharing(shared) for _ in range(3))
         if again:
-            recompute(model)
+            activation_checkpointing(model)
         x, context = torch.ones(1, 2, 4), Context.of(torch.zeros(1, 2, dtype=torch.long))
         for layer in model.layers:
             x = layer(x, context, None)
@@ -100,7 +100,7 @@ def test_decoding_and_evaluation_are_left_alone() -> None:
     assert list(plain.state_dict()) == list(wrapped.state_dict())
 
 
-def test_a_compiled_model_recomputes_in_one_graph() -> None:
+def test_a_compiled_model_is_one_graph() -> None:
     tokens = torch.randint(61, (2, 20), generator=torch.Generator().manual_seed(2))
     found = []
     for again in (False, True):
@@ -110,3 +110,26 @@ def test_a_compiled_model_recomputes_in_one_graph() -> None:
         loss.backward()
         found.append((loss.detach(), [p.grad for p in model.parameters()]))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_layers_show_what_they_are_and_keep_their_names() -> None:
+    plain, checkpointed = (model_of({"position": "rope"}, again=again) for again in (False, True))
+    assert [name for name, _ in checkpointed.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    kind = type(plain.layers[0])
+    activation_checkpointing(checkpointed)  # a second time changes nothing
+    for layer in checkpointed.layers:
+        assert isinstance(layer, Checkpointed)
+        assert isinstance(layer, kind)
+        assert type(layer).__mro__[:3] == (type(layer), Checkpointed, kind)
+    assert f"Checkpointed{kind.__name__}(" in str(checkpointed)
+
+
+def test_layers_keep_their_input_alone() -> None:
+    sizes = []
+    for again in (False, True):
+        kept: list[int] = []
+        model = model_of({"position": "rope"}, again=again)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+            model(torch.zeros(2, 20, dtype=torch.long))
+        sizes.append(sum(kept))
+    assert sizes[1] < sizes[0] / 4
