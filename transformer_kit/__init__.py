@@ -7,6 +7,8 @@ model = build("tutorial")
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from transformer_kit.model import card
+
 if TYPE_CHECKING:
     from transformer_kit.data.tokenizer_file import load_tokenizer
     from transformer_kit.model.build import build
@@ -57,4 +59,12 @@ def _check_registry() -> None:
         raise ImportError(f"transformer_kit needs its own package `registry`, but Python finds another one: {where}")
 
 
+def _card_of(spec: Any) -> Any:
+    """The card of a spec, imported when it is first asked for."""
+    from transformer_kit.cost.card import card
+
+    return card(spec)
+
+
 _check_registry()
+card.card_of = _card_of

@@ -103,11 +103,11 @@ def fields_of(group: type[Group]) -> Iterator[str]:
 
 def test_every_suggestion_exists() -> None:
     from transformer_kit.generate.decode import Settings
-    from transformer_kit.spec.schema import ModelSpec, RunSpec, Train
+    from transformer_kit.spec.schema import Hardware, ModelSpec, RunSpec, Train
 
     commands = [c.callback.__name__ if c.name is None and c.callback else str(c.name) for c in app.registered_commands]
     parts = [name for family in core.families() for name in core.names(family)]
-    fields = {f for c in (RunSpec, ModelSpec, Train) for f in c.model_fields}
+    fields = {f for c in (RunSpec, ModelSpec, Train, Hardware) for f in c.model_fields}
     for family in core.families():
         for name in core.names(family):
             fields |= set(fields_of(core.get(family, name).Options))

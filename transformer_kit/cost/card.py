@@ -7,19 +7,18 @@ Nothing is allocated for it, except a small model's weights, once, for its initi
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from registry.options import Options
 from transformer_kit.cost import count, show
-from transformer_kit.cost.count import Parameters
-from transformer_kit.cost.plan import Memory, Plan, mixed, planned
-from transformer_kit.cost.signal import Signal
+from transformer_kit.cost.figures import Decoding, Figures, Flops, Loss
+from transformer_kit.cost.plan import Plan, mixed, planned
 from transformer_kit.cost.signal import signal as measured
-from transformer_kit.cost.tree import Node, tree
+from transformer_kit.cost.tree import tree
 from transformer_kit.model.build import build
 from transformer_kit.model.model import Model
 from transformer_kit.spec.read import page_of
@@ -31,56 +30,8 @@ SAMPLE = 512
 """Tokens that its loss is taken over."""
 
 
-class Flops(NamedTuple):
-    """Floating-point operations for each token of a sequence of the card's length."""
-
-    forward_per_token: float
-    train_per_token: float
-    """Forward and backward, as computed: with activation checkpointing a layer has two forward passes."""
-
-
-class Decoding(NamedTuple):
-    """Bytes of the decode state."""
-
-    bytes_per_token: int
-    """What the second token of one row adds."""
-    length: int
-    """Tokens of a row when it is full."""
-    batch: int
-    total: int
-    """Bytes of `batch` rows of `length` tokens."""
-
-
-class Loss(NamedTuple):
-    """Cross-entropy in nats of fresh weights on random tokens."""
-
-    initial: float | None
-    uniform: float
-    """ln V: the loss of a model that knows nothing, which fresh weights should be near."""
-    skipped: str | None
-    """Why there is no initial loss."""
-
-
-@dataclass(frozen=True)
-class Card:
+class Card(Figures):
     """What a model is and what it costs. Prints as plain text, shows as a table in a notebook."""
-
-    batch: int
-    seq: int
-    dtype: str
-    precision: str
-    """What products are made in: `dtype`, or a lower type in mixed precision."""
-    parameters: Parameters
-    flops: Flops
-    memory: Memory
-    state: Decoding
-    loss: Loss
-    notes: tuple[str, ...]
-    parts: tuple[Node, ...]
-    signal: Signal | None = None
-    """Activations and gradients at the start, where they were asked for."""
-    purpose: str = "train"
-    """`train`, or `decode`: then nothing is said about training."""
 
     def text(self) -> str:
         """Plain, aligned text."""

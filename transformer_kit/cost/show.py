@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from html import escape
 from itertools import zip_longest
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from transformer_kit.cost.figures import Figures
+from transformer_kit.cost.signal import Signal
 from transformer_kit.cost.tree import Node
-
-if TYPE_CHECKING:
-    from transformer_kit.cost.card import Card
-    from transformer_kit.cost.signal import Signal
 
 COLUMNS = ("", "part", "shapes", "parameters of one")
 WIDE = 40
@@ -31,7 +29,7 @@ class Row(NamedTuple):
         return "  " * self.depth + self.label, self.part, self.shapes, self.parameters
 
 
-def text(card: "Card") -> str:
+def text(card: Figures) -> str:
     """The card in plain text, columns aligned."""
     lines = [title(card), "", *_aligned([COLUMNS, *(row.cells() for row in rows(card))]), ""]
     for name, figures in sections(card):
@@ -40,7 +38,7 @@ def text(card: "Card") -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def rich(card: "Card") -> Any:
+def rich(card: Figures) -> Any:
     """The card as a renderable of `rich`."""
     from rich import box
     from rich.console import Group
@@ -61,7 +59,7 @@ def rich(card: "Card") -> Any:
     return Group(Text(title(card), style="bold"), parts, figures, *notes)
 
 
-def html(card: "Card") -> str:
+def html(card: Figures) -> str:
     """The card as HTML tables; whatever the spec holds is escaped."""
     head = "".join(f"<th style='text-align:left'>{escape(c)}</th>" for c in COLUMNS)
     body = "".join(_html_row(row) for row in rows(card))
@@ -83,7 +81,7 @@ def _html_row(row: Row) -> str:
     return f"<tr>{label}{middle}<td style='text-align:right'>{escape(row.parameters)}</td></tr>"
 
 
-def title(card: "Card") -> str:
+def title(card: Figures) -> str:
     """What is counted, in one line."""
     products = "" if card.precision == card.dtype else f", products in {card.precision}"
     return f"{card.parameters.total:,} parameters; {rows_of(card.batch, card.seq)} in {card.dtype}{products}"
@@ -95,7 +93,7 @@ def rows_of(batch: int, seq: int) -> str:
     return f"{rows} of {seq:,} token{'' if seq == 1 else 's'}"
 
 
-def rows(card: "Card") -> Iterator[Row]:
+def rows(card: Figures) -> Iterator[Row]:
     """A line for each part, parents before children."""
     for node in card.parts:
         yield from _rows(node, 0)
@@ -123,7 +121,7 @@ def _value(value: Any) -> str:
     return ", ".join(map(str, value)).join("[]") if isinstance(value, list) else str(value)
 
 
-def sections(card: "Card") -> Iterator[tuple[str, dict[str, str]]]:
+def sections(card: Figures) -> Iterator[tuple[str, dict[str, str]]]:
     """Headings and, under each, names and values."""
     p, s, decodes = card.parameters, card.state, card.purpose == "decode"
     yield (
@@ -148,7 +146,7 @@ def sections(card: "Card") -> Iterator[tuple[str, dict[str, str]]]:
         yield "signal", dict(_signal(card.signal))
 
 
-def _signal(signal: "Signal") -> Iterator[tuple[str, str]]:
+def _signal(signal: Signal) -> Iterator[tuple[str, str]]:
     """A line for each stage: root mean squares of activations and gradients, and what tells tokens apart."""
     if signal.skipped is not None:
         yield "stages", f"not measured: {signal.skipped}"
@@ -160,7 +158,7 @@ def _signal(signal: "Signal") -> Iterator[tuple[str, str]]:
         yield "differ by", f"tokens {tokens:.4f}, positions {positions:.4f}"
 
 
-def decoding(card: "Card") -> dict[str, int]:
+def decoding(card: Figures) -> dict[str, int]:
     """Bytes that decoding takes."""
     weights, state = card.memory.weights, card.state.total
     return {"weights": weights, "decode_state": state, "peak": weights + state}

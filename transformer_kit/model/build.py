@@ -21,8 +21,9 @@ from transformer_kit.model.given import device_of, dtype_of, seed_of
 from transformer_kit.model.init import site_of
 from transformer_kit.model.model import Model
 from transformer_kit.model.unfilled import Unfilled
+from transformer_kit.spec.check import Source
 from transformer_kit.spec.errors import Mark, Problem, SpecError
-from transformer_kit.spec.read import Source, page_of
+from transformer_kit.spec.read import page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
 from transformer_kit.transform.materialize import fill, materialize
 from transformer_kit.transform.pipeline import transformed

@@ -25,7 +25,8 @@ from transformer_kit.model.drafts import draft_of
 from transformer_kit.model.given import device_of, dtype_of, path_of
 from transformer_kit.model.model import Model
 from transformer_kit.model.types import agree, words
-from transformer_kit.spec.read import Source, read
+from transformer_kit.spec.check import Source
+from transformer_kit.spec.read import read
 from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.yaml import dump
 from transformer_kit.transform.materialize import load as load_tensors

@@ -16,6 +16,7 @@ from registry.context import Context
 from registry.contracts import Block, Embedding, Head, Norm, Position, Site, Tokenizer
 from registry.options import Options
 from registry.state import Capacity, DecodeState
+from transformer_kit.model import card
 from transformer_kit.model.init import init_weights
 from transformer_kit.model.inputs import check_size, check_targets, check_tokens
 from transformer_kit.model.loss import chunk_size, chunked_cross_entropy, cross_entropy
@@ -150,14 +151,10 @@ class Model(nn.Module):
 
     def describe(self) -> str:
         """The card: parts, shapes, parameters, cost; what `kit build` prints."""
-        from transformer_kit.cost.card import card
-
-        return card(self.spec).text()
+        return str(card.card_of(self.spec))
 
     def _repr_html_(self) -> str:
-        from transformer_kit.cost.card import card
-
-        return card(self.spec).html()
+        return str(card.card_of(self.spec).html())
 
     def _blocks(self) -> list[Any]:
         return list(self.layers)

@@ -9,36 +9,18 @@ Everything wrong is raised at once, as one SpecError.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import ValidationError
-
-from registry import core, plugins
-from transformer_kit.spec import explain, files, yaml
+from transformer_kit.spec import files, yaml
+from transformer_kit.spec.check import checked
 from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
-from transformer_kit.spec.layers import Wrong, blocks_of, marked, spare_blocks, unused
-from transformer_kit.spec.schema import VERSION, Layers, ModelSpec, RunSpec, Spec
-from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, find, merge, named, remarked, written
-
-S = TypeVar("S", bound=Spec)
+from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
+from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, merge, named, remarked, written
 
 ALONE = "describes a model and not how to train it; `kit new run NAME` starts a page that does"
 RUN_KEYS = frozenset(RunSpec.model_fields) - frozenset(Spec.model_fields)
-
-
-@dataclass
-class Source:
-    """Where a spec comes from: its values with their places, layers expanded, and what reading had to say."""
-
-    tree: Any
-    start: Mark
-    notes: list[str] = field(default_factory=list)
-
-    def mark(self, path: tuple[Any, ...]) -> Mark:
-        """Place of the value at `path`, or of the nearest thing around it."""
-        return find(self.tree, path) or self.start
 
 
 def page_of(spec: str | Path | Mapping[str, Any] | Spec | ModelSpec) -> Spec:
@@ -122,92 +104,6 @@ def run_of(spec: str | Path | Mapping[str, Any] | Spec) -> RunSpec:
     if isinstance(spec, Spec):
         raise SpecError([Problem(Mark("spec"), ALONE)])
     return read_run(spec)
-
-
-def from_mapping(value: dict[str, Any], kind: type[S]) -> S:
-    """The spec that a mapping describes; parts in it may be Options objects. Raises SpecError."""
-    start = Mark("spec")
-    if not isinstance(value, Mapping):
-        raise SpecError([Problem(start, f"must be a mapping of keys to values, got {shown(value)}")])
-    return checked(written(value, start.file), kind, start, [])
-
-
-def checked(tree: Mapping[str, Any], kind: type[S], start: Mark, notes: list[str]) -> S:
-    """Validate a merged tree. Raises SpecError with everything that is wrong."""
-    version = tree.get("kit", VERSION)
-    if type(version) is not int or version != VERSION:
-        text = f"must be the version of the spec language, of which this kit reads {VERSION}, got {shown(version)}"
-        raise SpecError([Problem(find(tree, ("kit",)) or start, text)])
-    wrong: list[Problem] = []
-    usable = _with_installed(tree, wrong, start)
-    expanded = _expand(usable, wrong, start, notes)
-    covered = {problem.mark for problem in wrong}
-    try:
-        spec = kind.model_validate(expanded)
-    except ValidationError as error:
-        wrong += [p for p in explain.problems(error, expanded, kind, start) if p.mark not in covered]
-    if wrong:
-        raise SpecError(wrong)
-    object.__setattr__(spec, "_source", Source(expanded, start, notes))
-    return spec
-
-
-def _with_installed(tree: Mapping[str, Any], wrong: list[Problem], start: Mark) -> Mapping[str, Any]:
-    """The tree, listing those plugins only that can be used; what keeps the others from it goes to `wrong`."""
-    listed = tree.get("plugins")
-    if not isinstance(listed, list):
-        return tree
-    kept = Items()
-    for i, name in enumerate(listed):
-        problem = plugins.problem(name) if isinstance(name, str) else None
-        mark = find(tree, ("plugins", i)) or start
-        if problem is None:
-            kept.append(name)
-            kept.values_at.append(mark)
-        else:
-            wrong.append(Problem(mark, problem))
-    return _with(tree, "plugins", kept)
-
-
-def _expand(tree: Mapping[str, Any], wrong: list[Problem], start: Mark, notes: list[str]) -> Any:
-    """The tree with `model.layers` written as one block for each layer."""
-    model = tree.get("model")
-    layers = model.get("layers") if isinstance(model, Mapping) else None
-    if not isinstance(model, Mapping) or not isinstance(layers, Mapping) or "blocks" in layers:
-        return tree
-    found: list[Wrong] = []
-    blocks = blocks_of(layers, found, notes)
-    wrong += [Problem(find(tree, ("model", "layers", *path)) or start, text) for path, text in found]
-    idle = unused(layers)
-    if not found and idle:
-        notes += [f"{find(layers, ('kinds', name)) or start}: no layer is of the kind '{name}'" for name in idle]
-        wrong += _idle_problems(tree, layers, start)
-    if found:  # check what can still be checked: the blocks themselves
-        spare = spare_blocks(layers)
-        marks = [*blocks.values_at, *spare.values_at]
-        blocks = Items([*blocks, *spare])
-        blocks.values_at = marks
-    return _with(tree, "model", _with(model, "layers", marked(layers, blocks)))
-
-
-def _idle_problems(tree: Mapping[str, Any], layers: Mapping[str, Any], start: Mark) -> list[Problem]:
-    """What is wrong with blocks that stand in no layer, where nobody else would look."""
-    table = marked(layers, spare_blocks(layers))
-    listed = tree.get("plugins")
-    names = frozenset(n for n in listed if isinstance(n, str)) if isinstance(listed, list) else frozenset()
-    try:
-        with core.activate(names):
-            Layers.model_validate(table)
-    except ValidationError as error:
-        return explain.problems(error, table, Layers, start)
-    return []
-
-
-def _with(source: Mapping[Any, Any], key: Any, value: Any) -> Table:
-    table = Table()
-    for k in source:
-        table.take(k, source, value if k == key else source[k])
-    return table
 
 
 def assign(tree: Table, assignment: str, notes: list[str] | None = None) -> None:

@@ -29,10 +29,8 @@ from registry.contracts import (
     TrackerSlot,
 )
 from registry.options import AsTuple, Count, Group, Natural, NonNegative, Options, Positive, Rate, Width, named, plain
+from transformer_kit.spec.check import from_mapping
 from transformer_kit.spec.layers import MAX_LAYERS, expand, fold
-
-VERSION = 1
-"""Version of the spec language."""
 
 
 class Layers(Group):
@@ -97,8 +95,6 @@ class Spec(Group):
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
         """The spec that a mapping describes, as YAML would. Raises `SpecError` with everything that is wrong."""
-        from transformer_kit.spec.read import from_mapping
-
         return from_mapping(value, cls)
 
     def __eq__(self, other: object) -> bool:
