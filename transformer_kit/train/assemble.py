@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from registry import core
 from registry.contracts import Objective, Schedule, Tracker
@@ -110,10 +111,7 @@ def assemble(
     if source is not None:
         start_from(source, model, allow_partial=allow_partial, report=report)
     objective, schedule = parts(spec)
-    with at(spec, "optimizer"):
-        optimizer = spec.optimizer.part(spec.optimizer).make(model)
-    in_backward = OptimizerInBackward(optimizer) if spec.hardware.optimizer_in_backward else None
-    model = transformed(model, optimizer_in_backward=in_backward)
+    model, optimizer, in_backward = _with_optimizer(spec, model)
     meter = _meter(spec, outlined, objective, placement, report, peak)
     _note_space(spec, model, layout, report)
     return Run(
@@ -132,6 +130,13 @@ def assemble(
         optimizer_in_backward=in_backward,
         write_sample=_writer(spec, model, corpus, placement, report),
     )
+
+
+def _with_optimizer(spec: RunSpec, model: Model) -> tuple[Model, Optimizer, OptimizerInBackward | None]:
+    with at(spec, "optimizer"):
+        optimizer = spec.optimizer.part(spec.optimizer).make(model)
+    in_backward = OptimizerInBackward(optimizer) if spec.hardware.optimizer_in_backward else None
+    return transformed(model, optimizer_in_backward=in_backward), optimizer, in_backward
 
 
 def plan(run: Run) -> Plan:
