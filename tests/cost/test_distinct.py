@@ -7,7 +7,7 @@ import pytest
 
 from transformer_kit.cost import plan, shapes
 from transformer_kit.cost.card import card
-from transformer_kit.model import loss, model
+from transformer_kit.model import model
 from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.spec.schema import Spec
 
@@ -29,12 +29,10 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
 def test_the_same_card(page: Page, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
     spec = page(**changes)
-    monkeypatch.setattr(model, "rows_for", lambda vocabulary, tokens, least: 10)  # the loss of 10 tokens at a time
+    monkeypatch.setattr(model, "chunk_size", lambda vocab, tokens: 10)  # the loss of 10 tokens at a time
     quick = card(spec, optimizer="adamw").data()
     monkeypatch.setattr(plan, "_assembled", lambda page: (assemble(page), None))
     monkeypatch.setattr(shapes, "_key", lambda value: None)
-    every = loss._pieces
-    monkeypatch.setattr(loss, "_pieces", lambda length, rows, alike: every(length, rows, alike=False))
     assert card(spec, optimizer="adamw").data() == quick
 
 

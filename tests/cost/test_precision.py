@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from registry.core import get
 from transformer_kit.cost.card import Card, card
-from transformer_kit.cost.mixed import Mixed
+from transformer_kit.cost.mixed import Mixed, autocast
 from transformer_kit.model.build import build
 from transformer_kit.spec.schema import RunSpec, Spec
 
@@ -81,7 +81,7 @@ def test_types_are_those_of_torchs_autocast(page: Page, ffn: Any, kernel: str) -
     spec, tokens = page(block={"ffn": ffn}), torch.zeros(1, 8, dtype=torch.long)
     with torch.autocast("cpu", dtype=torch.bfloat16), _Types() as real:
         logits = build(spec, kernel=_kernel(kernel))(tokens).logits
-    with Mixed(torch.bfloat16), _Types() as counted:
+    with autocast(torch.bfloat16), Mixed(), _Types() as counted:
         ours = build(spec, device="meta", kernel=_kernel(kernel))(tokens.to("meta")).logits
     assert ours.dtype == logits.dtype == torch.bfloat16
     assert set(counted.found) == set(real.found)

@@ -75,11 +75,18 @@ def _step(model: Model, work: Work) -> Timeline:
     held = [tokens, *model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
     meter = _Meter(held if segments is None else [*held, segments])
     dropping = _dropped_gradients(model) if work.optimizer_in_backward else nullcontext()
-    with uncompiled(), dropping, meter, _Marks(model, meter) as marks, Fused(), Mixed():
+    with uncompiled(), dropping, meter, _Marks(model, meter) as marks, torch_functions():
         with autocast(work.mixed):
             loss = work.objective.loss(model, tokens, segments)[0]
         loss.backward()
     return marks.timeline()
+
+
+@contextmanager
+def torch_functions() -> Iterator[None]:
+    """Inside, torch's functions do on the meta device what they do on a CPU: fused attention, mixed precision."""
+    with Fused(), Mixed():
+        yield
 
 
 @contextmanager

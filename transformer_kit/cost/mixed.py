@@ -4,7 +4,8 @@ Those are products and attention, as far as parts call them (https://docs.pytorc
 plugin calls beside them is counted in the type that it is given. A part that leaves autocast for a while is heeded.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,9 +25,19 @@ PRODUCTS = frozenset(
 """Functions whose float32 arguments are cast."""
 
 
-def autocast(dtype: torch.dtype | None) -> AbstractContextManager[object]:
+_CASTS: dict[Tensor, Tensor] = {}
+"""Weights that autocast has cast, where it keeps them until it ends."""
+
+
+@contextmanager
+def autocast(dtype: torch.dtype | None) -> Iterator[None]:
     """A processor's autocast to `dtype`, which casts a weight for each product, as in a training step."""
-    return nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype, cache_enabled=False)
+    if dtype is None:
+        yield
+        return
+    with torch.autocast("cpu", dtype=dtype, cache_enabled=False):
+        yield
+    _CASTS.clear()
 
 
 class Mixed(TorchFunctionMode):
@@ -42,5 +53,11 @@ class Mixed(TorchFunctionMode):
 def _cast(value: Any) -> Any:
     if isinstance(value, (tuple, list)):  # operands of einsum
         return [_cast(one) for one in value]
-    is_cast = isinstance(value, Tensor) and value.dtype == torch.float32 and value.is_meta
-    return value.to(torch.get_autocast_dtype("cpu")) if is_cast else value
+    if not isinstance(value, Tensor) or value.dtype != torch.float32 or not value.is_meta:
+        return value
+    if value in _CASTS:
+        return _CASTS[value]
+    made = value.to(torch.get_autocast_dtype("cpu"))
+    if torch.is_autocast_cache_enabled() and value.requires_grad and value.is_leaf:
+        _CASTS[value] = made
+    return made

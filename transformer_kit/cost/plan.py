@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +13,13 @@ from registry.contracts import Objective
 from registry.options import Options
 from transformer_kit.cost import count
 from transformer_kit.cost.count import Kind, Places
-from transformer_kit.cost.meter import Work
+from transformer_kit.cost.meter import Work, torch_functions
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.timeline import Timeline
 from transformer_kit.model.build import assemble, assemble_distinct
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import RunSpec, Spec
-from transformer_kit.transform.activation_checkpointing import activation_checkpointing as checkpoint_activations
+from transformer_kit.transform import activation_checkpointing as transform
 from transformer_kit.transform.freeze import freeze
 from transformer_kit.transform.pipeline import transformed
 
@@ -163,9 +164,8 @@ def planned(
         chosen, products = _optimizer(run, optimizer), _precision(run, dtype, precision)
         objective = _objective(run)
         model, places = _assembled(page)
-        model = transformed(
-            model.to(DTYPES[dtype]), activation_checkpointing=checkpoint_activations if checkpointing else None
-        )
+        checkpoint = partial(transform.activation_checkpointing, inside=torch_functions) if checkpointing else None
+        model = transformed(model.to(DTYPES[dtype]), activation_checkpointing=checkpoint)
         stack = count.kinds(model, places)
         yield Plan(page, model, places, dtype, products, chosen, checkpointing, in_backward, objective, stack)
 

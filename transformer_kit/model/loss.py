@@ -28,7 +28,7 @@ ROWS = 512
 """Least number of tokens in a chunk: with fewer, products are slower (measured on two cores: 5 % at 256)."""
 CHUNKS = 8
 """Largest number of chunks: each adds to the gradient of the whole table."""
-SLAB = 2**14
+SLAB = 2**11
 """Rows of a weight's gradient that are computed at once where torch's `addmm` cannot add to it: in another type, or by
 oneDNN."""
 

@@ -3,6 +3,8 @@
 pass.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,22 +15,29 @@ from torch.utils.checkpoint import checkpoint
 from registry.context import Context
 from transformer_kit.model.model import Model
 
+Inside = Callable[[], AbstractContextManager[object]]
 
-def activation_checkpointing(model: Model) -> Model:
+
+def activation_checkpointing(model: Model, inside: Inside = nullcontext) -> Model:
     """Make each layer checkpoint its activations. Losses, gradients and the names of parameters stay the same.
 
     As `torch.distributed.fsdp.fully_shard` does, it gives each layer a class of its own: `PreNorm` becomes
-    `CheckpointedPreNorm`, a subclass of `Checkpointed` and of what it was.
+    `CheckpointedPreNorm`, a subclass of `Checkpointed` and of what it was. Both times a layer runs `inside` a context:
+    the second time is in the backward pass, where modes for torch functions are off.
     """
     for layer in model.layers:
         if not isinstance(layer, Checkpointed):
             kind = type(layer)
             layer.__class__ = type(f"Checkpointed{kind.__name__}", (Checkpointed, kind), {"__module__": __name__})
+        assert isinstance(layer, Checkpointed)
+        layer.inside = inside
     return model
 
 
 class Checkpointed(nn.Module):
     """A layer that checkpoints its activations where a gradient is needed."""
+
+    inside: Inside
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
         """As the layer's own."""
@@ -44,7 +53,8 @@ class Checkpointed(nn.Module):
             # The second time, what layers add to the loss is there already, and what they share has to be computed by
             # the layer that computed it the first time, or autograd would miss what that layer saved for it.
             own = replace(context, losses=[], forward_cache=first.pop() if first else dict(before))
-            return plain(x, own, None), *own.losses
+            with self.inside():
+                return plain(x, own, None), *own.losses
 
         out, *losses = checkpoint(run, x, use_reentrant=False)
         context.losses.extend(losses)
