@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from registry.segments import begun, same_chunk
+
 PADDING, FORGOTTEN = -1, -2
 """The segments of tokens that are nobody's, and of those that were reset."""
 
@@ -152,8 +154,7 @@ class Mask:
 
     def added(self, dtype: torch.dtype) -> Tensor:
         """What hides finite scores by being added to them: 0 where a query attends to a key, else -inf."""
-        zeros = torch.zeros_like(self.hidden, dtype=dtype)
-        return self._built(f"added {dtype}", lambda: zeros.masked_fill(self.hidden, float("-inf")))
+        return self._built(f"added {dtype}", lambda: self._added(dtype))
 
     def _built(self, name: str, build: Callable[[], Tensor]) -> Tensor:
         if name not in self.built:
@@ -164,6 +165,9 @@ class Mask:
     def _key_index(self) -> Tensor:
         return torch.arange(self.keys, device=self.device) if isinstance(self.keys, int) else self.keys
 
+    def _added(self, dtype: torch.dtype) -> Tensor:
+        return torch.zeros_like(self.hidden, dtype=dtype).masked_fill(self.hidden, float("-inf"))
+
     def _dense(self) -> Tensor:
         distance = self.distance
         seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
@@ -172,26 +176,7 @@ class Mask:
         if not isinstance(self.keys, int):
             seen = seen & (self.keys >= 0)
         if self.chunk is not None:
-            seen = seen & self._same_chunk(self.chunk)
+            seen = seen & same_chunk(self.chunk, self.queries, self._key_index(), self.key_segments)
         if self.query_segments is None or self.key_segments is None:
             return seen
         return seen & (self.query_segments[:, None, :, None] == self.key_segments[:, None, None, :])
-
-    def _same_chunk(self, chunk: int) -> Tensor:
-        """Whether query and key stand in the same block of positions: (T, S), or (B, 1, T, S) with segments."""
-        keys = self._key_index()
-        if self.key_segments is not None:
-            keys = (keys - begun(self.key_segments, None, None, keys))[:, None]  # (B, 1, S)
-        blocks = keys // chunk
-        queries = blocks[..., self.queries]
-        return queries[..., :, None] == blocks[..., None, :]
-
-
-def begun(segments: Tensor, last: Tensor | None, start: Tensor | None, index: Tensor) -> Tensor:
-    """Index (B, T) at which each token's segment began. `last`, `start` (B, 1): segment and beginning of the past."""
-    previous = torch.cat([segments[:, :1] if last is None else last, segments[:, :-1]], dim=1)
-    origin = torch.where(segments != previous, index, torch.zeros_like(index))
-    if start is not None:
-        origin = torch.cat([start, origin], dim=1).cummax(dim=1).values
-        return origin[:, 1:]
-    return origin.cummax(dim=1).values

@@ -18,6 +18,8 @@ class Part:
     family: ClassVar[str]
     name: ClassVar[str] = ""
     """The registered name; set by `register`."""
+    identity: ClassVar[bool] = False
+    """It gives back what it is given first: `Site.optional` leaves it out."""
 
     class Options(_options.Options):
         """No options."""
@@ -79,6 +81,10 @@ class Site:
         chosen = self.chosen(options, kind)
         part: P = chosen.part(chosen, self) if self.make is None else self.make(chosen, self)
         return part
+
+    def optional(self, options: _options.Options | None, kind: type[P]) -> P | None:
+        """As `build`; None where the part is an identity."""
+        return None if self.chosen(options, kind).part.identity else self.build(options, kind)
 
     def chosen(self, options: _options.Options | None, kind: type[P]) -> _options.Options:
         """`options`, or those of the model's own part of that family when None."""

@@ -14,7 +14,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from registry.context import FORGOTTEN, Context, begun
+from registry.context import FORGOTTEN, Context
+from registry.segments import begun
 
 Keys = int | Tensor
 """Keys of a pass: their number, when they are the first tokens of the row; else the index of each, (S,)."""

@@ -1,7 +1,4 @@
-"""What heads share: their last product, and that a tied one fits its table."""
-
-import torch.nn.functional as F
-from torch import Tensor, nn
+"""What heads share: that a tied one fits its table."""
 
 from registry.contracts import Site
 
@@ -13,10 +10,3 @@ def check_tied(width: int, site: Site) -> None:
             f"a tied head reads the embedding's rows, which have width {site.table}, with features of width {width}; "
             f"give width: {site.table} to the head, or leave `tied` out"
         )
-
-
-def project(x: Tensor, out: nn.Linear | None, table: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + b (..., V), with the weight of `out` as W, or the embedding's table where there is none."""
-    if out is None:
-        return F.linear(x, table, bias)
-    return out(x) if bias is None else out(x) + bias

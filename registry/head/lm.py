@@ -1,11 +1,12 @@
 """Language-model head (tying: Press & Wolf 2016, arXiv:1608.05859; softcap: Gemma 2, arXiv:2408.00118)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from registry.contracts import Head, Site
 from registry.core import register
-from registry.head._shared import check_tied, project
+from registry.head._shared import check_tied
 from registry.options import Positive, Width
 
 
@@ -46,7 +47,9 @@ class LM(Head):
         self.reset_parameters()
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        logits = project(self.narrow(x) * self.scale, self.out, table, self.bias)
+        x = self.narrow(x) * self.scale
+        logits = F.linear(x, table) if self.out is None else self.out(x)
+        logits = logits if self.bias is None else logits + self.bias
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits

@@ -5,11 +5,12 @@ Warner et al. 2024, arXiv:2412.13663, and Ettin, Weller et al. 2025, arXiv:2507.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from registry.contracts import Activation, ActivationSlot, Head, Norm, NormSlot, Site
 from registry.core import register
-from registry.head._shared import check_tied, project
+from registry.head._shared import check_tied
 from registry.options import Width, named
 
 
@@ -53,7 +54,9 @@ class Transformed(Head):
         self.reset_parameters()
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        return project(self.norm(self.activation(self.dense(x))), self.out, table, self.bias)
+        x = self.norm(self.activation(self.dense(x)))
+        logits = F.linear(x, table) if self.out is None else self.out(x)
+        return logits if self.bias is None else logits + self.bias
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
         if self.bias is not None:

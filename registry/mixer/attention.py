@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from registry.context import Context
 from registry.contracts import Kernel, Mixer, Norm, NormSlot, Site
 from registry.core import register
-from registry.mixer._shared import QKV, Scores, head_width, qk_norm_of, split
+from registry.mixer._shared import QKV, Scores, head_width, qk_norm_of
 from registry.options import AsTuple, Count, Positive, Rate, Width, named
 from registry.output_gate import OutputGate, OutputGateSlot
 from registry.query_scaling import QueryScaling, QueryScalingSlot
@@ -88,19 +88,18 @@ class Attention(Mixer):
         self.scale /= site.layer + 1 if options.scores.scale_by_inverse_layer_idx else 1
         self._build_heads(options, site)
         wide = options.n_heads * self.v_head_dim
-        self.output_gate = site.of_heads(options.n_heads, self.v_head_dim).build(options.output_gate, OutputGate)
+        self.output_gate = site.of_heads(options.n_heads, self.v_head_dim).optional(options.output_gate, OutputGate)
         self.output_norm = site.inside(d_model=wide).build(options.output_norm, Norm)
         self.out = nn.Linear(wide, site.d_model, bias="out" in options.bias)
         self.sinks = nn.Parameter(torch.empty(options.n_heads)) if options.sinks else None
         self.reset_parameters()
 
     def _build_heads(self, options: Options, site: Site) -> None:
-        qkv, inside = options.qkv, site.inside(d_model=self.head_dim, n_heads=options.n_heads)
-        self.q = nn.Linear(site.d_model, options.n_heads * self.head_dim, bias="q" in options.bias)
-        self.k = nn.Linear(site.d_model, self.kv_heads * self.head_dim, bias="k" in options.bias)
-        self.v = (
-            None if qkv.k_eq_v else nn.Linear(site.d_model, self.kv_heads * self.v_head_dim, bias="v" in options.bias)
-        )
+        qkv, d, biased = options.qkv, site.d_model, options.bias
+        inside = site.inside(d_model=self.head_dim, n_heads=options.n_heads)
+        self.q = nn.Linear(d, options.n_heads * self.head_dim, bias="q" in biased)
+        self.k = nn.Linear(d, self.kv_heads * self.head_dim, bias="k" in biased)
+        self.v = None if qkv.k_eq_v else nn.Linear(d, self.kv_heads * self.v_head_dim, bias="v" in biased)
         if self.v is None and (self.v_head_dim != self.head_dim or "v" in options.bias):
             raise ValueError("with k_eq_v, values are the keys; leave out v_head_dim and the bias of v")
         self.q_norm = qk_norm_of(options.qk_norm, qkv.norm_scope, inside, options.n_heads)
@@ -110,7 +109,7 @@ class Attention(Mixer):
         self.clip = nn.Identity() if qkv.clip is None else nn.Hardtanh(-qkv.clip, qkv.clip)
         self.position = self.position_at(inside)
         self.kernel = inside.build(None, Kernel)
-        self.query_scaling = inside.build(options.query_scaling, QueryScaling)
+        self.query_scaling = inside.optional(options.query_scaling, QueryScaling)
 
     def forward(self, x: Tensor, context: Context, state: KVCache | SlidingWindowCache | None = None) -> Tensor:
         q, k, v = self._heads(x, context)  # (B, H, T, K), (B, G, T, K) twice
@@ -118,10 +117,11 @@ class Attention(Mixer):
         if state is not None:
             (k, v), keys = state.append((k, v), context)
         mask = context.mask(keys=keys, window=self.window, chunk=self.chunk)
-        bias, p = self.position.bias(mask), self.dropout if self.training else 0.0
+        bias, p = self.position.bias(mask) if self.position.acts == "bias" else None, self.dropout * self.training
         y = self.kernel(q, k, v, mask, scale=self.scale, softcap=self.softcap, bias=bias, sinks=self.sinks, dropout=p)
-        y = self.output_gate(y.transpose(1, 2), x).flatten(2)  # (B, H, T, K) -> (B, T, H, K) -> (B, T, H K)
-        return self.out(self.output_norm(y))
+        y = y.transpose(1, 2)  # (B, H, T, K) -> (B, T, H, K)
+        y = y if self.output_gate is None else self.output_gate(y, x)
+        return self.out(self.output_norm(y.flatten(2)))
 
     def state(self, capacity: Capacity) -> KVCache | SlidingWindowCache:
         """Keys and values (B, G, L, K) of all tokens, or of the last ones where there is a window."""
@@ -139,12 +139,12 @@ class Attention(Mixer):
         v = self.clip(k if self.v is None else self.v(x))
         if self.scope == "all":
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = split(self.clip(q), self.head_dim), split(self.clip(k), self.head_dim)
+        q, k = (self.clip(t).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for t in (q, k))
         if self.scope != "all" and self.norm_first:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = self.position.rotate(q, k, context)
         if not self.norm_first:
             q, k = self.q_norm(q), self.k_norm(k)
-        v = self.v_norm(split(v, self.v_head_dim))
+        v = self.v_norm(v.unflatten(-1, (-1, self.v_head_dim)).transpose(1, 2))
         v = v if self.v_scale is None else v * self.v_scale
-        return self.query_scaling(q, context), k, v
+        return q if self.query_scaling is None else self.query_scaling(q, context), k, v

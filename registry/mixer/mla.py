@@ -84,7 +84,7 @@ class MLA(Mixer):
         self.position = self.position_at(inside)
         self.scale *= self.position.score_scale
         self.kernel = inside.build(None, Kernel)
-        self.query_scaling = inside.build(options.query_scaling, QueryScaling)
+        self.query_scaling = inside.optional(options.query_scaling, QueryScaling)
         self.out = nn.Linear(heads * options.v_head_dim, site.d_model, bias=options.bias)
 
     def forward(self, x: Tensor, context: Context, state: LatentCache | None = None) -> Tensor:
@@ -92,7 +92,8 @@ class MLA(Mixer):
         q = split(self.q_up(self.q_norm(self.q_down(x)) * self.q_scale), self.nope_dim + self.rope_dim)
         q_nope, q_rope = q.split([self.nope_dim, self.rope_dim], dim=-1)
         q_rope, k_rope = self.position.rotate(q_rope, self.k_rope(x)[:, None], context)  # (B, H|1, T, rope)
-        q = self.query_scaling(torch.cat([q_nope, q_rope], dim=-1), context)
+        q = torch.cat([q_nope, q_rope], dim=-1)
+        q = q if self.query_scaling is None else self.query_scaling(q, context)
         if state is None:
             y = self._expanded(q, latent, k_rope, context.mask(keys=context.length))
         else:

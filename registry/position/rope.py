@@ -38,8 +38,9 @@ class RoPE(Position):
         given = options.rotary_dim
         self.width = int(site.d_model * options.partial_rotary_factor) if given is None else given  # R
         self.sense = -1.0 if options.reverse else 1.0
-        self.scaling = site.build(options.scaling, Scaling)
-        self.settled, self.score_scale = self.scaling.settled, self.scaling.score_scale
+        self.scaling = site.optional(options.scaling, Scaling)
+        if self.scaling is not None:
+            self.settled, self.score_scale = self.scaling.settled, self.scaling.score_scale
         self.halves = options.pairing == "half"
         self.key = ("rope", self.width, repr(options))
         if not 2 <= self.width <= site.d_model or self.width % 2:
@@ -71,6 +72,7 @@ class RoPE(Position):
         """Frequencies (R/2,), or of each token's text (1, R/2), (B, 1, R/2) or (B, T, R/2); and the factor."""
         if self.settled:
             return self._frequencies(context.positions[..., -1:] + 1)
+        assert self.scaling is not None, "without a scaling, angles depend on positions alone"
         lengths = texts.lengths(context)
         if context.start:
             before = texts.begun_with(context)
@@ -84,7 +86,8 @@ class RoPE(Position):
 
     def _frequencies(self, length: Tensor) -> tuple[Tensor, float | Tensor]:
         exponent = torch.arange(0, self.width, 2, device=length.device, dtype=torch.float32) / self.width
-        return self.scaling.frequencies(self.theta**-exponent, self.theta, length)
+        base = self.theta**-exponent
+        return (base, 1.0) if self.scaling is None else self.scaling.frequencies(base, self.theta, length)
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.width == x.shape[-1]:

@@ -11,5 +11,7 @@ from registry.query_scaling import QueryScaling
 class NoQueryScaling(QueryScaling):
     """q."""
 
+    identity = True
+
     def forward(self, q: Tensor, context: Context) -> Tensor:
         return q

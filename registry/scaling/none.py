@@ -10,5 +10,7 @@ from registry.core import register
 class NoScaling(Scaling):
     """f."""
 
+    identity = True
+
     def frequencies(self, base: Tensor, theta: float, length: Tensor) -> tuple[Tensor, float]:
         return base, 1.0

@@ -29,7 +29,9 @@ def made(**options: Any) -> Model:
 @pytest.mark.parametrize("absorbs", [True, False])
 @pytest.mark.parametrize("chunks", [[1] * T, [5, 1, 6], [T]])
 @pytest.mark.parametrize("padding", [0, 3])
-@pytest.mark.parametrize("options", [{}, {"query_scaling": {"beta": 0.3, "length": 4}}, {"latents": {"kv_scale": 1.7}}])
+@pytest.mark.parametrize(
+    "options", [{}, {"query_scaling": {"type": "llama4", "beta": 0.3, "length": 4}}, {"latents": {"kv_scale": 1.7}}]
+)
 @torch.no_grad()
 def test_both_forms_give_the_logits_of_reading_at_once(
     monkeypatch: pytest.MonkeyPatch, absorbs: bool, chunks: list[int], padding: int, options: dict[str, Any]
