@@ -13,7 +13,7 @@ from torch import nn
 from transformer_kit.model.model import Model
 from transformer_kit.transform import packed_linear as module
 from transformer_kit.transform.linear_layers import linear_layers
-from transformer_kit.transform.packed_linear import MOST, PackedLinear, fbgemm, mkl, packed_linear, packer, packers
+from transformer_kit.transform.packed_linear import MOST, PackedLinear, mkl, packed_linear, packer, packers, transposed
 
 SIZES = st.integers(1, 70)
 
@@ -29,19 +29,20 @@ def test_every_layout_multiplies(features: int, out: int, biased: bool, seed: in
 
 
 @pytest.mark.parametrize(
-    ("threads", "out", "count"),
-    [(1, 50, 5), (1, 8, 2), (1, 7, 2), (2, 50, 10), (2, 49, 6), (2, 60, 6), (13, 50, 13), (64, 50, 64)],
+    ("threads", "features", "count"),
+    [(1, 48, 4), (1, 9, 3), (1, 7, 1), (2, 48, 4), (8, 48, 8), (9, 48, 8), (64, 9, 9)],
 )
-def test_each_thread_has_as_many_bags(threads: int, out: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And none is filled up where up to twice as many divide the outputs."""
+def test_each_thread_has_a_piece_of_the_inputs(
+    threads: int, features: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal size, and at least four where they divide the inputs."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(module, "WIDTH", 10)
-    weight, x = torch.randn(out, 40), torch.randn(1, 1, 40)
-    parts = []
-    bag = torch.embedding_bag
-    monkeypatch.setattr(torch, "embedding_bag", lambda *a: parts.append(len(a[2])) or bag(*a))
-    torch.testing.assert_close(fbgemm(weight, None, 1)(x), F.linear(x, weight), rtol=1e-4, atol=1e-4)
-    assert parts == [count]
+    weight, x = torch.randn(10, features), torch.randn(1, 1, features)
+    pieces = []
+    bmm = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *given: pieces.append(len(given[0])) or bmm(*given))
+    torch.testing.assert_close(transposed(weight, None, 1)(x), F.linear(x, weight), rtol=1e-4, atol=1e-4)
+    assert pieces == [count]
 
 
 def test_only_where_it_is_known_to_be_faster() -> None:
@@ -51,11 +52,13 @@ def test_only_where_it_is_known_to_be_faster() -> None:
     assert packer(weight.to("meta"), 4) is None
 
 
-def test_one_row_reads_columns_where_they_are_added_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_row_reads_a_transposed_weight_but_where_the_plain_one_is_as_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     weight = torch.randn(8, 8)
     monkeypatch.setattr(module, "prefers_mkl", lambda: False)
-    assert packer(weight, 1) is fbgemm
-    assert packer(weight, 2) is not fbgemm
+    assert packer(weight, 1) is transposed
+    assert packer(weight, 2) is not transposed
     monkeypatch.setattr(module, "prefers_mkl", lambda: True)
     assert packer(weight, 1) is None
     assert packer(weight, 2) is mkl

@@ -1,13 +1,23 @@
 """Weight prepacking for inference on CPUs: a second copy of each weight, in the order in which few rows read it.
 
-Decoding multiplies one row for each sequence, and there a product waits for the weight: torch's product of one float32
-row reads it at 16 GiB/s where a sum of the same memory reads 40 to 75 (two threads of an AMD EPYC with AVX-512).
-Prompts and batches of other sizes use the weight itself.
+Decoding multiplies one row for each sequence, and there a product waits for the weight to be read. Prompts and batches
+of other sizes use the weight itself.
 
-    fbgemm   one row: columns one after another, added up as a bag of embeddings; 2.4 to 3.5 times the plain product on
-             an AMD CPU with AVX-512, at 80 to 95 % of the speed of a sum
-    mkl      several rows on Intel CPUs with AVX-512: 1.7 times at 8 rows, 1.3 times at 32
-    onednn   everywhere else: with AVX2 1.9 times at one row, 2.7 at 8, 2.1 at 32; on AMD with AVX-512 2.6 times at 8
+    transposed  one row: the weight transposed and cut along its inputs, one piece for a thread or more
+    mkl         several rows on Intel CPUs with AVX-512: MKL's own packing
+    onednn      several rows on other CPUs: the blocks that oneDNN's kernels read
+
+GB/s at which one float32 row reads a weight that is in no cache (AMD EPYC of the fourth generation, two threads, a
+loaded machine, the 2nd percentile of about 100 calls that take turns):
+
+    weight        plain   onednn   transposed   sum of embeddings (FBGEMM)
+    2304 x 768    11.4    15.6     27.7         22.9
+    3072 x 768    11.2    16.5     34.0         18.8
+    768 x 3072    14.1    17.1     24.4         24.7
+    768 x 768     11.5    16.6     23.5         24.2
+
+Several rows, times the plain product: `mkl` 1.7 at 8 rows and 1.3 at 32; `onednn` with AVX2 2.7 and 2.1, on AMD CPUs
+with AVX-512 2.6 and 2.0.
 
 Private interfaces of torch, tried on 2.13: `torch.ops.mkldnn._reorder_linear_weight`, `_linear_pointwise` and
 `_is_mkldnn_bf16_supported`, `torch.ops.mkl._mkl_reorder_linear_weight` and `_mkl_linear`, which the compiler calls for
@@ -32,9 +42,8 @@ MOST = 64
 """Rows beyond which the plain product is as fast."""
 BLOCKS = 512
 """Rows that oneDNN is asked to make blocks for: large ones, which few rows are multiplied with faster as well."""
-WIDTH = 768
-"""Outputs of a bag at most. Threads take bags, of which all have as many. Of 384 to 2048 none was slower by more than
-2 % (two threads of an AMD EPYC)."""
+PIECES = 4
+"""Pieces of a transposed weight at least, where they divide its inputs: two were up to a tenth slower."""
 
 Packed = Callable[[Tensor], Tensor]
 """x (rows, 1, in) -> (rows, 1, out)."""
@@ -86,14 +95,14 @@ def packer(weight: Tensor, rows: int) -> Packer | None:
         return None
     if prefers_mkl():
         return None if rows == 1 or not hasattr(torch.ops.mkl, "_mkl_linear") else mkl
-    if rows == 1 and "fbgemm" in torch.backends.quantized.supported_engines:
-        return fbgemm
+    if rows == 1:
+        return transposed
     return onednn if _has_onednn() else None
 
 
 def packers(weight: Tensor, rows: int) -> list[Packer]:
     """Every layout that this machine knows for weights like this and so many rows."""
-    known = [(torch.backends.mkl.is_available(), mkl), (_has_onednn(), onednn), (rows == 1, fbgemm)]
+    known = [(torch.backends.mkl.is_available(), mkl), (_has_onednn(), onednn), (rows == 1, transposed)]
     return [pack for available, pack in known if available and weight.dtype == torch.float32]
 
 
@@ -112,31 +121,18 @@ def onednn(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
     return lambda x: multiply(x, packed, bias, "none", [], "")
 
 
-def fbgemm(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
-    """For one row: W x is the sum of W's columns, each times an element of x, which is a bag of embeddings."""
-    out, bags = len(weight), _bags(len(weight), torch.get_num_threads())
-    width = -(-out // bags)
-    filled = torch.nn.functional.pad(weight, (0, 0, 0, bags * width - out))
-    table = filled.view(bags, width, -1).transpose(1, 2).reshape(-1, width)  # (bags in, width)
-    index = torch.arange(len(table), dtype=torch.int32)
-    starts = torch.arange(0, len(table), weight.shape[1], dtype=torch.int32)
+def transposed(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
+    """For one row: the sum over pieces of the inputs of x_piece W_piece^T, each of which is read by one thread."""
+    out, width = weight.shape
+    most = max(PIECES, torch.get_num_threads())
+    pieces = next(n for n in range(most, 0, -1) if width % n == 0)
+    table = weight.t().contiguous().view(pieces, width // pieces, out)
 
     def multiply(x: Tensor) -> Tensor:
-        weights = torch.cat([x.reshape(-1)] * bags)
-        y = torch.embedding_bag(table, index, starts, False, 0, False, weights)[0].view(*x.shape[:-1], bags * width)
-        y = y if bags * width == out else y[..., :out]
+        y = torch.bmm(x.reshape(pieces, 1, -1), table).sum(0).view(*x.shape[:-1], out)
         return y if bias is None else y + bias
 
     return multiply
-
-
-def _bags(out: int, threads: int) -> int:
-    """How many bags of at most WIDTH outputs: as many for each thread, without remainder if twice as many do.
-
-    They are two at least: FBGEMM takes 5 to 20 times as long for one (one thread of an AMD EPYC, 384 to 4096 outputs).
-    """
-    fewest = max(2, threads * -(-out // (threads * WIDTH)))
-    return next((bags for bags in range(fewest, 2 * fewest + 1, threads) if out % bags == 0), fewest)
 
 
 @cache
