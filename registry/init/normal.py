@@ -1,4 +1,4 @@
-"""Normal initialisation: every weight from one Gaussian (Radford et al. 2018, GPT)."""
+"""Normal initialization: every weight from one Gaussian (Radford et al. 2018, GPT)."""
 
 from torch import Generator, Tensor, nn
 

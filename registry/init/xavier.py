@@ -1,4 +1,4 @@
-"""Xavier initialisation: variance kept from layer to layer (Glorot & Bengio 2010, AISTATS)."""
+"""Xavier initialization: variance kept from layer to layer (Glorot & Bengio 2010, AISTATS)."""
 
 from torch import Generator, Tensor, nn
 

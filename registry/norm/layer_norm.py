@@ -1,4 +1,4 @@
-"""Layer normalisation (Ba, Kiros & Hinton 2016, arXiv:1607.06450)."""
+"""Layer normalization (Ba, Kiros & Hinton 2016, arXiv:1607.06450)."""
 
 from typing import Self
 

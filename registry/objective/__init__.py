@@ -10,7 +10,7 @@ from registry.part import Part
 
 
 class Objective(Part, ABC):
-    """What training minimises."""
+    """What training minimizes."""
 
     family = "objective"
 

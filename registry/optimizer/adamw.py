@@ -21,7 +21,7 @@ class AdamW(Optimizer):
         eps: Positive = 1e-8
         """Keeps the division by the root of the second average finite."""
         weight_decay: NonNegative = 0.1
-        """Pull of matrices and tables towards zero, times the learning rate. Vectors, scalars and norms never decay,
+        """Pull of matrices and tables toward zero, times the learning rate. Vectors, scalars and norms never decay,
         nor does what a part names in `no_weight_decay`."""
 
     def make(self, model: nn.Module) -> torch.optim.AdamW:

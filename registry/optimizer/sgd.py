@@ -22,7 +22,7 @@ class SGD(Optimizer):
         nesterov: bool = False
         """Look ahead along the momentum before stepping."""
         weight_decay: NonNegative = 0.0
-        """Pull of matrices and tables towards zero. Vectors, scalars and norms never decay,
+        """Pull of matrices and tables toward zero. Vectors, scalars and norms never decay,
         nor does what a part names in `no_weight_decay`."""
 
     def __init__(self, options: Options) -> None:

@@ -91,7 +91,7 @@ class Scored(Router):
         if options.top_k > experts:
             raise ValueError(f"top_k must be at most n_experts ({experts}), got {options.top_k}")
         _check_groups(options, experts)
-        # What is learnt with is no mathematics of the result: models that differ in it alone are the same to an export.
+        # The learning options do not change the function: models that differ in them alone are equal to an export.
         self.options, self.experts, self.top_k = options.model_copy(update={"learning": None}), experts, options.top_k
         self._load = None if options.learning is None else Load(options.learning, experts)
         self.logit = Float32Linear(site.d_model, experts, bias=options.bias)

@@ -40,14 +40,14 @@ class Tokenizer(Part, ABC):
 
     @abstractmethod
     def train(self, texts: Iterator[str]) -> None:
-        """Learn from a corpus what is to be learnt; ready at once when there is nothing."""
+        """Learn from a corpus what is to be learned; ready at once when there is nothing."""
 
     @abstractmethod
     def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         """Ids of `text`, `prefix` and `suffix` included. ValueError for lone surrogates.
 
         add_special_tokens    False leaves `prefix` and `suffix` out
-        split_special_tokens  True reads special tokens spelt out in the text as text
+        split_special_tokens  True reads special tokens spelled out in the text as text
         """
 
     def encode_batch(

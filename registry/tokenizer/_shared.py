@@ -112,7 +112,7 @@ class FileTokenizer(Tokenizer):
         return self._core
 
     def _reading(self, split_special_tokens: bool) -> tokenizers.Tokenizer:
-        """The core, which reads special tokens spelt out in a text as text, or as themselves."""
+        """The core, which reads special tokens spelled out in a text as text, or as themselves."""
         self._ready.encode_special_tokens = split_special_tokens or self.splits
         return self._ready
 

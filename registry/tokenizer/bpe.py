@@ -20,7 +20,7 @@ BATCH = 256
 
 @register
 class Bpe(FileTokenizer):
-    """Starts from the 256 bytes and merges the most frequent pair of neighbours, again and again."""
+    """Starts from the 256 bytes and merges the most frequent pair of neighbors, again and again."""
 
     class Options(Tokenizer.Options):
         """Sizes of the training, or the file that makes it unnecessary."""

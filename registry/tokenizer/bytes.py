@@ -24,7 +24,7 @@ class Bytes(Tokenizer):
     end_of_text = 256
 
     def train(self, texts: Iterator[str]) -> None:
-        """Nothing is to be learnt."""
+        """Nothing is to be learned."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         return self._ids(text, split_special_tokens).tolist()
@@ -62,7 +62,7 @@ class Bytes(Tokenizer):
 
 
 def _with_spans(text: str, ids: NDArray[Any]) -> Spans:
-    """A byte stands for its character, an end of text for all the characters by which it is spelt."""
+    """A byte stands for its character, an end of text for all the characters by which it is spelled."""
 
     @cache  # most windows of a document are asked for a few tokens only, and some for none
     def places() -> NDArray[Any]:

@@ -12,8 +12,8 @@ BOMB = "a: &a [x, x]\n" + "".join(LEVELS)
 ALIBI = "position: {type: alibi, theta: 1.0}"
 JSONL = RUN.replace("type: text, paths: [corpus.txt]", "type: jsonl, paths: [broken.jsonl]")
 PAGES = {
-    "misspelt key": (PAGE.replace("d_ff", "d_f"), "did you mean 'd_ff'?"),
-    "misspelt part": (PAGE.replace("rope", "ropee"), "did you mean 'rope'?"),
+    "misspelled key": (PAGE.replace("d_ff", "d_f"), "did you mean 'd_ff'?"),
+    "misspelled part": (PAGE.replace("rope", "ropee"), "did you mean 'rope'?"),
     "option of another part": (PAGE.replace("position: rope", ALIBI), "belongs to 'rope'"),
     "part of another family": (PAGE.replace("rope", "gated"), "'gated' is a part of ffn"),
     "heads and kv heads": (PAGE.replace("n_heads: 2", "n_heads: 8, n_kv_heads: 3"), "n_kv_heads (3), got 8"),

@@ -1,4 +1,4 @@
-"""The command itself, in processes of its own: what it imports, where it prints, whether it colours."""
+"""The command itself, in processes of its own: what it imports, where it prints, whether it colors."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_errors_go_to_stderr_and_output_to_a_pipe_is_plain() -> None:
     assert "\x1b" not in python("-m", "transformer_kit", "list", "norm").stdout
 
 
-def test_terminals_get_colours_unless_no_color_is_set() -> None:
+def test_terminals_get_colors_unless_no_color_is_set() -> None:
     assert COLOUR.search(on_terminal("list", "norm"))
     plain = on_terminal("list", "norm", NO_COLOR="1")
     assert "rms_norm" in plain

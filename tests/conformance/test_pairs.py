@@ -23,9 +23,9 @@ def test_pairs_work_in_every_way(share: int) -> None:
     space = Space()
     for row in rows_and_refused()[0][share::SHARES]:
         model = row.carrier.strong()
-        for behaviour in expected_of(model):
+        for behavior in expected_of(model):
             try:
-                behaviour(model)
+                behavior(model)
             except Exception as error:
                 error.add_note(f"with {', '.join(told(row, space))}")
                 raise

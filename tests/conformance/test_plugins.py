@@ -56,5 +56,5 @@ def test_specs_with_its_parts_work_in_every_way(drawn: DataObject) -> None:
     assert spec.plugins == ("acme",)
     model = build(spec).double()
     strong_init(model)
-    for behaviour in expected_of(model):
-        behaviour(model.eval())
+    for behavior in expected_of(model):
+        behavior(model.eval())

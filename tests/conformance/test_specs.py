@@ -20,8 +20,8 @@ FEW = settings(
 def test_random_specs_work_in_every_way(spec: Spec) -> None:
     model = build(spec).double()
     strong_init(model)
-    for behaviour in expected_of(model):
-        behaviour(model.eval())
+    for behavior in expected_of(model):
+        behavior(model.eval())
 
 
 @FEW

@@ -1,6 +1,6 @@
-"""Tiny reference models of the published families, built by `transformers` and initialised so that everything counts.
+"""Tiny reference models of the published families, built by `transformers` and initialized so that everything counts.
 
-The initialisers of `transformers` leave norms at 1, biases at 0 and matrices at 0.02: logits near zero, with which a
+The initializers of `transformers` leave norms at 1, biases at 0 and matrices at 0.02: logits near zero, with which a
 wrong model passes. Here every parameter and every learned buffer gets noise of gain about one.
 """
 

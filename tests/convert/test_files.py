@@ -243,7 +243,7 @@ QUANTISED = [({"quant_method": "mxfp4"}, "mxfp4"), ({"bits": 4}, "by an unnamed 
 
 
 @pytest.mark.parametrize(("how", "named"), QUANTISED)
-def test_quantised(folder: Path, tmp_path: Path, how: object, named: str) -> None:
+def test_quantized(folder: Path, tmp_path: Path, how: object, named: str) -> None:
     """Its weights are refused, with all else that is wrong; its spec needs none."""
     plain = import_folder(folder, tmp_path / "plain", spec_only=True)
     edit(folder, lambda c: c.update(quantization_config=how))

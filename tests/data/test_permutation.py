@@ -26,4 +26,4 @@ def test_keys_give_unlike_orders() -> None:
     assert (a == b).sum() < 20
     assert (a == plain).sum() < 20
     assert abs(np.corrcoef(a, plain)[0, 1]) < 0.15
-    assert len(set(np.diff(a).tolist())) > 600  # neighbours go to unrelated places
+    assert len(set(np.diff(a).tolist())) > 600  # neighbors go to unrelated places

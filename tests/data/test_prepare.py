@@ -68,7 +68,7 @@ def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path, bytewise: Tokeni
     assert folders(tmp_path) == []
 
 
-def test_tokenised_once(tmp_path: Path, bytewise: Tokenizer, trained_bpe: Tokenizer) -> None:
+def test_tokenized_once(tmp_path: Path, bytewise: Tokenizer, trained_bpe: Tokenizer) -> None:
     dataset = Documents("some text")
     first = prepare(dataset, bytewise, tmp_path)
     again = prepare(dataset, bytewise, tmp_path)
@@ -296,12 +296,12 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path: Path, bytew
         _text(tmp_path, "more text")
 
     dataset.pieces = changing  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="changed while it was tokenised"):
+    with pytest.raises(ValueError, match="changed while it was tokenized"):
         prepare(dataset, bytewise, tmp_path / "cache")
     assert not folders(tmp_path / "cache")
 
 
-def test_all_bad_rows_are_told_before_anything_is_tokenised(tmp_path: Path, bytewise: Tokenizer) -> None:
+def test_all_bad_rows_are_told_before_anything_is_tokenized(tmp_path: Path, bytewise: Tokenizer) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 30 + "[]\n" * 30)
     part = core.get("dataset", "jsonl")
     dataset = part(part.Options(paths="a.jsonl"), tmp_path)

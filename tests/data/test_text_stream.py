@@ -40,7 +40,7 @@ def test_finish_says_what_was_held_back_and_starts_anew(bytewise: Tokenizer) -> 
     assert stream.push(ord("b")) == "b"
 
 
-def test_spaces_that_depend_on_the_neighbour(tmp_path: Path) -> None:
+def test_spaces_that_depend_on_the_neighbor(tmp_path: Path) -> None:
     bird = [f"<0x{byte:02X}>" for byte in "🦜".encode()]
     words = {word: i for i, word in enumerate(["▁the", "▁cat", "s", "▁", *bird, "<unk>"])}
     decoder = {

@@ -41,10 +41,10 @@ def test_pieces_join_to_what_decode_says(model: Model, tokenizer: Tokenizer) -> 
 def dictate(model: Model, tokens: Iterable[int]) -> None:
     """Make each of `tokens` in turn the likeliest."""
     coming = iter(tokens)
-    model.register_forward_hook(lambda _, __, out: out._replace(logits=favour(out.logits, next(coming))))
+    model.register_forward_hook(lambda _, __, out: out._replace(logits=favor(out.logits, next(coming))))
 
 
-def favour(logits: torch.Tensor, token: int) -> torch.Tensor:
+def favor(logits: torch.Tensor, token: int) -> torch.Tensor:
     return logits.index_fill(-1, torch.tensor([token]), 1e4)
 
 

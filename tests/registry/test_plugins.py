@@ -119,7 +119,7 @@ def test_named_but_neither_listed_nor_installed(shop: Path) -> None:
     assert "no activation 'ghost.boo'; no plugin 'ghost' is installed" in refusal(page([], ffn=bends("ghost.boo")))
 
 
-def test_a_misspelt_part_of_a_listed_plugin(shop: Path) -> None:
+def test_a_misspelled_part_of_a_listed_plugin(shop: Path) -> None:
     assert "no activation 'acme.swihs'; did you mean 'acme.swish'?" in refusal(page(["acme"], bends("acme.swihs")))
     assert "'acme.ramp' is a part of position" in refusal(page(["acme"], bends("acme.ramp")))
 

@@ -105,7 +105,7 @@ def test_the_load_is_measured_over_all_passes_of_a_step() -> None:
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
-def test_a_step_moves_the_correction_towards_an_even_load(name: str) -> None:
+def test_a_step_moves_the_correction_toward_an_even_load(name: str) -> None:
     one = router(name, bias_correction=True, learning={"bias_update_rate": 0.25})
     for _ in range(2):
         one(LOGITS, Context.of(LOGITS[None]))
@@ -170,8 +170,8 @@ def _page(**options: Any) -> Spec:
 
 
 def test_learning_is_no_part_of_what_an_export_compares() -> None:
-    plain, learnt = assemble(_page()), assemble(_page(learning={"load_balancing_loss": 0.5, "z_loss": 0.1}))
-    assert difference(plain, learnt) is None
+    plain, learned = assemble(_page()), assemble(_page(learning={"load_balancing_loss": 0.5, "z_loss": 0.1}))
+    assert difference(plain, learned) is None
     assert difference(plain, assemble(_page(scale=2.0))) is not None
 
 

@@ -75,7 +75,7 @@ def test_the_saved_bytes_decode_alike(tmp_path_factory: pytest.TempPathFactory, 
     assert load_tokenizer(folder).decode(tokens) == native.decode(tokens)
 
 
-def test_special_tokens_spelt_out_are_read_as_such(ready: Tokenizer) -> None:
+def test_special_tokens_spelled_out_are_read_as_such(ready: Tokenizer) -> None:
     assert ready.special_tokens == {ready.end_of_text: END}
     text = f"before {END} after{END}"
     tokens = ready.encode(text)
@@ -84,7 +84,7 @@ def test_special_tokens_spelt_out_are_read_as_such(ready: Tokenizer) -> None:
     assert ready.encode_batch([text])[0].tolist() == tokens
 
 
-def test_special_tokens_spelt_out_stay_text_where_asked(ready: Tokenizer) -> None:
+def test_special_tokens_spelled_out_stay_text_where_asked(ready: Tokenizer) -> None:
     assert ready.end_of_text is not None
     text = f"before {END} after{END}"
     tokens = ready.encode(text, split_special_tokens=True)

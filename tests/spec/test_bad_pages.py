@@ -9,12 +9,12 @@ from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.read import read
 
 ONE = {
-    "misspelt key": (
+    "misspelled key": (
         ("d_ff: 48", "d_f: 48"),
         "page.yaml:12:26: model.layers.block.ffn.d_f: no option 'd_f' in 'gated'; did you mean 'd_ff'?",
     ),
-    "misspelt key of the page": (("kit: 1", "kti: 1"), "page.yaml:1:1: kti: no key 'kti' here; did you mean 'kit'?"),
-    "misspelt part": (
+    "misspelled key of the page": (("kit: 1", "kti: 1"), "page.yaml:1:1: kti: no key 'kti' here; did you mean 'kit'?"),
+    "misspelled part": (
         ("gated", "gatd"),
         "page.yaml:12:7: model.layers.block.ffn: no ffn 'gatd'; did you mean 'gated'?",
     ),

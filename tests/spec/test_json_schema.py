@@ -66,14 +66,14 @@ def test_is_a_schema_whose_references_all_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
-def test_every_shipped_page_is_accepted_and_no_misspelt_one(path: Path) -> None:
+def test_every_shipped_page_is_accepted_and_no_misspelled_one(path: Path) -> None:
     page = loaded(path)
     VALIDATOR.validate(page)
     for place in mappings(page):
         bent = copy.deepcopy(page)
         if place[-1:] in (("kinds",), ("at",)):
             continue  # their keys are names of the page's own
-        at(bent, place)["misspelt"] = 1
+        at(bent, place)["misspelled"] = 1
         assert not accepts(bent), place
 
 

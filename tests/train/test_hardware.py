@@ -136,7 +136,7 @@ def test_the_plot_needs_records(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["loss.png", "metrics.jsonl"]
 
 
-def test_smoothing_has_no_pull_towards_zero() -> None:
+def test_smoothing_has_no_pull_toward_zero() -> None:
     assert plot.smooth([3.0, 3.0, 3.0], 10.0) == pytest.approx([3.0, 3.0, 3.0])
     assert plot.smooth([0.0, 1.0], 1.0)[1] == pytest.approx(1 / (1 + 0.36788), rel=1e-4)
 

@@ -213,9 +213,9 @@ def test_all_that_is_wrong_is_said_at_once(spec: Callable[..., RunSpec], tmp_pat
 def test_a_prompt_is_refused_before_the_first_step_whatever_the_tokenizer(
     spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:
-    learnt, model = {"type": "bpe", "vocab_size": 260}, {"vocab_size": 300, "position": "rope"}
+    learned, model = {"type": "bpe", "vocab_size": 260}, {"vocab_size": 300, "position": "rope"}
     with pytest.raises(SpecError, match=r"sample.prompt: must have one token at least"):
-        run(spec(tokenizer=learnt, model=model, sample={"prompt": ""}), tmp_path / "out")
+        run(spec(tokenizer=learned, model=model, sample={"prompt": ""}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     model = {"position": "rope"}
     trained = run(spec(train={"steps": 1}, model=model), tmp_path / "first").layout.model

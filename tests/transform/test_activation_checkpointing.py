@@ -38,7 +38,7 @@ def model_of(options: dict[str, Any], *, again: bool) -> Model:
     return model
 
 
-def learnt(model: Model, segments: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor | None]]:
+def learned(model: Model, segments: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor | None]]:
     torch.manual_seed(1)
     tokens, targets = torch.randint(61, (2, 2, 20), generator=torch.Generator().manual_seed(2))
     loss = model(tokens, targets, segments=segments, skip_logits=True).loss
@@ -51,7 +51,7 @@ def learnt(model: Model, segments: Tensor | None = None) -> tuple[Tensor, dict[s
 def test_losses_and_gradients_are_the_same(options: dict[str, Any]) -> None:
     segments = torch.arange(20).floor_divide(7).expand(2, -1)
     for given in (None, segments):
-        (kept, wanted), (again, got) = (learnt(model_of(options, again=flag), given) for flag in (False, True))
+        (kept, wanted), (again, got) = (learned(model_of(options, again=flag), given) for flag in (False, True))
         assert torch.equal(again, kept)
         assert wanted.keys() == got.keys()
         for name, gradient in wanted.items():
@@ -89,7 +89,7 @@ def test_what_layers_share_may_learn() -> None:
 def test_random_numbers_go_on_as_if_nothing_had_been_computed_twice() -> None:
     drawn = []
     for again in (False, True):
-        learnt(model_of({"dropout": 0.2}, again=again))
+        learned(model_of({"dropout": 0.2}, again=again))
         drawn.append(torch.rand(4))
     assert torch.equal(*drawn)
 

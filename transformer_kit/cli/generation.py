@@ -150,9 +150,9 @@ def _used(folder: Path, where: tuple[str, str | None], flags: dict[str, float], 
 
 def _notes(tokenizer: "Tokenizer", text: str, add_special_tokens: bool, split_special_tokens: bool) -> "Iterator[str]":
     """What about the ids of the prompt is easily not meant."""
-    from transformer_kit.generate.text import spelt
+    from transformer_kit.generate.text import spelled
 
-    found = [] if split_special_tokens else spelt(tokenizer, text)
+    found = [] if split_special_tokens else spelled(tokenizer, text)
     if found:
         some = ", ".join(found[:4]) + (" and others" if len(found) > 4 else "")
         yield f"the prompt spells special tokens, which are read as such: {some}; --split-special-tokens reads text"

@@ -60,7 +60,7 @@ app = typer.Typer(
     name="kit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich" if is_terminal() else None,  # boxes and colours are for a person
+    rich_markup_mode="rich" if is_terminal() else None,  # boxes and colors are for a person
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 good, 1 the run failed, 2 the page or the command is wrong, 3 the environment, "
     "4 it does not fit. With --json each command prints one object on stdout, and kit train one on each line; what is "

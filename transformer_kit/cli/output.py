@@ -1,4 +1,4 @@
-"""What commands print: aligned and coloured for a person, plain lines for a pipe, JSON for a program."""
+"""What commands print: aligned and colored for a person, plain lines for a pipe, JSON for a program."""
 
 import codecs
 import json

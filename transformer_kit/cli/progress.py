@@ -31,10 +31,10 @@ class Lines:
         self.out = out
         self._shown = 0.0
 
-    def tokenising(self, done: int) -> None:
+    def tokenizing(self, done: int) -> None:
         if time.monotonic() - self._shown >= INTERVAL:
             self._shown = time.monotonic()
-            self._print(f"tokenising  {done / 1e6:,.0f} MB", "dim")
+            self._print(f"tokenizing  {done / 1e6:,.0f} MB", "dim")
 
     def begin(self, plan: Plan) -> None:
         for line in _headline(plan):
@@ -100,8 +100,8 @@ class Bar(Lines):
 class Events:
     """JSON lines: `event` says what each is."""
 
-    def tokenising(self, done: int) -> None:
-        self._emit("tokenising", bytes=done)
+    def tokenizing(self, done: int) -> None:
+        self._emit("tokenizing", bytes=done)
 
     def begin(self, plan: Plan) -> None:
         self._emit("begin", **asdict(plan) | {"folder": str(plan.folder)})

@@ -7,7 +7,7 @@ from transformer_kit.convert import derived, rope_keys
 from transformer_kit.convert.declaration import Cases, Declaration, laid
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.page import bare_templates, page_of, with_case
-from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, unspelt
+from transformer_kit.convert.template import filled, holds, is_variable, leaves, size, solved, unspelled
 
 
 def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[s
         if word is not None:
             found = with_case(found, cases[word])
             silent = word == "null" and declaration.defaults.get(key) is None
-            config |= {} if word == "else" or silent else {key: unspelt(word)}
+            config |= {} if word == "else" or silent else {key: unspelled(word)}
     merged_model, merged_block, each = found
     config |= solved(merged_model, model)
     config |= solved(merged_model, model, config)  # what takes other keys to know
@@ -126,7 +126,7 @@ def _solved_list(
     words = []
     for word, block in zip(chosen, blocks, strict=True):
         bound = solved(cases[word], block, found)
-        words.append(bound.pop("each", word) if word == "else" else unspelt(word))
+        words.append(bound.pop("each", word) if word == "else" else unspelled(word))
         found |= bound
     if key in declaration.derived:
         rule = declaration.derived[key]

@@ -147,10 +147,10 @@ def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Without the marks of places; keys that YAML reads as booleans or null keep their spelling."""
     if isinstance(value, dict):
-        return {_spelt(k): _plain(v) for k, v in value.items()}
+        return {_spelled(k): _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
-def _spelt(key: Any) -> str:
+def _spelled(key: Any) -> str:
     words = {True: "true", False: "false", None: "null"}
     return words[key] if key is None or isinstance(key, bool) else str(key)

@@ -47,10 +47,10 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
     if given is None and "else" in rule:
         return [rule["else"]] * layers
     if kind == "runs":
-        given = checked("runs", given, _spelt(rule[kind]))
+        given = checked("runs", given, _spelled(rule[kind]))
         return [word for words, times in given for word in words * times]
     if kind == "ones" and len(given) < layers:
-        problem = f"{_spelt(rule[kind])}: must have {layers} items, one for each layer, got {len(given)}"
+        problem = f"{_spelled(rule[kind])}: must have {layers} items, one for each layer, got {len(given)}"
         raise ConvertError("config.json", [problem])
     last = _argument("to", rule, config, used)
     offset = _argument("offset", rule, config, used)
@@ -114,10 +114,10 @@ def _argument(
 ) -> Any:
     """What a rule's `name` stands for, checked; None where nothing is given."""
     value = _read(rule.get(name, default), config, used)
-    return value if value is None else checked(ARGUMENTS[name], value, _spelt(rule.get(name)))
+    return value if value is None else checked(ARGUMENTS[name], value, _spelled(rule.get(name)))
 
 
-def _spelt(value: Any) -> str:
+def _spelled(value: Any) -> str:
     return key_of(value) if is_variable(value) else str(value)
 
 

@@ -44,7 +44,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None, *, weights: bool = False) -> Spec:
     """The spec that a config describes; for one whose `weights` are to be read, too. Raises ConvertError."""
     declaration = declaration_of(config) if declaration is None else declaration
-    page = page_of(config, declaration, quantised(config) if weights else [])
+    page = page_of(config, declaration, quantized(config) if weights else [])
     with of_config(config, declaration):
         return Spec.of(page)
 
@@ -58,7 +58,7 @@ def model_of(
         return assemble(spec, kernel)
 
 
-def quantised(config: Mapping[str, Any]) -> list[str]:
+def quantized(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with weights that are quantized."""
     how = config.get(QUANTISED)
     if not how:

@@ -7,7 +7,7 @@ transpose              the last two dimensions change places
 {concat: n}            n of theirs, equally many rows each, lie below one another in one of ours
 stack                  several of theirs are the rows of one of ours
 row                    theirs is a matrix of one row, which is ours
-{halves: n}            the rows of theirs are n heads whose channels turn in pairs of neighbours; in ours a pair is a
+{halves: n}            the rows of theirs are n heads whose channels turn in pairs of neighbors; in ours a pair is a
                        channel of the head's first half and one of its second
 {fold: n}              the rows of theirs are n tensors, one below another
 unstack                theirs holds one tensor for each of ours with another {e}
@@ -79,7 +79,7 @@ def _halves(tensor: Tensor, heads: int) -> Tensor:
     return tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 
-def _neighbours(tensor: Tensor, heads: int) -> Tensor:
+def _neighbors(tensor: Tensor, heads: int) -> Tensor:
     return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
@@ -91,7 +91,7 @@ OPERATIONS = {
     "row": Operation(lambda ts, n, rows: [t.squeeze(0) for t in ts], lambda ts, n, rows: [t[None] for t in ts]),
     "halves": Operation(
         lambda ts, n, rows: [_halves(t, n) for t in ts],
-        lambda ts, n, rows: [_neighbours(t, n) for t in ts],
+        lambda ts, n, rows: [_neighbors(t, n) for t in ts],
         counted=True,
     ),
 }

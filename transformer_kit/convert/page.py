@@ -9,7 +9,7 @@ from transformer_kit.convert import derived, rope_keys
 from transformer_kit.convert.declaration import Cases, Declaration, declarations, declared, laid
 from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.schema import Rule
-from transformer_kit.convert.template import filled, is_variable, keys_of, leaves, spelt
+from transformer_kit.convert.template import filled, is_variable, keys_of, leaves, spelled
 from transformer_kit.spec.errors import shown
 from transformer_kit.spec.layers import MAX_LAYERS, fold
 
@@ -144,7 +144,7 @@ def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str
 
 def spoken(problem: str, config: Mapping[str, Any], declaration: Declaration) -> str:
     """A problem with flat keys as the config spells them."""
-    own = rope_keys.spelt(config, declaration.rope)
+    own = rope_keys.spelled(config, declaration.rope)
     flat_key = r"\brope\.[a-z_.0-9]*[a-z_0-9]"
     return re.sub(flat_key, lambda found: own.get(found[0], rope_keys.outside(found[0])), problem)
 
@@ -159,7 +159,7 @@ def _layer_count(values: Mapping[str, Any], declaration: Declaration) -> int:
 
 
 def _case(key: str, value: Any, cases: Cases, problems: list[str]) -> dict[str, Any]:
-    word = spelt(value)
+    word = spelled(value)
     if word in cases or "else" in cases:
         return cases.get(word, cases.get("else", {}))
     given = "null" if value is None else shown(value)

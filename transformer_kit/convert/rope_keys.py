@@ -36,13 +36,13 @@ def flat(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> di
     return out | settings
 
 
-def spelt(config: Mapping[str, Any], rotary: Rotary) -> dict[str, str]:
+def spelled(config: Mapping[str, Any], rotary: Rotary) -> dict[str, str]:
     """Flat keys as the config has them: `rope.factor` is its `rope_scaling.factor`."""
     return {key: where for key, (_, where) in _read(config, rotary).items()}
 
 
 def outside(key: str) -> str:
-    """A flat key that no mapping has, as it is spelt outside of them."""
+    """A flat key that no mapping has, as it is spelled outside of them."""
     *_, last = key.split(".")
     return _LONG.get(last, last)
 

@@ -108,20 +108,20 @@ def _as_variable(key: Any) -> Any:
 
 
 def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
-    word = spelt(value)
+    word = spelled(value)
     if word not in table:
         raise ConvertError("config.json", [f"{key}: {shown(value)} is not known; known are {', '.join(table)}"])
     return table[word]
 
 
-def spelt(value: Any) -> str:
+def spelled(value: Any) -> str:
     """A config's value as declarations spell it."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def unspelt(word: str) -> Any:
+def unspelled(word: str) -> Any:
     """A declaration's spelling as a config's value."""
     words = {"null": None, "true": True, "false": False}
     if word in words:
@@ -158,7 +158,7 @@ def _inverse(variable: Any, value: Any, known: Mapping[str, Any]) -> Any:
             ours if not isinstance(ours, Mapping) else ours["type"]: theirs
             for theirs, ours in reversed(variable["map"].items())
         }
-        return unspelt(back[name]) if name in back else None
+        return unspelled(back[name]) if name in back else None
     number = FUNCTIONS[variable["fn"]][1](value) if "fn" in variable else value
     if "times" in variable:
         other = known.get(variable["times"])

@@ -87,7 +87,7 @@ def largest(cost: Callable[[int], int], limit: int, most: int) -> int:
                 continue
             tried = min(max(guess, low + 1), high - 1)
             low, high = (tried, high) if cost(tried) <= limit else (low, tried)
-            # The line is exact for a line: then the neighbour is the other bound.
+            # The line is exact for a line: then the neighbor is the other bound.
             near = tried + 1 if low == tried else tried - 1
             if low < near < high:
                 low, high = (near, high) if cost(near) <= limit else (low, near)

@@ -28,7 +28,7 @@ FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-class Minimised(Protocol):
+class Minimized(Protocol):
     """What an objective gives."""
 
     def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ class Minimised(Protocol):
 class Work(NamedTuple):
     """What a training step does."""
 
-    objective: Minimised
+    objective: Minimized
     batch: int
     """Rows of one forward pass."""
     seq: int

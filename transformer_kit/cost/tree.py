@@ -1,4 +1,4 @@
-"""The parts of a built model as a tree, equal neighbours folded."""
+"""The parts of a built model as a tree, equal neighbors folded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -127,7 +127,7 @@ def _children(module: nn.Module, around: list[Group]) -> Iterator[Node]:
 
 
 def _fold(nodes: list[Node]) -> Iterator[Node]:
-    """Neighbours that differ in their place alone become one node."""
+    """Neighbors that differ in their place alone become one node."""
     i = 0
     while i < len(nodes):
         alike = [nodes[i]]

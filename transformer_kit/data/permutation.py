@@ -38,7 +38,7 @@ class Permutation:
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64: every bit of the result depends on every bit of x. Arithmetic modulo 2^64."""
+    """The finalizer of splitmix64: every bit of the result depends on every bit of x. Arithmetic modulo 2^64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -11,7 +11,7 @@ def cut(pieces: Iterable[tuple[str, bool]], size: int = SIZE) -> Iterator[tuple[
 
     Cuts fall after a line's end between two characters that are no white space: the usual pre-tokenizers cut there
     too, so the tokens are those of the whole document. Where there is no such place any line's end will do, then any
-    character: the text stays the same and a word may be spelt with other tokens.
+    character: the text stays the same and a word may be spelled with other tokens.
     """
     rest = ""
     for text, ends in pieces:

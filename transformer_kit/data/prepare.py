@@ -1,4 +1,4 @@
-"""Tokenises a corpus once, into a cache that its content and its tokenizer name."""
+"""Tokenizes a corpus once, into a cache that its content and its tokenizer name."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def prepare(
     progress: Callable[[int], None] | None = None,
     reading: Reading = Reading(),
 ) -> TokenStore:
-    """The tokens of `dataset`, from the cache when they are there and undamaged, else tokenised now.
+    """The tokens of `dataset`, from the cache when they are there and undamaged, else tokenized now.
 
     `cache` overrides the cache folder; `progress` is told the bytes of text done so far. Memory does not grow with
     the corpus. Raises ValueError for bad documents, all of them at once, for no text at all, and for a corpus that
@@ -63,7 +63,7 @@ def prepare(
     with writing(folder) as unfinished:
         _write(dataset, tokenizer, unfinished, progress or (lambda done: None), reading)
         if _key(dataset, tokenizer, reading) != key:
-            raise ValueError("the corpus was changed while it was tokenised; start again once it stays as it is")
+            raise ValueError("the corpus was changed while it was tokenized; start again once it stays as it is")
     return TokenStore(folder)
 
 
@@ -114,7 +114,7 @@ class _Writer:
         self.tokenizer = tokenizer
         self.joiner = Joiner(tokenizer, split_special_tokens=reading.split_special_tokens)
         self.prefix, self.suffix = (tokenizer.prefix, tokenizer.suffix) if reading.add_special_tokens else ((), ())
-        self.spelt = np.zeros(tokenizer.vocab_size, dtype=np.int64)  # how often the corpus spells each special token
+        self.spelled = np.zeros(tokenizer.vocab_size, dtype=np.int64)  # how often the corpus spells each special token
         self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
         self.special[list(tokenizer.special_tokens)] = True
         self.tokens = Column(folder / "tokens.bin", "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
@@ -129,7 +129,7 @@ class _Writer:
         self.text_bytes = 0
 
     def add(self, batch: list[Window]) -> None:
-        """Tokenise and write; documents without a token leave no trace."""
+        """Tokenize and write; documents without a token leave no trace."""
         self.joiner.read(batch)
         ends: list[int] = []
         for window in batch:
@@ -151,8 +151,8 @@ class _Writer:
         columns = {"tokens.bin": self.tokens, "documents.bin": self.ends, "marks.bin": self.marks}
         self.close()
         names = self.tokenizer.special_tokens
-        spelt = {names[i]: int(self.spelt[i]) for i in np.flatnonzero(self.spelt).tolist()}
-        write_manifest(self.folder, columns, self.tokenizer.vocab_size, spelt)
+        spelled = {names[i]: int(self.spelled[i]) for i in np.flatnonzero(self.spelled).tolist()}
+        write_manifest(self.folder, columns, self.tokenizer.vocab_size, spelled)
 
     def close(self) -> None:
         for column in (self.tokens, self.ends, self.marks):
@@ -168,7 +168,7 @@ class _Writer:
         self._put(ids)
         found = ids[self.special[ids]]
         if len(found):
-            np.add.at(self.spelt, found, 1)
+            np.add.at(self.spelled, found, 1)
         if self.text_bytes - self.marked[1] >= MARK_EVERY:
             self.marked = (self.n_tokens, self.text_bytes)
             self.marks.append([*self.marked])

@@ -1,4 +1,4 @@
-"""A tokenised corpus on disk: token ids, ends of documents, and how many bytes of text they stand for.
+"""A tokenized corpus on disk: token ids, ends of documents, and how many bytes of text they stand for.
 
     tokens.bin      the ids, one after another, uint16 or uint32
     documents.bin   for each document the number of tokens up to its end, uint64
@@ -31,7 +31,7 @@ CHECKED = 64
 
 
 class TokenStore:
-    """A corpus that `prepare` tokenised. Opening raises ValueError when anything in it is not as it was written."""
+    """A corpus that `prepare` tokenized. Opening raises ValueError when anything in it is not as it was written."""
 
     tokens: NDArray[Any]
     """All ids (N,), mapped from the file."""
@@ -39,14 +39,14 @@ class TokenStore:
     """Number of tokens up to the end of each document (documents,), increasing."""
     vocab_size: int
     """Number of ids of the tokenizer that made it."""
-    spelt: dict[str, int]
-    """How often the text itself holds each special token, spelt out."""
+    spelled: dict[str, int]
+    """How often the text itself holds each special token, spelled out."""
 
     def __init__(self, folder: Path) -> None:
         manifest = _manifest(folder / MANIFEST)
         for name, file in manifest["files"].items():
             _check(folder / name, file["size"], file["checksums"])
-        self.vocab_size, self.spelt = manifest["vocab_size"], manifest["spelt"]
+        self.vocab_size, self.spelled = manifest["vocab_size"], manifest["spelled"]
         self.tokens = _map(folder / "tokens.bin", manifest["dtype"])
         self.ends = _map(folder / "documents.bin", "<u8")
         self._marks = _map(folder / "marks.bin", "<u8").reshape(-1, 2)
@@ -98,12 +98,12 @@ class Column:
         self._file.close()
 
 
-def write_manifest(folder: Path, columns: dict[str, Column], vocab_size: int, spelt: dict[str, int]) -> None:
+def write_manifest(folder: Path, columns: dict[str, Column], vocab_size: int, spelled: dict[str, int]) -> None:
     """Declare the columns complete."""
     content = {
         "format": FORMAT,
         "vocab_size": vocab_size,
-        "spelt": spelt,
+        "spelled": spelled,
         "dtype": columns["tokens.bin"].dtype.str,
         "files": {name: {"size": c.size, "checksums": c.checksums} for name, c in columns.items()},
     }

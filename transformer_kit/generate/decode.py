@@ -176,7 +176,7 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 def _device(model: "Model") -> torch.device:
     device = model.embedding.weight.device
     if device.type == "meta":
-        raise ValueError("a model on the meta device has no weights to generate with; load or materialise it first")
+        raise ValueError("a model on the meta device has no weights to generate with; load or materialize it first")
     return device
 
 

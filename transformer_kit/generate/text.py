@@ -99,7 +99,7 @@ def _check_ids(model: "Model", tokenizer: Tokenizer) -> None:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, more than the model's vocab_size ({known})")
 
 
-def spelt(tokenizer: Tokenizer, prompt: str) -> list[str]:
+def spelled(tokenizer: Tokenizer, prompt: str) -> list[str]:
     """The special tokens that `prompt` spells out, each once."""
     if not tokenizer.special_tokens:
         return []

@@ -76,13 +76,13 @@ def _no_option(page: type[Group], tree: Any, path: Path) -> str:
     part = getattr(group, "part", None)
     what = f"no key '{key}' here" if part is None else f"no option '{key}' in '{part.name}'"
     whose = [] if part is None else [f"'{o}'" for o in _owners(part.family, part.name, key)]
-    whose = whose or _neighbours(page, tree, above, key)
+    whose = whose or _neighbors(page, tree, above, key)
     if whose:
         return f"{what}; it belongs to {', '.join(whose)}"
     fields = list(group.model_fields)
     if not meaning(key, fields):
         inside = within(group, key)
-        theirs = ((o, w) for o in kits(key)[1:] if (w := _neighbours(page, tree, above, o)))
+        theirs = ((o, w) for o in kits(key)[1:] if (w := _neighbors(page, tree, above, o)))
         other, theirs_are = next(theirs, ("", []))
         if inside:
             return f"{what}; did you mean '{inside[0]}'?"
@@ -104,7 +104,7 @@ def within(group: type[Group], key: str, above: tuple[type[Group], ...] = ()) ->
     return found
 
 
-def _neighbours(page: type[Group], tree: Any, path: Path, key: str) -> list[str]:
+def _neighbors(page: type[Group], tree: Any, path: Path, key: str) -> list[str]:
     """The written parts below `path` and beside it which have an option `key`; else the nearest around it."""
     found: list[str] = []
     for place in dict.fromkeys((path, path[:-1])):

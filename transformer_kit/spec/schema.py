@@ -207,7 +207,7 @@ class RunSpec(Spec):
     data: DatasetSlot = named("python_stdlib")
     """The corpus."""
     objective: ObjectiveSlot = named("causal_lm")
-    """What is minimised."""
+    """What is minimized."""
     optimizer: OptimizerSlot
     """What takes the steps."""
     schedule: ScheduleSlot = named("constant")

@@ -4,11 +4,11 @@
     print(check_part("ffn", "my.swish"))      # raises a Failure with everything that is wrong
 
 `checks_for` gives the checks one by one, `options_for` and `specs` are Hypothesis strategies, `strong_init`, `agree`
-and the behaviours serve tests of your own. Plugins' parts are found inside `registry.core.activate`.
+and the behaviors serve tests of your own. Plugins' parts are found inside `registry.core.activate`.
 """
 
-from transformer_kit.testing.behaviours import (
-    BEHAVIOURS,
+from transformer_kit.testing.behaviors import (
+    BEHAVIORS,
     causal,
     decodes_as_it_reads,
     expected_of,
@@ -21,7 +21,7 @@ from transformer_kit.testing.checks import Check, Failure, Report, check_part, c
 from transformer_kit.testing.strategies import options_for, specs
 
 __all__ = [
-    "BEHAVIOURS",
+    "BEHAVIORS",
     "Check",
     "Failure",
     "Report",

@@ -39,7 +39,7 @@ class Carrier:
     kernel: Options
 
     def build(self, seed: int = 0) -> Model:
-        """The model with its own initialisation."""
+        """The model with its own initialization."""
         return build(self.spec, seed=seed, kernel=self.kernel)
 
     def assemble(self) -> Model:

@@ -1,7 +1,7 @@
 """The conformance checks: every promise of a contract, tried on a part.
 
     check_part("ffn", "gated")        runs all that apply to the family; says which ran, or raises what failed
-    checks_for("ffn")                 those checks one by one, to parametrise a test with
+    checks_for("ffn")                 those checks one by one, to parametrize a test with
 
 A check is a function of the part's class that raises AssertionError. Which families it applies to stands at its head:
 `@check("norm", "ffn")`, or `@check(ALL)`, `@check(MODEL)`.

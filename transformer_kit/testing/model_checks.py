@@ -18,7 +18,7 @@ from registry.options import Options
 from transformer_kit.model.build import assemble
 from transformer_kit.model.model import Model
 from transformer_kit.spec.errors import SpecError
-from transformer_kit.testing import behaviours
+from transformer_kit.testing import behaviors
 from transformer_kit.testing.carriers import ROWS, VOCAB, Carrier, agree, carrier, strong_init, tokens
 from transformer_kit.testing.checks import MODEL, check
 from transformer_kit.testing.values import minimal, variants
@@ -46,7 +46,7 @@ def meta_equals_real(part: Any) -> None:
 
 @check(MODEL)
 def weights_all_filled(part: Any) -> None:
-    """Initialisation fills every parameter and buffer: nothing of what lay in memory before is left."""
+    """Initialization fills every parameter and buffer: nothing of what lay in memory before is left."""
     for what, held in standing(part):
         model = assemble(held.spec, held.kernel).to_empty(device="cpu")
         with torch.no_grad():
@@ -218,34 +218,34 @@ def _breaks(model: Model) -> bool:
 @check("scaling")
 def unsettled_if_it_says_so(part: Any) -> None:
     """A scaling that says it is not settled has options for which it is not, and texts that outgrow it are refused."""
-    unsettled = [model for _, model in _models(part) if not behaviours.settled(model)]
+    unsettled = [model for _, model in _models(part) if not behaviors.settled(model)]
     if unsettled:
-        assert any(behaviours.outgrows(model) for model in unsettled), "is settled after all"
+        assert any(behaviors.outgrows(model) for model in unsettled), "is settled after all"
 
 
 @lru_cache(maxsize=1)
 def _models(part: Any) -> tuple[tuple[str, Model], ...]:
-    """Built once for all behaviours, which leave models as they are."""
+    """Built once for all behaviors, which leave models as they are."""
     return tuple((what, held.strong()) for what, held in standing(part))
 
 
-def _over_variants(behaviour: behaviours.Behaviour) -> Callable[[Any], None]:
+def _over_variants(behavior: behaviors.Behavior) -> Callable[[Any], None]:
     def run(part: Any) -> None:
         for what, model in _models(part):
-            if behaviour not in behaviours.expected_of(model):
+            if behavior not in behaviors.expected_of(model):
                 continue
             try:
-                behaviour(model)
+                behavior(model)
             except Exception as error:
                 error.add_note(f"with {what}")
                 raise
 
-    run.__name__, run.__doc__ = behaviour.__name__, behaviour.__doc__
+    run.__name__, run.__doc__ = behavior.__name__, behavior.__doc__
     return run
 
 
-for _behaviour in dict.fromkeys((*behaviours.BEHAVIOURS, *behaviours.UNSETTLED)):
-    check(MODEL)(_over_variants(_behaviour))
+for _behavior in dict.fromkeys((*behaviors.BEHAVIORS, *behaviors.UNSETTLED)):
+    check(MODEL)(_over_variants(_behavior))
 
 
 def _carried(options: Options) -> Carrier | None:

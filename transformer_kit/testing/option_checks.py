@@ -38,7 +38,7 @@ def options_round_trip(part: Any) -> None:
 
 @check(ALL)
 def unknown_option_refused(part: Any) -> None:
-    """A misspelt option is an error, not ignored; in nested groups as well."""
+    """A misspelled option is an error, not ignored; in nested groups as well."""
     page = plain(minimal(part))
     groups: list[dict[str, Any]] = [page]
     while groups:

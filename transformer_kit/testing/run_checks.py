@@ -65,7 +65,7 @@ def text_comes_back(part: Any) -> None:
 
 @check("tokenizer")
 def special_tokens_are_read(part: Any) -> None:
-    """A special token spelt out is its one id; prefix and suffix surround every text; neither where told so."""
+    """A special token spelled out is its one id; prefix and suffix surround every text; neither where told so."""
     with corpus() as base:
         tokenizer = trained(minimal(part), base)
         for text in (*TEXTS, *tokenizer.special_tokens.values()):

@@ -157,7 +157,7 @@ def plan(run: Run) -> Plan:
 
 
 def parts(spec: RunSpec) -> tuple[Objective, Schedule]:
-    """What is minimised, and the learning rate over the run. SpecError when their options cannot work."""
+    """What is minimized, and the learning rate over the run. SpecError when their options cannot work."""
     with at(spec, "objective"):
         objective = spec.objective.part(spec.objective)
     with at(spec, "schedule"):

@@ -59,7 +59,7 @@ def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path 
 
 
 def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, report: Reporter) -> Corpus:
-    """The corpus of the page, tokenised now or found in the cache, in batches of `seq_len` targets.
+    """The corpus of the page, tokenized now or found in the cache, in batches of `seq_len` targets.
 
     Raises SpecError when the model has fewer ids than the tokenizer, or cannot take the sample's prompt, and for a
     corpus that cannot be used.
@@ -68,7 +68,7 @@ def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, r
     check_prompt(spec, tokenizer)
     with at(spec, "data"):
         store = prepare(
-            spec.data.part(spec.data, base), tokenizer, progress=report.tokenising, reading=_reading(spec.train)
+            spec.data.part(spec.data, base), tokenizer, progress=report.tokenizing, reading=_reading(spec.train)
         )
         training = _batches(store, spec, "train", seq_len)
         validation = _batches(store, spec, "validation", seq_len) if spec.train.validation > 0 else None
@@ -90,16 +90,16 @@ def _note_tokens(store: TokenStore, train: Train, tokenizer: Tokenizer, report: 
             "nothing ends a document: the tokenizer names no end of text, so documents follow each other without a "
             "mark; name the token by `tokenizer.end_of_text`, or by `eos_token` in the tokenizer_config.json of --from"
         )
-    if not store.spelt:
+    if not store.spelled:
         return
-    counts = ", ".join(f"{token!r} ({n:,})" for token, n in [*store.spelt.items()][:4])
-    more = "" if len(store.spelt) <= 4 else f" and {len(store.spelt) - 4} others"
+    counts = ", ".join(f"{token!r} ({n:,})" for token, n in [*store.spelled.items()][:4])
+    more = "" if len(store.spelled) <= 4 else f" and {len(store.spelled) - 4} others"
     report.note(
         f"the corpus spells special tokens, which are read as such: {counts}{more}; "
         "`train.split_special_tokens: true` reads them as text"
     )
     before = [tokenizer.special_tokens.get(i) for i in tokenizer.prefix] if train.add_special_tokens else []
-    twice = [token for token in before if token in store.spelt]
+    twice = [token for token in before if token in store.spelled]
     if twice:
         report.note(
             f"the tokenizer puts {twice[0]!r} before each document, and the corpus spells it too; where documents "

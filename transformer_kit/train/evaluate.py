@@ -1,4 +1,4 @@
-"""The loss on text that is not learnt from."""
+"""The loss on text that is not learned from."""
 
 import math
 from collections.abc import Iterator

@@ -47,8 +47,8 @@ class Progress:
 class Reporter(Protocol):
     """Takes what a run has to say. Called often; must not be slow and must not raise."""
 
-    def tokenising(self, done: int) -> None:
-        """So many bytes of the corpus are tokenised; not called when they are found in the cache."""
+    def tokenizing(self, done: int) -> None:
+        """So many bytes of the corpus are tokenized; not called when they are found in the cache."""
 
     def begin(self, plan: Plan) -> None:
         """The first step comes next."""
@@ -75,7 +75,7 @@ class Reporter(Protocol):
 class Silent:
     """The reporter that says nothing."""
 
-    def tokenising(self, done: int) -> None: ...
+    def tokenizing(self, done: int) -> None: ...
 
     def begin(self, plan: Plan) -> None: ...
 

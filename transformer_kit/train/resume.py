@@ -15,11 +15,11 @@ from transformer_kit.train.report import Reporter
 from transformer_kit.train.snapshot import Header, read_header
 
 HARMLESS = ("trackers", "evaluate", "checkpoint", "sample", "hardware")
-"""Sections of a run's page that may change between start and resume: they do not say what is learnt."""
+"""Sections of a run's page that may change between start and resume: they do not say what is learned."""
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:
-    """What of a run's page decides what is learnt."""
+    """What of a run's page decides what is learned."""
     return {key: value for key, value in spec.resolved().items() if key not in HARMLESS}
 
 
@@ -74,7 +74,7 @@ def check(path: Path, header: Header, ours: Header, schedule: Schedule, report: 
 
 
 class _Apart(NamedTuple):
-    """What decides what is learnt, the number of steps by itself."""
+    """What decides what is learned, the number of steps by itself."""
 
     steps: int
     rest: dict[str, Any]

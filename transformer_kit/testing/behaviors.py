@@ -1,7 +1,7 @@
 """What every model must do, whatever its parts: each function takes a model and fails when it does not.
 
-    for behaviour in BEHAVIOURS:
-        behaviour(model)
+    for behavior in BEHAVIORS:
+        behavior(model)
 
 Give models with strong weights (`strong_init`), in evaluation mode: with small ones a wrong result looks right.
 """
@@ -16,10 +16,10 @@ from registry.texts import TextGrew
 from transformer_kit.generate.reading import settled
 from transformer_kit.model.model import Model
 from transformer_kit.testing.carriers import LENGTH, agree, tokens
-from transformer_kit.testing.state_behaviours import rows_begun_again, rows_selected, tokens_forgotten
+from transformer_kit.testing.state_behaviors import rows_begun_again, rows_selected, tokens_forgotten
 from transformer_kit.transform.static_cache import StaticState, has_static_form
 
-Behaviour = Callable[[Model], None]
+Behavior = Callable[[Model], None]
 
 
 @torch.no_grad()
@@ -146,7 +146,7 @@ def outgrows(model: Model) -> bool:
     return False
 
 
-BEHAVIOURS: tuple[Behaviour, ...] = (
+BEHAVIORS: tuple[Behavior, ...] = (
     causal,
     rows_independent,
     decodes_as_it_reads,
@@ -159,7 +159,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
 )
 """What every language model of the kit must do."""
 
-UNSETTLED: tuple[Behaviour, ...] = (
+UNSETTLED: tuple[Behavior, ...] = (
     causal,
     rows_independent,
     decodes_as_it_reads,
@@ -171,9 +171,9 @@ UNSETTLED: tuple[Behaviour, ...] = (
 foreseen where it is read in pieces."""
 
 
-def expected_of(model: Model) -> tuple[Behaviour, ...]:
-    """The behaviours that this model promises."""
-    return BEHAVIOURS if settled(model) else UNSETTLED
+def expected_of(model: Model) -> tuple[Behavior, ...]:
+    """The behaviors that this model promises."""
+    return BEHAVIORS if settled(model) else UNSETTLED
 
 
 def in_chunks(

@@ -1,6 +1,6 @@
 """What a decode state must do in every model: rows selected, tokens dropped and rows begun again agree with a new run.
 
-Each function takes a model, as those of `behaviours` do.
+Each function takes a model, as those of `behaviors` do.
 """
 
 from collections.abc import Iterator
