@@ -5,7 +5,6 @@ A step of a small model takes a GPU less time than Python needs to launch its se
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,10 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from registry.state import DecodeState
 from transformer_kit.generate.choose import Picker
+from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.generate.reading import settled
 from transformer_kit.generate.static_step import StaticStep
 from transformer_kit.transform.static_cache import has_static_form
-
-if TYPE_CHECKING:
-    from transformer_kit.model.model import Model
 
 LEAST = 16
 """Tokens still to come below which capturing costs more than it saves."""
@@ -35,7 +32,7 @@ _REFUSED = (
 
 
 def captured(
-    model: "Model", state: DecodeState, pick: Picker, draws: Tensor, chosen: Tensor, compile: bool = False
+    model: LanguageModel, state: DecodeState, pick: Picker, draws: Tensor, chosen: Tensor, compile: bool = False
 ) -> "CUDAGraph | None":
     """The rest of the steps, captured; None where they cannot be, or where it does not pay.
 
@@ -55,7 +52,7 @@ def captured(
     return None
 
 
-def can_be_captured(model: "Model", state: DecodeState) -> bool:
+def can_be_captured(model: LanguageModel, state: DecodeState) -> bool:
     """Whether the state has a static form, and no module has hooks, which are not replayed."""
     hooked = _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     return settled(model) and has_static_form(state) and not hooked

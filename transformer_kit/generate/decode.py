@@ -8,7 +8,7 @@ Letters: B prompts, T tokens of the longest, V vocab.
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Required, Unpack
+from typing import Required, Unpack
 
 import torch
 from torch import Tensor
@@ -17,11 +17,9 @@ from transformer_kit.generate.choose import Picker, built, sound, uniforms
 from transformer_kit.generate.cuda_graph import captured
 from transformer_kit.generate.given import Sampling, listed, narrowing
 from transformer_kit.generate.prompts import check, check_ids, padded
+from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.generate.reading import Reading
 from transformer_kit.generate.sliding import Window, cached
-
-if TYPE_CHECKING:
-    from transformer_kit.model.model import Model
 
 
 class Settings(Sampling, total=False):
@@ -37,7 +35,7 @@ class Settings(Sampling, total=False):
 
 
 def generate(
-    model: "Model", prompts: Sequence[Sequence[int]] | Tensor, **settings: Unpack[Settings]
+    model: LanguageModel, prompts: Sequence[Sequence[int]] | Tensor, **settings: Unpack[Settings]
 ) -> list[list[int]]:
     """The ids that continue each prompt, without the prompt. As `stream`, which says what the settings mean."""
     rows: list[list[int]] = [[] for _ in listed(prompts)]
@@ -49,7 +47,7 @@ def generate(
 
 
 def stream(
-    model: "Model",
+    model: LanguageModel,
     prompts: Sequence[Sequence[int]] | Tensor,
     *,
     max_new_tokens: int,
@@ -88,7 +86,7 @@ def stream(
 
 
 def _until_stopped(
-    model: "Model", steps: Generator[Tensor], ends: frozenset[int], rows: int
+    model: LanguageModel, steps: Generator[Tensor], ends: frozenset[int], rows: int
 ) -> Iterator[list[int | None]]:
     going = [True] * rows
     with _evaluating(model), closing(steps):
@@ -102,7 +100,7 @@ def _until_stopped(
 
 
 def _steps(
-    model: "Model",
+    model: LanguageModel,
     tokens: Tensor,
     segments: Tensor | None,
     picked: Picker,
@@ -128,7 +126,7 @@ def _steps(
 
 
 def _cached(
-    model: "Model",
+    model: LanguageModel,
     tokens: Tensor,
     segments: Tensor | None,
     picked: Picker,
@@ -162,7 +160,7 @@ def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def _evaluating(model: LanguageModel) -> Iterator[None]:
     """Eval mode inside; then each module in the mode that it had."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -173,7 +171,7 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _device(model: "Model") -> torch.device:
+def _device(model: LanguageModel) -> torch.device:
     device = model.embedding.weight.device
     if device.type == "meta":
         raise ValueError("a model on the meta device has no weights to generate with; load or materialize it first")

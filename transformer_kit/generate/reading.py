@@ -3,8 +3,6 @@
 Letters: B rows, T tokens, V vocab.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -12,16 +10,16 @@ from registry.context import PADDING
 from registry.contracts import Position
 from registry.state import DecodeState
 from registry.texts import TextGrew
+from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.generate.sliding import read
-
-if TYPE_CHECKING:
-    from transformer_kit.model.model import Model
 
 
 class Reading:
     """A batch of texts that grow by one token of each at a time."""
 
-    def __init__(self, model: "Model", tokens: Tensor, segments: Tensor | None, capacity: int, chunk: int) -> None:
+    def __init__(
+        self, model: LanguageModel, tokens: Tensor, segments: Tensor | None, capacity: int, chunk: int
+    ) -> None:
         """tokens (B, T), of which `chunk` are read at once; room for `capacity`."""
         self.model, self.capacity, self.chunk = model, capacity, chunk
         self.tokens, self.segments = tokens, segments
@@ -58,6 +56,6 @@ class Reading:
         return (self.segments != PADDING).sum(dim=1, keepdim=True)
 
 
-def settled(model: torch.nn.Module) -> bool:
+def settled(model: LanguageModel) -> bool:
     """Whether what its positions do to a token does not depend on how many follow."""
     return all(m.settled for m in model.modules() if isinstance(m, Position))

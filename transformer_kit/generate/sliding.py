@@ -4,17 +4,13 @@ Absolute positions mean nothing beyond max_seq_len, so the text is cropped, its 
 cropped text is read as a whole for each token. A cache would hold keys and values at positions that have changed.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from registry.state import DecodeState
+from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.model.inputs import ends
 from transformer_kit.spec.schema import ModelSpec
-
-if TYPE_CHECKING:
-    from transformer_kit.model.model import Model
 
 
 def cached(model: ModelSpec, length: int, new: int) -> int:
@@ -58,13 +54,13 @@ class Window:
         if self.segments is not None:
             self.segments = torch.cat([self.segments, torch.zeros_like(chosen)[:, None]], dim=1)[:, -self.limit :]
 
-    def read(self, model: "Model", chunk: int | None) -> Tensor:
+    def read(self, model: LanguageModel, chunk: int | None) -> Tensor:
         """Logits (B, V) of what follows the window."""
         state = model.state(len(self.tokens), self.tokens.shape[1])
         return read(model, self.tokens, self.segments, state, chunk or self.limit)
 
 
-def read(model: "Model", tokens: Tensor, segments: Tensor | None, state: DecodeState, chunk: int) -> Tensor:
+def read(model: LanguageModel, tokens: Tensor, segments: Tensor | None, state: DecodeState, chunk: int) -> Tensor:
     """Take in tokens (B, T), `chunk` at a time; logits (B, V) of what follows them."""
     pieces = tokens.split(chunk, dim=1)
     parts = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)

@@ -1,22 +1,18 @@
 """One decoding step with static shapes, from the token that goes in to the token that is chosen."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from registry.state import DecodeState
 from transformer_kit.generate.choose import Picker
+from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.transform.static_cache import StaticState
-
-if TYPE_CHECKING:
-    from transformer_kit.model.model import Model
 
 
 class StaticStep:
     """Takes in the token chosen last and chooses the next; `state` is a static form of the state it is made for."""
 
-    def __init__(self, model: "Model", state: DecodeState, pick: Picker, draws: Tensor, chosen: Tensor) -> None:
+    def __init__(self, model: LanguageModel, state: DecodeState, pick: Picker, draws: Tensor, chosen: Tensor) -> None:
         """draws (B, steps); chosen (2, B): the first of the steps, after which `state` stands."""
         self.model, self.origin, self.pick, self.draws = model, state, pick, draws
         self.chosen = chosen.clone()

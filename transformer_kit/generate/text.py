@@ -1,7 +1,7 @@
 """Generation of text: a prompt in, pieces of its continuation out as they come."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from registry.contracts import Tokenizer
 from transformer_kit.data.text_stream import TextStream
@@ -9,10 +9,8 @@ from transformer_kit.data.tokenizer_file import load_tokenizer
 from transformer_kit.generate.decode import stream
 from transformer_kit.generate.defaults import Defaults, defaults
 from transformer_kit.generate.given import Sampling, narrowing
+from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.generate.sliding import fitting
-
-if TYPE_CHECKING:
-    from transformer_kit.model.model import Model
 
 FAR = 128
 """Tokens that are written when nobody says how many."""
@@ -31,7 +29,7 @@ class TextSettings(Sampling, total=False):
 
 
 def generate_text(
-    model: "Model", prompt: str, tokenizer: Tokenizer | None = None, **settings: Unpack[TextSettings]
+    model: LanguageModel, prompt: str, tokenizer: Tokenizer | None = None, **settings: Unpack[TextSettings]
 ) -> str:
     """As `complete`, in one piece. ValueError where no tokenizer is given and the model comes from no folder."""
     if tokenizer is None:
@@ -42,7 +40,7 @@ def generate_text(
 
 
 def complete(
-    model: "Model",
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: str,
     *,
@@ -81,7 +79,7 @@ def complete(
     return _pieces(steps, TextStream(tokenizer, ids))
 
 
-def far(model: "Model", length: int, asked: Defaults) -> int:
+def far(model: LanguageModel, length: int, asked: Defaults) -> int:
     """How many tokens follow a prompt of `length` when nobody says: as many as the folder asks for and as fit."""
     return fitting(model.spec.model, length, FAR if asked.max_new_tokens is None else asked.max_new_tokens)
 
@@ -93,7 +91,7 @@ def _samplers(samplers: Sequence[object] | None, sampling: dict[str, Any], asked
     return narrowing(samplers or (), sampling, [*TextSettings.__annotations__])
 
 
-def _check_ids(model: "Model", tokenizer: Tokenizer) -> None:
+def _check_ids(model: LanguageModel, tokenizer: Tokenizer) -> None:
     known = model.spec.model.vocab_size
     if tokenizer.vocab_size > known:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, more than the model's vocab_size ({known})")
