@@ -118,8 +118,6 @@ class ModelPart(Part, nn.Module):
     no_weight_decay: ClassVar[tuple[str, ...]] = ()
     """Names of this part's own parameters that never decay though they have two dimensions or more: vectors kept in one
     tensor. Those with fewer never do, nor does anything in a norm."""
-    one_graph: ClassVar[bool] = True
-    """torch.compile traces it without a break. False where what to compute is known only once tokens are."""
 
     def __init__(self, options: Any, site: Site) -> None:
         nn.Module.__init__(self)

@@ -91,9 +91,8 @@ def wrong_way_import(text: str, path: Path) -> Iterator[str]:
 
 def other_part_import(text: str, path: Path) -> Iterator[str]:
     """A part imports contracts and its own family's shared file; never another part."""
-    shared = {
-        f"registry.{n}" for n in ("contracts", "context", "texts", "options", "core", "files", "untrusted", "state")
-    }
+    known = ("contracts", "context", "texts", "options", "core", "experts", "files", "untrusted", "state")
+    shared = {f"registry.{name}" for name in known}
     own = f"registry.{path.parent.name}._"
     for name in imports(text):
         contract = (

@@ -13,17 +13,14 @@ from torch import Tensor, nn
 from registry.context import Context
 from registry.contracts import FFN, FFNSlot, Norm, NormSlot, Router, RouterSlot, Site
 from registry.core import register
+from registry.experts import experts_of
 from registry.options import Positive, named
 
 
 @register
 class MoE(FFN):
-    """norm(scale * (sum over the chosen experts e of weight_e * expert_e(x), plus shared(x))).
+    """norm(scale * (sum over the chosen experts e of weight_e * expert_e(x), plus shared(x)))."""
 
-    No single graph: how many tokens an expert receives is known only once the router has chosen.
-    """
-
-    one_graph = False
     roles = {"shared_gate": "gate"}
 
     class Options(FFN.Options):
@@ -49,17 +46,15 @@ class MoE(FFN):
         if options.shared_gate and options.shared is None:
             raise ValueError("shared_gate needs a shared ffn; give `shared`, or leave shared_gate out")
         self.router = site.among(options.n_experts).build(options.router, Router)
-        self.experts = nn.ModuleList(site.build(options.expert, FFN) for _ in range(options.n_experts))
+        self.n_experts = options.n_experts
+        self.experts = experts_of(lambda: site.build(options.expert, FFN), options.n_experts)
         self.shared = None if options.shared is None else site.build(options.shared, FFN)
         self.shared_gate = nn.Linear(site.d_model, 1, bias=False) if options.shared_gate else None
         self.weigh_input = options.apply_weights_to == "input"
         self.scale, self.norm = options.scale, site.build(options.norm, Norm)
 
     def idle(self) -> int:
-        one = self.experts[0]  # which may be a mixture itself, idle in part where it is chosen
-        assert isinstance(one, FFN)
-        unchosen = (len(self.experts) - self.router.top_k) * sum(p.numel() for p in one.parameters())
-        return unchosen + self.router.top_k * one.idle() + (0 if self.shared is None else self.shared.idle())
+        return self.experts.idle(self.router.top_k) + (0 if self.shared is None else self.shared.idle())
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = x.flatten(0, -2)  # (N, D)
@@ -72,23 +67,14 @@ class MoE(FFN):
 
     def _mixed(self, x: Tensor, weights: Tensor, chosen: Tensor, context: Context) -> Tensor:
         """Each expert once, over the tokens that chose it: x (N, D), weights and chosen (N, k) -> (N, D)."""
-        order = chosen.flatten().argsort(stable=True)
-        counts = _counts(chosen, len(self.experts))
+        experts, order = chosen.flatten().sort(stable=True)
+        each = torch.arange(self.n_experts, device=x.device)
+        offsets = torch.searchsorted(experts, each, right=True, out_int32=True)  # where each expert's tokens end
         rows = order // chosen.shape[1]
         inputs, weight = x[rows], weights.flatten()[order, None]
         if self.weigh_input:
             inputs = inputs * weight
         if context.segments is not None:  # which are those of tokens in their order
             context = replace(context, segments=None, past=None, forward_cache={})
-        pieces = [expert(part, context) for expert, part in zip(self.experts, inputs.split(counts), strict=True)]
-        outputs = torch.cat(pieces)
+        outputs = self.experts(inputs, offsets, context)
         return torch.zeros_like(x).index_add(0, rows, outputs if self.weigh_input else outputs * weight)
-
-
-def _counts(chosen: Tensor, experts: int) -> list[int]:
-    """How many tokens chose each expert; as even as can be where tokens have no values."""
-    if chosen.is_meta:
-        share, rest = divmod(chosen.numel(), experts)
-        return [share + (e < rest) for e in range(experts)]
-    counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
-    return counts

@@ -3,6 +3,7 @@
 from torch import nn
 
 from registry.contracts import ModelPart, Norm
+from registry.grouped import GroupedLinear
 
 FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
 """Devices for which torch has fused optimizer steps."""
@@ -23,7 +24,7 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
 
 def _kept(module: nn.Module) -> list[nn.Parameter]:
     """What of a module's own parameters never decays: vectors and scalars, all of a norm, and what a part names."""
-    named = module.no_weight_decay if isinstance(module, ModelPart) else ()
+    named = module.no_weight_decay if isinstance(module, (ModelPart, GroupedLinear)) else ()
     own = module.named_parameters(recurse=False)
     return [p for name, p in own if p.dim() < 2 or name in named or isinstance(module, Norm)]
 

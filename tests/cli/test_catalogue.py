@@ -76,7 +76,7 @@ def test_examples_pass_the_check(kit: Kit, tmp_path: Path, family: str, name: st
 
 def test_show_tells_types_defaults_and_capabilities(kit: Kit) -> None:
     rope = kit("show", "position/rope", "--json").json()
-    assert rope["capabilities"] == {"acts": "rotation", "shift_invariant": True, "one_graph": True}
+    assert rope["capabilities"] == {"acts": "rotation", "shift_invariant": True}
     assert rope["papers"][0] == "https://arxiv.org/abs/2104.09864"
     written = "{type: rope, theta: 10000.0, partial_rotary_factor: 1.0, pairing: half, reverse: false}"
     assert rope["example"] == f"model:\n  position: {written}"

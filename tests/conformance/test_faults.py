@@ -191,16 +191,6 @@ def breaks_the_graph() -> type[Any]:
     return Looking
 
 
-def whole_after_all() -> type[Any]:
-    class Whole(Norm):
-        one_graph = False
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x / 2
-
-    return Whole
-
-
 def settled_after_all() -> type[Any]:
     class Settled(Scaling):
         settled = False
@@ -298,7 +288,6 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("norm", mixes_rows, "tokens_independent"),
     ("norm", never_filled, "weights_all_filled"),
     ("norm", breaks_the_graph, "one_graph"),
-    ("norm", whole_after_all, "one_graph"),
     ("scaling", settled_after_all, "unsettled_if_it_says_so"),
     ("scaling", depends_on_length, "decodes_as_it_reads"),
     ("position", counts_from_zero, "decodes_as_it_reads"),

@@ -95,14 +95,14 @@ def test_an_initializer_knows_names_roles_and_layers() -> None:
         "layers.0.mixer.out.weight": ("residual", 0, 8),
         "layers.0.ffn.router.logit.weight": ("router", 0, 8),
         "layers.0.ffn.shared_gate.weight": ("gate", 0, 8),
-        "layers.0.ffn.experts.2.down.weight": ("residual", 0, 32),
+        "layers.0.ffn.experts.stacked.down.weight": ("residual", 0, 32),
         "layers.0.ffn.shared.up.weight": ("hidden", 0, 8),
         "layers.1.mixer.out.weight": ("residual", 1, 8),
         "layers.1.mixer.out.bias": ("residual", 1, 8),
         "head.out.weight": ("head", None, 8),
     }
     assert {name: seen[name] for name in expected} == expected
-    linear = {name for name, tensor in model.state_dict().items() if tensor.ndim > 1 and "lambdas" not in name}
+    linear = {name for name, tensor in model.state_dict().items() if tensor.ndim > 1 and name.endswith(".weight")}
     assert {where.name for _, where in layers(model)} == linear
     assert bool((model.layers[1].mixer.out.bias == 1).all())
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from registry import core
 from registry.contracts import ModelPart, Norm, Site
+from registry.grouped import GroupedLinear
 from registry.optimizer._shared import groups
 from registry.options import Options
 from transformer_kit.spec.errors import SpecError
@@ -30,7 +31,7 @@ def test_weights_of_layers_and_tables_decay_and_nothing_else(family: str, name: 
         expected = {
             parameter
             for parameter, _ in model.named_parameters()
-            if isinstance(model.get_submodule(parameter.rpartition(".")[0]), (nn.Linear, nn.Embedding))
+            if isinstance(model.get_submodule(parameter.rpartition(".")[0]), (nn.Linear, GroupedLinear, nn.Embedding))
             and parameter.endswith(".weight")
         }
         assert decaying(model) == expected, what

@@ -171,7 +171,7 @@ def _together(
     if len({ours[n].dtype for n in names}) > 1:
         one = ", ".join(group[0].theirs)
         raise ConvertError("export", [f"{', '.join(names)} are of several types, and {one} would hold them in one"])
-    parts = [outward([ours[n] for n in m.ours], m.ops, [shapes[n][0] for n in m.ours], values) for m in group]
+    parts = [outward(m.own(ours), m.ops, [shape[0] for shape in m.own_shapes(shapes)], values) for m in group]
     if group[0].part is None:
         return parts[0]
     stacked = [torch.stack(tensors) for tensors in zip(*parts, strict=True)]

@@ -110,8 +110,12 @@ def translated(
     for move in found:
         if weights.usable(move.theirs):
             tensors, wrong = applied(weights, move, shapes, values, types)
-            out |= tensors
             problems += wrong
+            if move.expert is None:
+                out |= tensors
+            else:
+                for name, tensor in tensors.items():
+                    out.setdefault(name, tensor.new_empty(shapes[name]))[move.expert] = tensor
     problems += apart(weights, declaration, model)
     if problems:
         raise ConvertError(str(weights.folder), problems[:40])
@@ -132,16 +136,19 @@ def applied(
     values: Mapping[str, Any],
     types: Mapping[str, torch.dtype],
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What one move makes, and what is wrong with it; `values` are those of the config's flat keys, `types` ours."""
+    """What one move makes of each of ours, and what is wrong with it; `values` are those of the config's flat keys,
+    `types` ours.
+    """
+    wanted = dict(zip(move.ours, move.own_shapes(shapes), strict=True))
     try:
         theirs = [weights.get(name, move.part).to(types[move.ours[0]]) for name in move.theirs]
-        ours = inward(theirs, move.ops, [shapes[n][0] for n in move.ours], values)
+        ours = inward(theirs, move.ops, [shape[0] for shape in wanted.values()], values)
     except (ValueError, IndexError, RuntimeError) as error:
         return {}, [f"{', '.join(move.theirs)}: {error}"]
     problems = []
     for name, tensor in zip(move.ours, ours, strict=True):
-        if tuple(tensor.shape) != shapes[name]:
-            problems.append(f"{', '.join(move.theirs)} gives {name} as {tuple(tensor.shape)}, not {shapes[name]}")
+        if tuple(tensor.shape) != wanted[name]:
+            problems.append(f"{', '.join(move.theirs)} gives {name} as {tuple(tensor.shape)}, not {wanted[name]}")
         elif not _finite(tensor):
             problems.append(f"{', '.join(move.theirs)} holds values that are not numbers in {words([tensor.dtype])}")
     return {name: tensor.contiguous() for name, tensor in zip(move.ours, ours, strict=True)}, problems

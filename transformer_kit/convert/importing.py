@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformer_kit.convert.draft import check_free, drafted
 from transformer_kit.convert.errors import CONFIG, ConvertError, of_file, of_folder
 from transformer_kit.convert.folder import applied, faults, matched, read_config, spec_of
 from transformer_kit.convert.page import declaration_of, fitted, values_of
+from transformer_kit.convert.tensors import Move
 from transformer_kit.convert.ties import apart
 from transformer_kit.convert.types import types_of
 from transformer_kit.convert.vocabulary import shapes_of, with_rows, with_vocabulary
@@ -112,12 +112,12 @@ def _weights(
 
     if problems:
         raise ConvertError(str(weights.folder), wrong())
-    tensors = _stream([partial(applied, weights, move, shapes, values, types) for move in found], weights.folder, wrong)
-    names = [name for move in found for name in move.ours]
+    tensors = _stream(found, lambda move: applied(weights, move, shapes, values, types), weights.folder, wrong)
+    names = dict.fromkeys(name for move in found for name in move.ours)
     stream.write(
         path,
         [(name, types[name], padded[name]) for name in names],
-        (with_rows(tensor, padded[name]) for name, tensor in tensors),
+        ((name, e, tensor if e is not None else with_rows(tensor, padded[name])) for name, e, tensor in tensors),
         {"format": "pt", "spec": whole.hash},
     )
     if differ := apart(weights, declaration, model):
@@ -126,14 +126,17 @@ def _weights(
 
 
 def _stream(
-    moves: list[Callable[[], tuple[dict[str, Tensor], list[str]]]], folder: Path, wrong: Callable[[], list[str]]
-) -> Iterator[tuple[str, Tensor]]:
-    """Ours by name, one after another; at the first that is wrong ConvertError with all that is."""
+    moves: list[Move],
+    apply: Callable[[Move], tuple[dict[str, Tensor], list[str]]],
+    folder: Path,
+    wrong: Callable[[], list[str]],
+) -> Iterator[tuple[str, int | None, Tensor]]:
+    """Ours by name and expert, one after another; at the first that is wrong ConvertError with all that is."""
     for move in moves:
-        tensors, problems = move()
+        tensors, problems = apply(move)
         if problems:
             raise ConvertError(str(folder), wrong())
-        yield from tensors.items()
+        yield from ((name, move.expert, tensor) for name, tensor in tensors.items())
 
 
 def _missing_rows(source: Path, spec: Spec, pad: bool) -> int:

@@ -9,8 +9,8 @@ stack                  several of theirs are the rows of one of ours
 row                    theirs is a matrix of one row, which is ours
 {halves: n}            the rows of theirs are n heads whose channels turn in pairs of neighbors; in ours a pair is a
                        channel of the head's first half and one of its second
-{fold: n}              the rows of theirs are n tensors, one below another
-unstack                theirs holds one tensor for each of ours with another {e}
+{fold: n}              the rows of theirs are those of n experts, one below another
+unstack                theirs holds one tensor for each expert, as ours; what follows is of one expert
 
 Bits are moved and never changed, so that what came in goes out equal.
 """
@@ -96,7 +96,7 @@ OPERATIONS = {
     ),
 }
 ACROSS = {"fold": True, "unstack": False}
-"""Operations between one of theirs and the experts of ours, done when a tensor is read; whether they take a number."""
+"""How one of theirs holds all experts, of which one is read at a time; whether these operations take a number."""
 
 
 def _read(op: Op, rows: Sequence[int], config: Mapping[str, Any]) -> tuple[str, int]:

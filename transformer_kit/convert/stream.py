@@ -1,4 +1,6 @@
-"""Writes a safetensors file tensor by tensor, so that memory stays near the largest two of them.
+"""Writes a safetensors file piece by piece, so that memory stays near the largest two of them.
+
+A piece is a tensor, or one expert of a tensor that holds all experts of a mixture.
 
 The format: eight bytes with the length of a JSON header, the header, the bytes of all tensors in its order.
 """
@@ -24,6 +26,8 @@ NAMES = {
 }
 
 Entry = tuple[str, torch.dtype, tuple[int, ...]]
+Piece = tuple[str, int | None, Tensor]
+"""The name of a tensor, which expert of it this is or None for all of it, and the values."""
 
 
 @contextmanager
@@ -39,21 +43,30 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def write(path: Path, entries: list[Entry], tensors: Iterable[Tensor], metadata: dict[str, str]) -> None:
-    """Write `tensors`, which come in the order of `entries` and are as these say, and bring them to disk."""
+def write(path: Path, entries: list[Entry], pieces: Iterable[Piece], metadata: dict[str, str]) -> None:
+    """Write the tensors that `entries` describe, whose pieces come in any order, and bring them to disk."""
     header: dict[str, object] = {"__metadata__": metadata}
+    begins: dict[str, int] = {}
     end = 0
     for name, dtype, shape in entries:
-        begin, end = end, end + dtype.itemsize * int(torch.Size(shape).numel())
-        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        begins[name], end = end, end + dtype.itemsize * int(torch.Size(shape).numel())
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begins[name], end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    left = end
     with one_thread(), path.open("wb") as file, ThreadPoolExecutor(1) as writer:
-        pending: Future[int] = writer.submit(file.write, len(text).to_bytes(8, "little") + text)
-        for (name, dtype, shape), tensor in zip(entries, tensors, strict=True):
-            assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
+
+        def put(place: int, data: memoryview | bytes) -> None:
+            file.seek(place)
+            file.write(data)
+
+        pending: Future[None] = writer.submit(put, 0, len(text).to_bytes(8, "little") + text)
+        for name, expert, tensor in pieces:
+            place = 8 + len(text) + begins[name] + (0 if expert is None else expert * tensor.nbytes)
             pending.result()  # one is written while the next is read, and no more than these two are held
-            pending = writer.submit(file.write, tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            pending = writer.submit(put, place, tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            left -= tensor.nbytes
         pending.result()
+        assert left == 0, f"{left} bytes were not written"
         file.flush()
         os.fsync(file.fileno())

@@ -1,39 +1,55 @@
 """Which of their tensors are which of ours, for one model: a declaration's rules with layers and experts filled in."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from torch import Tensor
 
 from transformer_kit.convert.declaration import Declaration
 from transformer_kit.convert.layout import Op
 from transformer_kit.convert.schema import Rule
 
 Shape = tuple[int, ...]
-_EXPERT = re.compile(r"\{e\}")
 
 
 @dataclass(frozen=True)
 class Move:
-    """Some of theirs that are some of ours."""
+    """Some of theirs that are some of ours, or one expert's share of ours."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
     ops: tuple[Op, ...]
+    expert: int | None = None
+    """Which expert it is of ours, each of which holds all experts; None where it is all of ours."""
     part: tuple[int, int, bool] | None = None
-    """Of a stacked tensor: which of how many, and whether they lie folded below one another."""
+    """Where theirs hold all experts too: which of how many, and whether they lie folded below one another."""
+
+    @property
+    def made(self) -> set[tuple[str, int | None]]:
+        """What it fills: names of ours, and the expert."""
+        return {(name, self.expert) for name in self.ours}
+
+    def own(self, ours: Mapping[str, Tensor]) -> list[Tensor]:
+        """Its tensors among ours."""
+        return [ours[n] if self.expert is None else ours[n][self.expert] for n in self.ours]
+
+    def own_shapes(self, shapes: Mapping[str, Shape]) -> list[Shape]:
+        """Their shapes, by those of ours."""
+        return [shapes[n] if self.expert is None else shapes[n][1:] for n in self.ours]
 
 
 def moves(declaration: Declaration, shapes: Mapping[str, Shape], layers: int) -> list[Move]:
     """Every move for a model whose tensors have `shapes`. Rules whose tensors the model has not are left out."""
     found: list[Move] = []
-    covered: set[str] = set()
+    covered: set[tuple[str, int | None]] = set()
     for label, given in declaration.tensors.items():
         rule = Rule(theirs=[label], ours=[given]) if isinstance(given, str) else given
         for move in _instances(rule, shapes, layers):
-            fresh = not covered & set(move.ours)
-            if fresh and all(name in shapes for name in move.ours):
-                covered |= set(move.ours)
+            if not covered & move.made and all(name in shapes for name in move.ours):
+                covered |= move.made
                 found.append(move)
     return found
 
@@ -49,8 +65,8 @@ def alternatives(declaration: Declaration, shapes: Mapping[str, Shape], layers: 
         )
     }
     first = moves(declaration.model_copy(update={"tensors": rules}), shapes, layers)
-    covered = {name for move in first for name in move.ours}
-    return first + [m for m in moves(declaration, shapes, layers) if not covered & set(m.ours)]
+    covered = {made for move in first for made in move.made}
+    return first + [m for m in moves(declaration, shapes, layers) if not covered & m.made]
 
 
 def _names(rule: Rule, layers: int) -> Iterator[str]:
@@ -63,27 +79,23 @@ def _instances(rule: Rule, shapes: Mapping[str, Shape], layers: int) -> Iterator
     for i in range(layers) if spread else [0]:
         theirs = [n.replace("{i}", str(i)) for n in rule.theirs]
         ours = [n.replace("{i}", str(i)) for n in rule.ours]
-        if not any(_EXPERT.search(n) for n in ours):
+        stacked = [op for op in rule.ops if op == "unstack" or (isinstance(op, dict) and "fold" in op)]
+        if not stacked and not any("{e}" in name for name in theirs):
             yield Move(tuple(theirs), tuple(ours), tuple(rule.ops))
             continue
-        count = _experts(ours[0], shapes)
+        rest = tuple(op for op in rule.ops if op not in stacked)
+        apart, count = _count(ours[0], shapes)
         for e in range(count):
-            yield _expert(rule, theirs, ours, e, count)
+            part = (e, count, stacked[0] != "unstack") if stacked else None
+            names, own = (tuple(name.replace("{e}", str(e)) for name in side) for side in (theirs, ours))
+            yield Move(names, own, rest, None if apart else e, part)
 
 
-def _expert(rule: Rule, theirs: list[str], ours: list[str], e: int, count: int) -> Move:
-    stacked = [op for op in rule.ops if op == "unstack" or (isinstance(op, dict) and "fold" in op)]
-    rest = tuple(op for op in rule.ops if op not in stacked)
-    part = (e, count, stacked[0] != "unstack") if stacked else None
-    named = tuple(n.replace("{e}", str(e)) for n in theirs)
-    return Move(named, tuple(n.replace("{e}", str(e)) for n in ours), rest, part)
-
-
-def _experts(pattern: str, shapes: Mapping[str, Shape]) -> int:
-    count = 0
-    while pattern.replace("{e}", str(count)) in shapes:
-        count += 1
-    return count
+def _count(pattern: str, shapes: Mapping[str, Shape]) -> tuple[bool, int]:
+    """Whether each expert has tensors of its own among ours, and how many experts there are."""
+    if "{e}" not in pattern:
+        return False, shapes[pattern][0] if pattern in shapes else 0
+    return True, next(count for count in itertools.count() if pattern.replace("{e}", str(count)) not in shapes)
 
 
 def constants(declaration: Declaration, layers: int) -> dict[str, float]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from registry.experts import StackedExperts
+from registry.grouped import GroupedLinear
 from transformer_kit.model.model import Model
 
 
@@ -21,7 +23,8 @@ def _write(options: Any, module: Any) -> None:
     if not isinstance(options, dict) or module is None:
         return
     down = getattr(module, "down", None)
-    if options.get("d_ff", ...) is None and isinstance(down, nn.Linear):
+    if options.get("d_ff", ...) is None and isinstance(down, (nn.Linear, GroupedLinear)):
         options["d_ff"] = down.in_features
     _write(options.get("shared"), getattr(module, "shared", None))
-    _write(options.get("expert"), next(iter(getattr(module, "experts", ())), None))
+    experts = getattr(module, "experts", None)
+    _write(options.get("expert"), experts.stacked if isinstance(experts, StackedExperts) else None)

@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 
 from registry.contracts import Kernel, ModelPart
+from registry.experts import StackedExperts
+from registry.grouped import GroupedLinear
 from registry.options import Group, Options, plain
 from transformer_kit.cost.count import Kind
 from transformer_kit.model.model import Model
@@ -23,7 +25,7 @@ class Node:
     choices: dict[str, Any] = field(default_factory=dict)
     """Options that differ from their defaults."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Its own parameters, without those of the parts in it."""
+    """Its own parameters, without those of the parts in it; of experts, those of one."""
     parameters: int = 0
     """How many, of one, with the parts in it."""
     count: int = 1
@@ -108,8 +110,10 @@ def _slots(group: Group) -> Iterator[tuple[str, Any]]:
 
 def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Parameters of a module and of the plain torch modules in it: `q` for `q.weight`."""
+    stacked = isinstance(module, GroupedLinear)
     for name, parameter in module.named_parameters(recurse=False):
-        yield (prefix.rstrip(".") if prefix and name == "weight" else prefix + name), tuple(parameter.shape)
+        shape = tuple(parameter.shape)[1:] if stacked else tuple(parameter.shape)
+        yield (prefix.rstrip(".") if prefix and name == "weight" else prefix + name), shape
     for name, child in module.named_children():
         if not isinstance(child, ModelPart):
             yield from _own_shapes(f"{prefix}{name}.", child)
@@ -122,6 +126,9 @@ def _children(module: nn.Module, around: list[Group]) -> Iterator[Node]:
             # A position without a name acts elsewhere, and `none` is the name of what does nothing.
             if child.name not in ("", "none") and not isinstance(child, Kernel):
                 yield _node(name, child, around)
+        elif isinstance(child, StackedExperts):
+            one = _node(name, child.stacked, around)
+            yield replace(one, count=child.count, parameters=one.parameters // child.count)
         elif not isinstance(module, Model):
             yield from (replace(n, label=f"{name}.{n.label}") for n in _children(child, around))
 
@@ -135,7 +142,7 @@ def _fold(nodes: list[Node]) -> Iterator[Node]:
             alike.append(nodes[i + len(alike)])
         labels = [n.label for n in alike]
         label = ", ".join(labels) if len(labels) < 3 else f"{labels[0]} .. {labels[-1]}"
-        yield replace(nodes[i], label=label, count=len(alike))
+        yield replace(nodes[i], label=label, count=len(alike) * nodes[i].count)
         i += len(alike)
 
 

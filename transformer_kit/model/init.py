@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from registry.contracts import Embedding, Head, Init, ModelPart, Position, Role, Router, Site, Weight
+from registry.grouped import GroupedLinear
 from transformer_kit import seeds
 from transformer_kit.spec.schema import Spec
 
-LAYERS = (nn.Linear, nn.Embedding)
+Layer = nn.Linear | GroupedLinear | nn.Embedding
+LAYERS = (nn.Linear, GroupedLinear, nn.Embedding)
 """What the `init` part fills."""
 
 
@@ -44,14 +46,14 @@ def fill_unsaved(model: nn.Module, device: str | torch.device) -> None:
                 _fill_own(module, name, 0)
 
 
-def layers(model: nn.Module) -> Iterator[tuple[nn.Linear | nn.Embedding, Weight]]:
+def layers(model: nn.Module) -> Iterator[tuple[Layer, Weight]]:
     """The linear and embedding layers of a model, and what an initializer is told of the weight of each."""
     roles = _roles(model)
     for name, module in model.named_modules():
         if isinstance(module, LAYERS):
             at = name.split(".")
             layer = int(at[1]) if at[0] == "layers" else None
-            fan_in = module.in_features if isinstance(module, nn.Linear) else 1
+            fan_in = 1 if isinstance(module, nn.Embedding) else module.in_features
             yield module, Weight(f"{name}.weight", roles.get(module, "hidden"), layer, fan_in)
 
 
@@ -95,14 +97,19 @@ def _child(module: nn.Module | None, path: str) -> nn.Module | None:
     return module
 
 
-def _fill_layer(module: nn.Linear | nn.Embedding, where: Weight, init: Init, seed: int) -> None:
+def _fill_layer(module: Layer, where: Weight, init: Init, seed: int) -> None:
+    """A grouped layer is filled one group after another, each like a layer of its own."""
     name = where.name.removesuffix(".weight")
     weight = torch.empty(module.weight.shape)
-    init.fill(weight, where, seeds.generator(seed, name))
+    generator = seeds.generator(seed, name)
+    for one in weight if isinstance(module, GroupedLinear) else [weight]:
+        init.fill(one, where, generator)
     module.weight.copy_(weight)
-    if isinstance(module, nn.Linear) and module.bias is not None:
+    if not isinstance(module, nn.Embedding) and module.bias is not None:
         bias, where = torch.empty(module.bias.shape), replace(where, name=f"{name}.bias")
-        init.fill_bias(bias, where, seeds.generator(seed, where.name))
+        generator = seeds.generator(seed, where.name)
+        for one in bias if isinstance(module, GroupedLinear) else [bias]:
+            init.fill_bias(one, where, generator)
         module.bias.copy_(bias)
 
 

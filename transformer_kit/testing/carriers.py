@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from registry import core
 from registry.contracts import Init, Kernel, ModelPart, Part, Scaling
+from registry.grouped import GroupedLinear
 from registry.options import Options, Slot, slot_family
 from transformer_kit.model.build import KERNEL, assemble, build
 from transformer_kit.model.model import Model
@@ -98,11 +99,12 @@ def strong_init(module: nn.Module, seed: int = 0) -> None:
     What a tensor holds depends on its name and the seed, and its first rows not on how many there are.
     """
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    vectors = {id(m.bias) for m in module.modules() if isinstance(m, GroupedLinear)}
     stored = module.state_dict().keys()
     with torch.no_grad():
         for name, p in module.named_parameters():
             u = _uniform(f"{seed}/{name}", p.shape)
-            if id(p) in tables or p.ndim >= 2:
+            if id(p) in tables or (p.ndim >= 2 and id(p) not in vectors):
                 noise = 2**0.5 * torch.erfinv(u)
                 p.copy_(noise if id(p) in tables else noise * GAIN * p.shape[-1] ** -0.5)
             else:

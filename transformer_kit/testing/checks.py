@@ -21,6 +21,7 @@ MODEL = "every family of the model"
 HOMES = (
     "option_checks",
     "model_checks",
+    "expert_checks",
     "init_checks",
     "place_checks",
     "kernel_checks",

@@ -186,33 +186,19 @@ def copies_and_pickles(part: Any) -> None:
 
 @check(MODEL)
 def one_graph(part: Any) -> None:
-    """torch.compile traces the model without breaks, unless a part says that it breaks; either way nothing changes."""
+    """torch.compile traces the model without breaks, and nothing changes."""
     model = default(part).strong()
     model.layers = model.layers[:1]
-    unbroken = all(m.one_graph for m in model.modules() if isinstance(m, ModelPart))
-    if not unbroken:
-        assert _breaks(model), "says that it is no single graph, and is one"
     ids = tokens(model)
     segments = (torch.arange(ids.shape[1]) // 5).expand_as(ids) - 1
     torch.compiler.reset()
-    traced = torch.compile(model, fullgraph=unbroken, backend="eager", dynamic=False)
+    traced = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)
     with warnings.catch_warnings():
-        if not unbroken:
-            warnings.simplefilter("ignore", UserWarning)  # the compiler warns of each break, and here one is expected
+        # torch's compiler makes an instance of every autograd.Function with `setup_context`, of which torch then warns.
+        warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
         for given in (None, segments):
             agree(traced(ids, ids, segments=given).logits, model(ids, segments=given).logits, "compiled logits")
     torch.compiler.reset()
-
-
-def _breaks(model: Model) -> bool:
-    """Whether there is no single graph of a model."""
-    torch.compiler.reset()
-    ids = tokens(model)
-    try:
-        torch.compile(model, fullgraph=True, backend="eager", dynamic=False)(ids, ids)
-    except RuntimeError:  # the compiler's own errors derive from it
-        return True
-    return False
 
 
 @check("scaling")

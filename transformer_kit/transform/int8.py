@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformer_kit.transform.calls import called_at_times, passes
 from transformer_kit.transform.linear_layers import QuantizedLinear, refuse_gradients, swapped
 from transformer_kit.transform.onednn_linear import OnednnLinear
+from transformer_kit.transform.split_groups import split_groups
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -76,5 +77,6 @@ def int8(model: "Model") -> "Model":
         kind = str(weight.dtype).removeprefix("torch.")
         raise ValueError(f"int8 is for models in float32 or bfloat16, got {kind}; leave int8 out or choose a dtype")
     kept = called_at_times(passes(model))
+    split_groups(model)
     swapped(model, lambda _, layer: None if layer in kept else Int8Linear(layer), OnednnLinear)
     return model

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from registry.grouped import GroupedLinear
+
 
 class SameLinear(nn.Linear):
     """A linear layer with the parameters, the names and the results of `nn.Linear`, whose product is made otherwise."""
@@ -51,6 +53,15 @@ def swapped(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module | None]
         for name, child in parent.named_children():
             if (new := made.get(child)) is not None:
                 parent.add_module(name, new)
+    return model
+
+
+def swapped_groups(model: nn.Module, make: Callable[[GroupedLinear], nn.Module]) -> nn.Module:
+    """`model` with `make(layer)` in the place of each grouped linear layer, but those with hooks."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, GroupedLinear) and not hooked(child):
+                parent.add_module(name, make(child))
     return model
 
 

@@ -15,6 +15,7 @@ float32 product), `torch._C._are_functorch_transforms_active` and `forward_ad._c
 function has no rule). Where they are missing, everything goes to torch.
 """
 
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -24,8 +25,9 @@ from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from registry.grouped import GroupedLinear, current_offsets
 from transformer_kit.transform.cpu import prefers_onednn
-from transformer_kit.transform.linear_layers import SameLinear, swapped
+from transformer_kit.transform.linear_layers import SameLinear, swapped, swapped_groups
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -42,10 +44,32 @@ class OnednnLinear(SameLinear):
         return linear(x, self.weight, self.bias)
 
 
+class OnednnGroupedLinear(GroupedLinear):
+    """A grouped linear layer that multiplies each group's rows by `linear`."""
+
+    def __init__(self, layer: GroupedLinear) -> None:
+        """Shares the parameters of `layer`."""
+        nn.Module.__init__(self)
+        self.n_groups, self.in_features, self.out_features = layer.n_groups, layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.training = layer.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or not (x.is_cpu and prefers_onednn()):
+            return super().forward(x)
+        ends = current_offsets(self.n_groups, x).tolist()
+        pieces = x.flatten(0, -2).split([end - begin for begin, end in pairwise([0, *ends])])
+        biases = [None] * self.n_groups if self.bias is None else self.bias.unbind()
+        given = [group for group in zip(pieces, self.weight.unbind(), biases, strict=True) if len(group[0])]
+        y = torch.cat([linear(*group) for group in given]) if given else super().forward(x)
+        return y.view(*x.shape[:-1], self.out_features)
+
+
 def onednn_linear(model: M) -> M:
-    """Swap linear layers where this CPU is faster with oneDNN; else the model as it is."""
+    """Swap linear layers, grouped ones too, where this CPU is faster with oneDNN; else the model as it is."""
     if prefers_onednn():
         swapped(model, lambda _, layer: OnednnLinear(layer))
+        swapped_groups(model, OnednnGroupedLinear)
     return model
 
 

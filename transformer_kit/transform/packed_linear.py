@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from transformer_kit.transform.cpu import prefers_mkl
 from transformer_kit.transform.linear_layers import SameLinear, refuse_gradients, swapped
 from transformer_kit.transform.onednn_linear import OnednnLinear, linear
+from transformer_kit.transform.split_groups import split_groups
 
 if TYPE_CHECKING:
     from transformer_kit.model.model import Model
@@ -78,6 +79,8 @@ def packed_linear(model: "Model", rows: int) -> "Model":
         pack = packer(layer.weight, rows)
         return None if pack is None else PackedLinear(layer, pack, rows)
 
+    if rows == 1:  # with more, each expert of a mixture gets another number of rows
+        split_groups(model)
     swapped(model, make, OnednnLinear)
     return model
 
