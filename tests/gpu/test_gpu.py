@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from registry import core
+from registry.grouped import grouped_linear
 from transformer_kit import Spec, build
 from transformer_kit.generate import cuda_graph, decode
 from transformer_kit.generate.cuda_graph import CUDAGraph, captured
@@ -128,13 +129,36 @@ def test_hooks_are_called_at_every_step() -> None:
     assert len(seen) == 20
 
 
-def test_experts_that_are_counted_are_not_captured() -> None:
+@pytest.mark.parametrize("norm", ["none", "rms_norm"])
+def test_experts_generate_as_on_a_cpu(norm: str) -> None:
+    """With a norm they are modules of their own, of which each step waits for the numbers of tokens."""
     page = {"vocab_size": 300, "d_model": 64, "max_seq_len": 128, "position": "rope", "norm": "rms_norm"}
-    ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 2}, "expert": "gated"}
+    expert = {"type": "gated", "norm": norm}
+    ffn = {"type": "moe", "n_experts": 4, "router": {"type": "softmax", "top_k": 2}, "expert": expert}
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 4}, "ffn": ffn}
     spec = Spec.of({"model": {**page, "layers": {"count": 2, "block": block}}})
     expected = build(spec).eval().generate([[1, 2, 3]], max_new_tokens=20)
     assert build(spec, device="cuda").eval().generate([[1, 2, 3]], max_new_tokens=20) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_grouped_products_never_wait_for_the_device(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(*shape, generator=draw).to("cuda", dtype) for shape in ((300, 64), (5, 32, 64)))
+    offsets = torch.tensor([0, 90, 91, 250, 300], dtype=torch.int32, device="cuda")
+    given = [x.requires_grad_(), weight.requires_grad_()]
+    slope = torch.ones(300, 32, device="cuda", dtype=dtype)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        y = grouped_linear(x, weight, None, offsets)
+        got = [y, *torch.autograd.grad(y, given, slope)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    x, weight = (t.detach().cpu().requires_grad_() for t in given)
+    y = grouped_linear(x, weight, None, offsets.cpu())
+    expected = [y, *torch.autograd.grad(y, [x, weight], slope.cpu())]
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=2e-2, atol=2e-2)
 
 
 def test_unusable_weights_are_named_when_steps_are_captured() -> None:
