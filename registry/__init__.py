@@ -1,1 +1,1 @@
-"""The catalogue: every name that YAML may use is a file here (`ffn: gated` is `registry/ffn/gated.py`)."""
+"""The registry: every name that YAML may use is a file here (`ffn: gated` is `registry/ffn/gated.py`)."""

@@ -1,10 +1,10 @@
-"""Options: what a part lets its YAML choose. Checked, frozen, documented by the string under each field.
+"""Options: the YAML keys of a part. Checked, frozen, documented by the string under each field.
 
     class Options(FFN.Options):
         d_ff: Width | None = None
-        '''Inner width.'''
+        '''Hidden width.'''
         activation: ActivationSlot = named("silu")
-        '''What bends the gate.'''
+        '''Activation of the gate.'''
 
 A slot is a field that holds another part. It takes a name, a mapping with `type`, or an Options object, and looks
 the name up when it validates, so parts registered later and plugins need no rebuilt class.

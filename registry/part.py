@@ -1,4 +1,4 @@
-"""What every part is: a class with options, and, when it is of a model, a module that knows where it stands."""
+"""Base classes of all parts: a class with options, and for parts of a model an `nn.Module` with a site."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ P = TypeVar("P", bound="Part")
 
 
 class Part:
-    """What the catalogue holds: a class with `Options`, known in YAML by the name of its file."""
+    """A registered class with `Options`, named in YAML by its file."""
 
     family: ClassVar[str]
     name: ClassVar[str] = ""
@@ -123,7 +123,7 @@ class ModelPart(Part, nn.Module):
         nn.Module.__init__(self)
 
     def idle(self) -> int:
-        """How many parameters of this module, with all inside, one token leaves unvisited: experts not chosen."""
+        """Number of parameters of this module that one token does not use: those of experts not chosen."""
         return idle_inside(self)
 
     def reset_parameters(self, generator: Generator | None = None) -> None:
@@ -139,6 +139,6 @@ class ModelPart(Part, nn.Module):
 
 
 def idle_inside(module: nn.Module) -> int:
-    """How many parameters of the modules inside this one a token leaves unvisited."""
+    """Number of parameters of the modules inside this one that a token does not use."""
     children = module.children()
     return sum(child.idle() if isinstance(child, ModelPart) else idle_inside(child) for child in children)

@@ -1,10 +1,10 @@
-"""What an initializer is told of the weight that it fills: `where.role == "head"`, `where.layer`, `where.fan_in`."""
+"""The weight that an initializer fills: `where.role == "head"`, `where.layer`, `where.fan_in`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["embedding", "position", "hidden", "residual", "router", "gate", "head"]
-"""What a weight is for.
+"""The role of a weight.
 
 embedding  a table of vectors, one for each token id or type of token
 position   a table of vectors, one for each position

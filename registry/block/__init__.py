@@ -15,29 +15,29 @@ from registry.state import Capacity, LayerState
 
 
 class Block(ModelPart):
-    """One layer: a mixer, an ffn, norms and residual paths. x (B, T, D) -> (B, T, D)."""
+    """One transformer layer, x (B, T, D) -> (B, T, D): a mixer, an ffn, norms and residual connections."""
 
     family = "block"
 
     class Options(_options.Options):
-        """What every block chooses."""
+        """Options of every block."""
 
         mixer: MixerSlot
-        """What mixes tokens."""
+        """The token mixer, such as attention."""
         ffn: FFNSlot
-        """What transforms each token."""
+        """The feed-forward network."""
         norm: NormSlot | None = None
-        """The norm of this block; the model's when not given."""
+        """Norm of this block; the model's when not given."""
         position: PositionSlot | None = None
-        """The position scheme inside this block's mixer; the model's when not given."""
+        """Positional encoding in this block's mixer; the model's when not given."""
         residual_scale: _options.Positive = 1.0
-        """Multiplies what each branch adds to the residual stream."""
+        """Multiplies the output of each branch before it is added to the residual stream."""
 
     mixer: Mixer
 
     @classmethod
     def derived(cls, options: Options, site: Site) -> dict[str, Any]:
-        """The norm and the position scheme of this block; norms of its branches are the block's own unless given."""
+        """Norm and positional encoding of this block; norms of its branches default to the block's."""
         norm = site.chosen(options.norm, Norm)
         norms = [name for name, field in type(options).model_fields.items() if _options.slot_family(field) == "norm"]
         return {

@@ -1,4 +1,4 @@
-"""What blocks share: a norm for each branch, and how a branch joins the residual stream."""
+"""Shared by blocks: a norm for each branch, and the residual connection."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from registry.options import Group
 
 
 class Norms(Group):
-    """A norm for each branch; the block's formula says where it stands."""
+    """A norm for each branch; the block's formula shows its place."""
 
     mixer_norm: NormSlot | None = None
-    """Norm of the mixer's branch, when it is not `norm`."""
+    """Norm of the mixer's branch; `norm` when not given."""
     ffn_norm: NormSlot | None = None
-    """Norm of the ffn's branch, when it is not `norm`."""
+    """Norm of the ffn's branch; `norm` when not given."""
 
 
 class Scale(nn.Module):
@@ -28,16 +28,16 @@ class Scale(nn.Module):
 
 
 def joining(site: Site, scale: float) -> nn.Module:
-    """What a branch passes before it is added: dropout, and `residual_scale` where there is one."""
+    """Dropout and `residual_scale` of a branch's output."""
     dropout = nn.Dropout(site.dropout) if site.dropout else nn.Identity()
     return dropout if scale == 1 else nn.Sequential(dropout, Scale(scale))
 
 
 def kept(x: Tensor, factor: float, branch: Tensor) -> Tensor:
-    """factor x + branch, in one pass over memory."""
+    """factor x + branch, in one kernel."""
     return torch.add(branch, x, alpha=factor)
 
 
 def own(site: Site, options: Block.Options) -> Site:
-    """The site of a block's children: the block's own norm and position in place of the model's."""
+    """The site of a block's children, with the block's norm and positional encoding as defaults."""
     return site.using(options.norm, Norm).using(options.position, Position)

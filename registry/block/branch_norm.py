@@ -1,4 +1,4 @@
-"""Norms at the end of each branch, inside the residual path (OLMo 2, arXiv:2501.00656; Swin v2, arXiv:2111.09883)."""
+"""Norm of each branch's output, before the residual addition (OLMo 2, arXiv:2501.00656; Swin v2, arXiv:2111.09883)."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class BranchNorm(Block):
     """x += norm(mixer(x)); x += norm(ffn(x))."""
 
     class Options(Block.Options, Norms):
-        """What every block chooses, and a norm for each branch."""
+        """Options of every block, and a norm for each branch."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

@@ -1,4 +1,4 @@
-"""Pre-norm block whose residual path starts after the norm (BLOOM's option, arXiv:2211.05100; MiniMax-01,
+"""Pre-norm block with the residual taken after the norm (BLOOM's option, arXiv:2211.05100; MiniMax-01,
 arXiv:2501.08313).
 """
 

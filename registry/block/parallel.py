@@ -17,12 +17,12 @@ class Parallel(Block):
 
     class Options(Block.Options, Norms):
         norms: Literal[1, 2] = 1
-        """1: both branches read one norm (GPT-J, Falcon); 2: each has its own (GPT-NeoX, Pythia)."""
+        """Number of norms: 1, shared by both branches (GPT-J, Falcon); 2, one for each (GPT-NeoX, Pythia)."""
 
         @model_validator(mode="after")
         def _second_norm_is_there(self) -> Self:
             if self.ffn_norm is not None and self.norms == 1:
-                raise ValueError("with norms: 1 the ffn reads the mixer's norm; set norms: 2, or leave ffn_norm out")
+                raise ValueError("with norms: 1 the branches share mixer_norm; set norms: 2, or leave ffn_norm out")
             return self
 
     def __init__(self, options: Options, site: Site) -> None:

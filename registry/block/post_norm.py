@@ -1,5 +1,5 @@
-"""Post-norm block, the original one (Vaswani et al. 2017, arXiv:1706.03762, section 3.1; with a scaled residual:
-DeepNorm, Wang et al. 2022, arXiv:2203.00555).
+"""Post-norm block of the original transformer (Vaswani et al. 2017, arXiv:1706.03762, section 3.1; scaled
+residual: DeepNorm, Wang et al. 2022, arXiv:2203.00555).
 """
 
 from typing import Any

@@ -15,7 +15,7 @@ class PreNorm(Block):
     """x += mixer(norm(x)); x += ffn(norm(x))."""
 
     class Options(Block.Options, Norms):
-        """What every block chooses, and a norm for each branch."""
+        """Options of every block, and a norm for each branch."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

@@ -19,9 +19,9 @@ class Sandwich(Block):
 
     class Options(Block.Options, Norms):
         mixer_post_norm: NormSlot | None = None
-        """Norm of what the mixer gives, when it is not `norm`."""
+        """Norm of the mixer's output; `norm` when not given."""
         ffn_post_norm: NormSlot | None = None
-        """Norm of what the ffn gives, when it is not `norm`."""
+        """Norm of the ffn's output; `norm` when not given."""
         layer_scalar: bool = False
         """Whether a stored scalar without gradient multiplies the output (Gemma 4)."""
 

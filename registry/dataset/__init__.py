@@ -10,7 +10,7 @@ from registry.part import Part
 
 
 class Dataset(Part, ABC):
-    """A corpus: a source of documents. What turns them into batches is the engine's, the same for all."""
+    """A corpus: a source of documents. Tokenizing and batching are the same for all datasets."""
 
     family = "dataset"
 

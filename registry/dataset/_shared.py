@@ -1,4 +1,4 @@
-"""What datasets of files share: finding them, naming what is wrong with one, and a hash of their content."""
+"""Shared by datasets of files: finding files, reporting bad ones, hashing their content."""
 
 import glob
 import hashlib

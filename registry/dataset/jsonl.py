@@ -1,4 +1,4 @@
-"""JSON lines: one object per line, one of its fields is the document."""
+"""JSON lines: one object per line, with the document in one of its fields."""
 
 import json
 import logging
@@ -23,14 +23,14 @@ class Jsonl(FileDataset):
     """Documents are the strings in `field`, line after line. Blank lines are skipped."""
 
     class Options(FileDataset.Options):
-        """Where the lines are, and what in them is text."""
+        """Files, and the field that holds the text."""
 
         paths: Paths
         """Files or globs, relative to the spec."""
         field: Annotated[str, MinLen(1)] = "text"
         """Field that holds the document."""
         on_bad_lines: Literal["error", "skip"] = "error"
-        """What a line without a document is: an error, or left out, with a warning that counts them."""
+        """Whether a line without a document is an error, or skipped with a warning."""
 
     def documents(self) -> Iterator[str]:
         for file in self._files:

@@ -1,4 +1,4 @@
-"""The source code of the running interpreter's standard library: real text that is on every machine."""
+"""The source code of the running interpreter's standard library: real text on every machine."""
 
 import os
 import sysconfig
@@ -20,10 +20,10 @@ class PythonStdlib(Dataset):
     """A module is a document, in the order of the modules' paths; without tests and installed packages."""
 
     class Options(Dataset.Options):
-        """How much of it."""
+        """Size of the corpus."""
 
         max_mb: Positive | None = None
-        """Megabytes, in whole files from the first on; all when not given."""
+        """Largest size in megabytes, in whole files from the first; all when not given."""
 
     def documents(self) -> Iterator[str]:
         for file in self._files:

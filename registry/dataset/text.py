@@ -19,13 +19,13 @@ class Text(FileDataset):
     """A file is a document, or several when a separator divides it. Line ends stay as they are."""
 
     class Options(FileDataset.Options):
-        """Where the text is, and what divides it."""
+        """Files, and the separator of documents."""
 
         paths: Paths
         """Files or globs, relative to the spec."""
         separator: Annotated[str, MinLen(1)] | None = None
-        """What stands between documents in a file, such as "\\n\\n", which fits line ends of Windows too. An error
-        where no file has it; not given, a file is one document."""
+        """Separator of documents in a file, such as "\\n\\n", which matches Windows line ends too. A separator that no
+        file contains is an error. A file is one document when not given."""
 
     def documents(self) -> Iterator[str]:
         parts: list[str] = []

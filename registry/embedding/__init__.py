@@ -9,7 +9,7 @@ from registry.part import ModelPart
 
 
 class Embedding(ModelPart):
-    """Token ids (B, T) -> vectors (B, T, D). `weight` (V, its own width) is what a tied head reads."""
+    """Token ids (B, T) -> vectors (B, T, D). A tied head uses `weight` (V, width of the table)."""
 
     family = "embedding"
     weight: Tensor

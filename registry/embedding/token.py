@@ -17,11 +17,11 @@ class Token(Embedding):
         scale: Positive = 1.0
         """Multiplies the vectors; sqrt(d_model) in the 2017 Transformer and in Gemma."""
         width: Width | None = None
-        """Width of the table, widened to d_model by a projection; d_model, without one, when not given."""
+        """Width of the table, with a projection to d_model; d_model without a projection when not given."""
         norm: NormSlot = named("none")
         """Norm of the vectors."""
         types: Count | None = None
-        """Types of tokens that have a vector each; all tokens are of the first. None is added when not given."""
+        """Number of token-type vectors (BERT); all tokens have type 0. No type vector when not given."""
 
     @classmethod
     def derived(cls, options: Options, site: Site) -> dict[str, int]:

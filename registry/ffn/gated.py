@@ -1,4 +1,4 @@
-"""Gated feed-forward: SwiGLU, GeGLU, ReGLU (Shazeer 2020, arXiv:2002.05202; bounded: GPT-OSS, arXiv:2508.10925)."""
+"""Gated feed-forward: SwiGLU, GeGLU, ReGLU (Shazeer 2020, arXiv:2002.05202; clamped: GPT-OSS, arXiv:2508.10925)."""
 
 from torch import Tensor, nn
 
@@ -10,23 +10,23 @@ from registry.options import NonNegative, Positive, Width, named
 
 @register
 class Gated(FFN):
-    """down(act(gate(x)) * (up(x) + shift)), with gate(x) and up(x) bounded by `limit`."""
+    """down(act(gate(x)) * (up(x) + shift)), with gate(x) and up(x) clamped by `limit`."""
 
     roles = {"down": "residual"}
 
     class Options(FFN.Options):
         d_ff: Width | None = None
-        """Inner width; 8/3 of d_model, rounded up to a multiple of 256, when not given."""
+        """Hidden width; 8/3 of d_model, rounded up to a multiple of 256, when not given."""
         activation: ActivationSlot = named("silu")
-        """What bends the gate."""
+        """Activation of the gate."""
         bias: bool = False
         """Whether the three projections add a bias."""
         limit: Positive | None = None
-        """Bounds the gate from above and `up` from both sides; not bounded when not given."""
+        """Clamp of the gate from above and of `up` to [-limit, limit] (GPT-OSS); none when not given."""
         shift: NonNegative = 0.0
         """Added to `up`; 1 in GPT-OSS."""
         norm: NormSlot = named("none")
-        """Norm of the inner features."""
+        """Norm of the hidden features."""
 
     @classmethod
     def derived(cls, options: Options, site: Site) -> dict[str, int]:

@@ -16,9 +16,9 @@ class MLP(FFN):
 
     class Options(FFN.Options):
         d_ff: Width | None = None
-        """Inner width; four times d_model when not given."""
+        """Hidden width; four times d_model when not given."""
         activation: ActivationSlot = named("gelu")
-        """What bends the inner features."""
+        """Activation of the hidden features."""
         bias: bool = True
         """Whether both projections add a bias."""
 

@@ -9,7 +9,7 @@ from registry.part import ModelPart
 
 
 class Head(ModelPart):
-    """Last activations x (B, T, D) -> logits (B, T, V); `table` (V, its width) is the embedding's weight."""
+    """Final activations x (B, T, D) -> logits (B, T, V); `table` (V, width) is the embedding's weight."""
 
     family = "head"
     out: nn.Linear | None

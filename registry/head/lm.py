@@ -19,15 +19,15 @@ class LM(Head):
 
     class Options(Head.Options):
         tied: bool = False
-        """Whether the embedding's table is the projection."""
+        """Whether the projection is the embedding table (weight tying)."""
         bias: bool = False
-        """Whether a bias is added for each token id."""
+        """Whether the logits have a bias."""
         scale: Positive = 1.0
-        """Multiplies the activations before the projection, hence the logits but for the bias."""
+        """Multiplies the activations before the projection."""
         softcap: Positive | None = None
-        """Bounds logits smoothly to plus or minus this; not bounded when not given."""
+        """Soft cap of the logits, cap * tanh(logits / cap); none when not given."""
         width: Width | None = None
-        """Width of W's rows, reached by a projection before it; d_model, without one, when not given."""
+        """Width of W's rows, with a projection from d_model; d_model without a projection when not given."""
 
     @classmethod
     def derived(cls, options: Options, site: Site) -> dict[str, int]:

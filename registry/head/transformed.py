@@ -23,11 +23,11 @@ class Transformed(Head):
 
     class Options(Head.Options):
         tied: bool = False
-        """Whether the embedding's table is the projection."""
+        """Whether the projection is the embedding table (weight tying)."""
         bias: bool = True
-        """Whether a bias is added for each token id."""
+        """Whether the logits have a bias."""
         activation: ActivationSlot = named("gelu")
-        """What bends the dense layer's features."""
+        """Activation of the dense layer."""
         norm: NormSlot | None = None
         """Norm of those features; the model's when not given."""
         dense_bias: bool = True

@@ -11,7 +11,7 @@ from registry.weight import Weight
 
 
 class Init(Part, ABC):
-    """Draws the first weights of linear and embedding layers. Their names, roles and layers tell them apart."""
+    """Initializes linear and embedding layers, by the name, role and layer of each weight."""
 
     family = "init"
 

@@ -1,5 +1,6 @@
-"""GPT-2 initialization: residual projections shrink with depth (Radford et al. 2019, GPT-2, section 2.3), and tables of
-positions begin at half the scale of those of tokens, as in the code that was published with it.
+"""GPT-2 initialization: residual projections scaled by depth (Radford et al. 2019, GPT-2, section 2.3).
+
+Position tables have half the standard deviation of token tables, as in the published code.
 """
 
 from torch import Generator, Tensor, nn

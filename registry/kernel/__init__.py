@@ -10,10 +10,10 @@ from registry.part import ModelPart
 
 
 class Kernel(ModelPart):
-    """Computes attention. A matter of the run, not of the architecture: every kernel equals `eager`.
+    """Computes attention. A kernel is chosen by the run, not by the architecture: every kernel equals `eager`.
 
     q (B, H, T, K), k and v (B, G, S, K) with H a multiple of G; bias (H, T, S) or (B, H, T, S); sinks (H,): the logit
-    of a key that takes weight and gives nothing. Returns (B, H, T, width of v).
+    of a key without a value. Returns (B, H, T, width of v).
     """
 
     family = "kernel"

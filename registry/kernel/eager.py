@@ -1,4 +1,4 @@
-"""Attention as it is written (Vaswani et al. 2017, arXiv:1706.03762, equation 1): the reference for every kernel."""
+"""Attention as in the paper (Vaswani et al. 2017, arXiv:1706.03762, equation 1): the reference for every kernel."""
 
 from torch import Tensor
 

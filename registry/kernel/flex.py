@@ -1,4 +1,4 @@
-"""Attention whose mask and scores are compiled into the kernel (Dong et al. 2024, FlexAttention, arXiv:2412.05496)."""
+"""Attention with the mask compiled into the kernel (Dong et al. 2024, FlexAttention, arXiv:2412.05496)."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,7 +22,7 @@ class Flex(Kernel):
 
     class Options(Kernel.Options):
         fallback: KernelSlot = named("sdpa")
-        """Kernel for what this one cannot compute."""
+        """Kernel for cases that this one cannot compute."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

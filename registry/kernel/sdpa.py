@@ -11,7 +11,7 @@ from registry.kernel import _shared
 
 @register
 class SDPA(Kernel):
-    """The formula of `eager`, through `scaled_dot_product_attention`; a softcap or sinks take the plain way."""
+    """The formula of `eager`, through `scaled_dot_product_attention`; a softcap or sinks use the eager formula."""
 
     def forward(
         self,

@@ -22,11 +22,11 @@ class LayerNorm(Norm):
         eps: Positive = 1e-5
         """Added to the variance."""
         weight: bool = True
-        """Whether a learned scale follows."""
+        """Whether there is a learned scale."""
         bias: bool = True
-        """Whether a learned shift follows."""
+        """Whether there is a learned bias."""
         offset: float = 0.0
-        """Constant added to the scale; 1 when weights are stored as differences from one, as in Nemotron."""
+        """Added to the learned scale; 1 where checkpoints store scale - 1 (Nemotron)."""
 
         @model_validator(mode="after")
         def _offset_needs_a_weight(self) -> Self:

@@ -21,9 +21,9 @@ class RMSNorm(Norm):
         eps: Positive = 1e-6
         """Added to the mean square."""
         weight: bool = True
-        """Whether a learned scale follows."""
+        """Whether there is a learned scale."""
         offset: float = 0.0
-        """Constant added to the scale; 1 when weights are stored as differences from one, as in Gemma."""
+        """Added to the learned scale; 1 where checkpoints store scale - 1 (Gemma)."""
 
         @model_validator(mode="after")
         def _offset_needs_a_weight(self) -> Self:

@@ -10,7 +10,7 @@ from registry.part import Part
 
 
 class Objective(Part, ABC):
-    """What training minimizes."""
+    """The training objective: a sum of losses to minimize."""
 
     family = "objective"
 

@@ -1,4 +1,4 @@
-"""Causal language modelling: predict each next token (Bengio et al. 2003, JMLR 3:1137; Radford et al. 2018)."""
+"""Causal language modeling: predict each next token (Bengio et al. 2003, JMLR 3:1137; Radford et al. 2018)."""
 
 from typing import Any
 

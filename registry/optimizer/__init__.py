@@ -12,12 +12,12 @@ from registry.part import Part
 
 
 class Optimizer(Part, ABC):
-    """Makes a torch optimizer."""
+    """Builds a torch optimizer."""
 
     family = "optimizer"
 
     class Options(_options.Options):
-        """What every optimizer chooses."""
+        """Options of every optimizer."""
 
         lr: _options.Positive = Field(examples=[1e-3, 0.5, 2.0])
         """Peak learning rate; the schedule scales it."""

@@ -1,4 +1,4 @@
-"""Which parameters decay, and whether one kernel can step them all."""
+"""Shared by optimizers: which parameters decay, and whether a fused step applies."""
 
 from torch import nn
 

@@ -17,12 +17,12 @@ class AdamW(Optimizer):
 
     class Options(Optimizer.Options):
         betas: Annotated[tuple[Rate, Rate], AsTuple] = (0.9, 0.95)
-        """How slowly the averages of the gradient and of its square forget."""
+        """Decay rates of the moving averages of the gradient and of its square."""
         eps: Positive = 1e-8
-        """Keeps the division by the root of the second average finite."""
+        """Added to the denominator."""
         weight_decay: NonNegative = 0.1
-        """Pull of matrices and tables toward zero, times the learning rate. Vectors, scalars and norms never decay,
-        nor does what a part names in `no_weight_decay`."""
+        """Decoupled weight decay of matrices and embeddings. Vectors, scalars, norms and parameters in a part's
+        `no_weight_decay` do not decay."""
 
     def make(self, model: nn.Module) -> torch.optim.AdamW:
         """AdamW over what requires a gradient, in one fused kernel where torch has it."""

@@ -18,12 +18,12 @@ class SGD(Optimizer):
 
     class Options(Optimizer.Options):
         momentum: Rate = 0.0
-        """How much of the previous step goes on."""
+        """Momentum."""
         nesterov: bool = False
-        """Look ahead along the momentum before stepping."""
+        """Whether to use Nesterov momentum."""
         weight_decay: NonNegative = 0.0
-        """Pull of matrices and tables toward zero. Vectors, scalars and norms never decay,
-        nor does what a part names in `no_weight_decay`."""
+        """Weight decay (L2) of matrices and embeddings. Vectors, scalars, norms and parameters in a part's
+        `no_weight_decay` do not decay."""
 
     def __init__(self, options: Options) -> None:
         if options.nesterov and options.momentum == 0:

@@ -10,7 +10,7 @@ from registry.part import ModelPart
 
 
 class Position(ModelPart):
-    """Tells tokens where they stand, at one of three places, named by `acts`; the other two do nothing."""
+    """A positional encoding. It acts at one of three places, named by `acts`; the other two methods do nothing."""
 
     family = "position"
     acts: ClassVar[str] = "nowhere"
@@ -28,7 +28,7 @@ class Position(ModelPart):
         return x
 
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """q (B, H, T, K) and k (B, G, T, K), turned by position."""
+        """q (B, H, T, K) and k (B, G, T, K), rotated by position."""
         return q, k
 
     def bias(self, mask: Mask) -> Tensor | None:

@@ -17,7 +17,7 @@ class ALiBi(Position):
 
     class Options(Position.Options):
         flattest: Positive = 8.0
-        """The flattest slope is 2 to the power of minus this."""
+        """Negative binary logarithm of the flattest slope."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)

@@ -1,5 +1,5 @@
-"""Linear biases counted from the start of the text: ALiBi (Press, Smith & Lewis 2021, arXiv:2108.12409) in the form
-that Falcon was trained with (Almazrouei et al. 2023, arXiv:2311.16867).
+"""Linear biases by key position: ALiBi (Press, Smith & Lewis 2021, arXiv:2108.12409) in the form
+of Falcon (Almazrouei et al. 2023, arXiv:2311.16867).
 """
 
 from torch import Tensor
@@ -26,7 +26,7 @@ class KeyALiBi(Position):
         scale: Positive | None = None
         """Multiplies the biases; head_dim^-1/2 when not given, as if they were added before the scores are scaled."""
         flattest: Positive = 8.0
-        """The flattest slope is 2 to the power of minus this."""
+        """Negative binary logarithm of the flattest slope."""
 
     @classmethod
     def derived(cls, options: Options, site: Site) -> dict[str, float]:

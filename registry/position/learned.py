@@ -19,7 +19,7 @@ class Learned(Position):
 
     class Options(Position.Options):
         offset: Natural = 0
-        """Rows of the table before that of the first position; 2 in OPT."""
+        """Row of the first position; 2 in OPT."""
         norm: NormSlot = named("none")
         """Norm of the sum."""
 

@@ -1,4 +1,4 @@
-"""No positions: order is known from the causal mask alone (Haviv et al. 2022, arXiv:2203.16634)."""
+"""No positional encoding (NoPE): the causal mask alone orders tokens (Haviv et al. 2022, arXiv:2203.16634)."""
 
 from registry.contracts import Position
 from registry.core import register
@@ -6,4 +6,4 @@ from registry.core import register
 
 @register
 class NoPosition(Position):
-    """Adds nothing anywhere."""
+    """x, q, k and scores unchanged."""

@@ -22,12 +22,12 @@ class Sinusoidal(Position):
 
     class Options(Position.Options):
         scale: Positive = 0.02
-        """Amplitude. The default is as large as the tables that `init: normal` and `init: gpt2` draw, so that positions
-        do not drown tokens; 1 in the 2017 Transformer, which multiplies embeddings by sqrt(d_model)."""
+        """Amplitude. The default matches embeddings of `init: normal` and `init: gpt2`; 1 in the 2017 Transformer,
+        which multiplies embeddings by sqrt(d_model)."""
         base: Positive = 10_000.0
         """Longest wavelength, in units of 2 pi tokens."""
         layout: Literal["interleaved", "halves"] = "interleaved"
-        """Whether sines and cosines take turns, or all sines come first (CTRL, XGLM)."""
+        """Whether sines and cosines alternate, or all sines come first (CTRL, XGLM)."""
         closed: bool = False
         """Whether the last pair has exactly the longest wavelength: exponents 2i/(D-2) in place of 2i/D (XGLM)."""
         offset: Natural = 0

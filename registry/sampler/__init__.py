@@ -10,7 +10,7 @@ from registry.part import Part
 
 
 class Sampler(Part, ABC):
-    """Turns logits into other logits, or chooses. Samplers compose: each narrows what the one before left."""
+    """Transforms logits. Samplers compose: each takes the logits of the one before."""
 
     family = "sampler"
 

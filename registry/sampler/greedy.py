@@ -9,7 +9,7 @@ from registry.core import register
 
 @register
 class Greedy(Sampler):
-    """Keeps argmax(logits); of equals, one."""
+    """Keeps argmax(logits); the first of equal ones."""
 
     def apply(self, logits: Tensor) -> Tensor:
         best, token = logits.max(dim=-1, keepdim=True)  # (B, 1) twice

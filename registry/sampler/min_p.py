@@ -16,7 +16,7 @@ class MinP(Sampler):
 
     class Options(Sampler.Options):
         p: Fraction = 0.05
-        """Least probability, as a share of the largest."""
+        """Smallest kept probability, relative to the largest."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -11,11 +11,11 @@ from registry.core import register
 
 @register
 class Temperature(Sampler):
-    """logits / value, up to a constant: below one sharpens the choice, above one flattens it."""
+    """logits / value, up to a constant: below 1 sharpens the distribution, above 1 flattens it."""
 
     class Options(Sampler.Options):
         value: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
-        """The divisor. What zero would mean is another sampler, `greedy`."""
+        """The temperature; for 0 use `greedy`."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -14,7 +14,7 @@ class TopK(Sampler):
 
     class Options(Sampler.Options):
         k: Count = 50
-        """How many tokens stay."""
+        """Number of tokens to keep."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

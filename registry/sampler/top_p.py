@@ -14,7 +14,7 @@ class TopP(Sampler):
 
     class Options(Sampler.Options):
         p: Fraction = 0.9
-        """Probability that the kept tokens hold together."""
+        """Total probability of the kept tokens."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

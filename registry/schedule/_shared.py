@@ -1,13 +1,13 @@
-"""What all schedules begin with, and how far one is after that."""
+"""Shared by schedules: linear warm-up, and progress after it."""
 
 from registry.options import Natural, Options
 
 
 class WarmUp(Options):
-    """What every schedule chooses."""
+    """Options of every schedule."""
 
     warmup: Natural = 0
-    """Steps of linear growth before the peak."""
+    """Number of linear warm-up steps."""
 
 
 def warm_up(step: int, warmup: int) -> float:

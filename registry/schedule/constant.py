@@ -10,7 +10,7 @@ class Constant(Schedule):
     """min(1, (step + 1) / (warmup + 1))."""
 
     class Options(_shared.WarmUp):
-        """How it starts."""
+        """The warm-up."""
 
     def scale(self, step: int, steps: int) -> float:
         return _shared.warm_up(step, self.options.warmup)

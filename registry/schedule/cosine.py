@@ -14,7 +14,7 @@ class Cosine(Schedule):
 
     class Options(_shared.WarmUp):
         min_scale: Rate = 0.1
-        """What the factor comes down to."""
+        """Final learning rate, relative to the peak."""
 
     def scale(self, step: int, steps: int) -> float:
         warmup, floor = self.options.warmup, self.options.min_scale

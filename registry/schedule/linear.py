@@ -12,7 +12,7 @@ class Linear(Schedule):
 
     class Options(_shared.WarmUp):
         min_scale: Rate = 0.0
-        """What the factor comes down to."""
+        """Final learning rate, relative to the peak."""
 
     def scale(self, step: int, steps: int) -> float:
         warmup, floor = self.options.warmup, self.options.min_scale

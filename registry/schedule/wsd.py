@@ -17,9 +17,9 @@ class WSD(Schedule):
 
     class Options(_shared.WarmUp):
         decay: Count
-        """Steps of the decay; all steps after the warm-up where there are fewer."""
+        """Number of decay steps; all steps after the warm-up where there are fewer."""
         min_scale: Rate = 0.0
-        """What the factor comes down to."""
+        """Final learning rate, relative to the peak."""
 
     def scale(self, step: int, steps: int) -> float:
         warmup, floor = self.options.warmup, self.options.min_scale

@@ -16,7 +16,7 @@ Spans = tuple[NDArray[Any], Callable[[int], tuple[int, int] | None]]
 
 
 class Tokenizer(Part, ABC):
-    """Text <-> token ids. Saved as a Hugging Face `tokenizer.json`, whatever it is made of."""
+    """Text <-> token ids. Saved as a Hugging Face `tokenizer.json`."""
 
     family = "tokenizer"
     vocab_size: int

@@ -1,4 +1,4 @@
-"""What tokenizers share: a Hugging Face `tokenizer.json`, read with suspicion and used in one way."""
+"""Shared by tokenizers: a Hugging Face `tokenizer.json`, checked before use."""
 
 import hashlib
 import json

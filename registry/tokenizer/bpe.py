@@ -20,21 +20,21 @@ BATCH = 256
 
 @register
 class Bpe(FileTokenizer):
-    """Starts from the 256 bytes and merges the most frequent pair of neighbors, again and again."""
+    """Starts from the 256 bytes and repeatedly merges the most frequent pair of neighbors."""
 
     class Options(Tokenizer.Options):
-        """Sizes of the training, or the file that makes it unnecessary."""
+        """Training sizes, or a trained tokenizer's file."""
 
         vocab_size: Annotated[int, Ge(257), Le(1_048_576)] = 8192
-        """Number of token ids to learn; fewer when the corpus is too small for so many."""
+        """Vocabulary size to train; smaller for a corpus that is too small."""
         min_frequency: Count = 2
-        """How often a pair must occur to be merged."""
+        """Smallest number of occurrences of a merged pair."""
         max_mb: Positive | None = Field(default=None, examples=[1e-4, 1.0])
-        """Megabytes of the corpus to learn from, counted from its start; all of it when not given."""
+        """Megabytes of the corpus to train on, from its start; all when not given."""
         file: Annotated[str, MinLen(1)] | None = Field(default=None, examples=["tokenizer.json"])
         """Path of a `tokenizer.json` to use instead of training, relative to the spec."""
         end_of_text: Annotated[str, MinLen(1)] | None = None
-        """Token that ends a document; `<|endoftext|>` when trained, what the file says when loaded."""
+        """Token that ends a document; `<|endoftext|>` when trained, the file's own when loaded."""
 
         @model_validator(mode="after")
         def _either(self) -> "Bpe.Options":

@@ -1,4 +1,4 @@
-"""Bytes of UTF-8 (Xue et al. 2021, ByT5, arXiv:2105.13626): 256 values and an end of text, nothing to train."""
+"""Bytes of UTF-8 (Xue et al. 2021, ByT5, arXiv:2105.13626): 256 byte values and an end of text; no training."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -9,7 +9,7 @@ from registry.part import Part
 
 
 class Tracker(Part, ABC):
-    """Writes down what a run measures."""
+    """Logs the metrics of a run."""
 
     family = "tracker"
 

@@ -1,4 +1,4 @@
-"""Metrics as JSON lines: one object for each step, in `metrics.jsonl`."""
+"""Metrics as JSON lines: one object per step, in `metrics.jsonl`."""
 
 import errno
 import json

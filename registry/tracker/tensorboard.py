@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, in the folder `tensorboard` of the run; needs the package of that name."""
+"""Metrics for TensorBoard, in the folder `tensorboard` of the run; needs the package `tensorboard`."""
 
 import importlib
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @register
 class TensorBoard(Tracker):
-    """Each value a scalar over the steps; look at them with `tensorboard --logdir FOLDER`."""
+    """Logs each value as a scalar; view them with `tensorboard --logdir FOLDER`."""
 
     def __init__(self, options: Options, folder: Path) -> None:
         super().__init__(options, folder)

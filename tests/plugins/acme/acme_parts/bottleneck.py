@@ -16,7 +16,7 @@ class Bottleneck(FFN):
         width: Width = 8
         """Features in the neck."""
         activation: ActivationSlot = named("acme.swish")
-        """What bends them."""
+        """Activation of the inner features."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
