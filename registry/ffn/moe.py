@@ -27,24 +27,24 @@ class MoE(FFN):
         n_experts: Annotated[int, Ge(1), Le(2048)] = Field(examples=[6, 4])
         """Number of experts E."""
         router: RouterSlot
-        """Which experts see a token, and with what weight."""
+        """Router: chooses the experts of each token and their weights."""
         expert: FFNSlot
-        """What each expert is."""
+        """The ffn of each expert."""
         shared: FFNSlot | None = None
-        """An ffn that sees every token; none when not given."""
+        """Shared expert applied to every token; none when not given."""
         shared_gate: bool = False
-        """Whether a learned sigmoid of the token scales the shared ffn."""
+        """Whether a learned sigmoid gate scales the shared expert (Qwen 2 MoE)."""
         apply_weights_to: Literal["output", "input"] = "output"
         """Whether the router's weights multiply the experts' outputs or their inputs (Llama 4)."""
         scale: Positive = 1.0
-        """Multiplies the sum; 1/2 averages the chosen with the shared ffn."""
+        """Multiplies the sum of routed and shared experts."""
         norm: NormSlot = named("none")
         """Norm of the sum (A.X-K1)."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         if options.shared_gate and options.shared is None:
-            raise ValueError("shared_gate needs a shared ffn; give `shared`, or leave shared_gate out")
+            raise ValueError("shared_gate needs a shared expert; give `shared`, or leave shared_gate out")
         self.router = site.among(options.n_experts).build(options.router, Router)
         self.n_experts = options.n_experts
         self.experts = experts_of(lambda: site.build(options.expert, FFN), options.n_experts)

@@ -45,7 +45,7 @@ def _capabilities(part: type[Part]) -> dict[str, Any]:
     """What the part declares of the things that its contract asks."""
     contract = next(c for c in part.__mro__ if "family" in c.__dict__)
     declared = {key: kind for cls in reversed(contract.__mro__) for key, kind in _class_variables(cls).items()}
-    asked = [key for key in declared if key not in ("family", "name")]
+    asked = [key for key in declared if key not in ("family", "name", "identity")]
     values = {key: getattr(part, key) for key in asked}
     return {
         k: sorted(v) if isinstance(v, (frozenset, tuple)) else v for k, v in values.items() if v not in ((), "", {})
