@@ -36,7 +36,7 @@ MANY = {
         "consists of more than 1,024 parts that differ",
     ),
     "heads": (page(heads=10**9, type="gated"), "consists of more than 1,024 parts that differ"),
-    "wrong layers": (page(1024, **mixture(64, shared_gate=True)), "shared_gate needs a shared ffn"),
+    "wrong layers": (page(1024, **mixture(64, shared_gate=True)), "shared_gate needs a shared expert"),
 }
 
 
