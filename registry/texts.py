@@ -3,6 +3,8 @@
 B batch, T query tokens.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,17 @@ def lengths(context: Context) -> Tensor:
         last = torch.where(ends, index, context.length).flip(1).cummin(1).values.flip(1)
         length = context.positions.gather(1, last) + 1
     return length if context.foreseen is None else torch.maximum(length, context.foreseen)
+
+
+def check_grown(name: str, context: Context, lengths: Tensor, frequencies: Callable[[Tensor], Tensor]) -> None:
+    """Raise TextGrew where the scaling `name` has other frequencies for `lengths` than tokens were read with before."""
+    before = begun_with(context)
+    read, now = (frequencies(n[..., None]) for n in (before, lengths[:, :1]))
+    if bool(((read != now) & (before[..., None] > 0)).any()):
+        raise TextGrew(
+            f"{name} turns all tokens of a text by its length, and one in this decode state grew past what its first "
+            f"tokens were read for, to {int(lengths.max())}: read it again in a fresh one"
+        )
 
 
 def begun_with(context: Context) -> Tensor:

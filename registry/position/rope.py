@@ -75,13 +75,7 @@ class RoPE(Position):
         assert self.scaling is not None, "without a scaling, angles depend on positions alone"
         lengths = texts.lengths(context)
         if context.start:
-            before = texts.begun_with(context)
-            read, now = (self._frequencies(n[..., None])[0] for n in (before, lengths[:, :1]))
-            if bool(((read != now) & (before[..., None] > 0)).any()):
-                raise texts.TextGrew(
-                    f"{self.scaling.name} turns all tokens of a text by its length, and one in this decode state grew "
-                    f"past what its first tokens were read for, to {int(lengths.max())}: read it again in a fresh one"
-                )
+            texts.check_grown(self.scaling.name, context, lengths, lambda length: self._frequencies(length)[0])
         return self._frequencies(lengths[..., None] if context.segments is not None else lengths[0])
 
     def _frequencies(self, length: Tensor) -> tuple[Tensor, float | Tensor]:

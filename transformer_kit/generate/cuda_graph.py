@@ -89,7 +89,7 @@ class CUDAGraph:
             self._step()
 
     def _step(self) -> Tensor:
-        with _compiled(self.step.model.layers) if self.compile else nullcontext():
+        with _compiled(self.step.model.blocks()) if self.compile else nullcontext():
             return self.step.next()
 
     def _capture(self) -> None:

@@ -33,9 +33,8 @@ class LanguageModel(Protocol):
     def embedding(self) -> Any:
         """Its `weight` says where and in what type the model computes."""
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """What is compiled layer by layer."""
+    def blocks(self) -> list[Any]:
+        """All layers, to be compiled one by one."""
 
     def __call__(
         self, tokens: Tensor, *, segments: Tensor | None = None, state: DecodeState | None = None, last: bool = False

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from registry.state import DecodeState
 from transformer_kit.generate.protocol import LanguageModel
-from transformer_kit.model.inputs import ends
+from transformer_kit.model.lengths import ends
 from transformer_kit.spec.schema import ModelSpec
 
 

@@ -47,3 +47,9 @@ def path_of(folder: Any, what: str = "folder") -> Path:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{what} must be a path, got {os.fspath(folder)!r:.60}: {reason}") from None
     return Path(folder)
+
+
+def check_size(what: str, size: int) -> None:
+    """Raise ValueError for what is no number of rows or tokens."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"{what} must be a whole number, at least 1, got {size!r:.60}")

@@ -3,40 +3,43 @@
 Letters: B batch, T query tokens, D d_model, V vocab.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from registry.context import Context
-from registry.contracts import Block, Embedding, Head, Norm, Position, Site, Tokenizer
+from registry.contracts import Block, Embedding, Head, Norm, Position, Site
 from registry.options import Options
 from registry.state import Capacity, DecodeState
-from transformer_kit.model import card
+from transformer_kit.model.conveniences import Conveniences, Output
+from transformer_kit.model.given import check_size
 from transformer_kit.model.init import init_weights
-from transformer_kit.model.inputs import check_size, check_targets, check_tokens
+from transformer_kit.model.inputs import check
 from transformer_kit.model.loss import chunk_size, chunked_cross_entropy, cross_entropy
 from transformer_kit.spec.schema import Spec
 
-if TYPE_CHECKING:
-    from transformer_kit.generate.decode import Settings
-    from transformer_kit.generate.text import TextSettings
+
+class Stack(NamedTuple):
+    """Layers that run one after another, and the norm after them: a decoder, an encoder."""
+
+    name: str
+    layers: nn.ModuleList
+    norm: nn.Module
+    causal: bool
+    """Whether tokens attend to none after them."""
+
+    def run(self, x: Tensor, context: Context, state: DecodeState | None = None) -> Tensor:
+        """x (B, T, D) through all layers, each with its own part of the state."""
+        for i, layer in enumerate(self.layers):
+            x = layer(x, context, None if state is None else state.layers[i])
+        return x
 
 
-class Output(NamedTuple):
-    """What a forward pass returns."""
-
-    logits: Tensor
-    """(B, T, V)."""
-    loss: Tensor | None
-    """Mean cross-entropy over the targets that count, 0 when none does; None without targets."""
-
-
-class Model(nn.Module):
+class Model(Conveniences, nn.Module):
     """logits = head(norm(layers(position(embedding(tokens))))). Made by `build`."""
 
     def __init__(self, spec: Spec, site: Site) -> None:
@@ -77,28 +80,31 @@ class Model(nn.Module):
         Raises ValueError for what is none of these, for ids outside the vocabulary (on a CPU) and for more tokens
         than max_seq_len where positions end there; where they go on, as rotary ones do, that is a warning.
         """
-        check_tokens(self.spec.model, tokens, segments, state)
-        if targets is not None:
-            check_targets(self.spec.model, tokens, targets)
-        context = (Context.of if state is None else state.context)(tokens, segments)
-        x = self.dropout(self.position.embed(self.embedding(tokens), context))
-        for i, layer in enumerate(self.layers):
-            x = layer(x, context, None if state is None else state.layers[i])
-        x = self.norm(x[:, -1:] if last else x)
+        check(self.spec.model, tokens, targets, segments, state)
+        (decoder,) = self.stacks
+        context = (Context.of if state is None else state.context)(tokens, segments, causal=decoder.causal)
+        x = self.embedding(tokens)
+        if self.position.acts == "embedding":
+            x = self.position.embed(x, context)
+        x = decoder.run(self.dropout(x), context, state)
+        x = decoder.norm(x[:, -1:] if last else x)
         if targets is None:
             return Output(self.head(x, self.embedding.weight), None)
-        logits, loss = (self._chunked if skip_logits else self._whole)(x, targets)
+        logits, loss = self._loss(x, targets, skip_logits)
         return Output(logits, torch.stack([loss, *context.losses]).sum())
 
-    def _whole(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, T, V) and their mean cross-entropy."""
-        logits = self.head(x, self.embedding.weight)
-        return logits, cross_entropy(logits, targets)
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The stacks of layers: one, a causal decoder."""
+        return (Stack("decoder", self.layers, self.norm, causal=True),)
 
-    def _chunked(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The same without logits, (B, 0, V)."""
-        vocab = self.spec.model.vocab_size
-        loss = chunked_cross_entropy(self.head, x, self.embedding.weight, targets, chunk_size(vocab, targets.numel()))
+    def _loss(self, x: Tensor, targets: Tensor, skip_logits: bool) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, V), or none of them, (B, 0, V), and their mean cross-entropy."""
+        table, vocab = self.embedding.weight, self.spec.model.vocab_size
+        if not skip_logits:
+            logits = self.head(x, table)
+            return logits, cross_entropy(logits, targets)
+        loss = chunked_cross_entropy(self.head, x, table, targets, chunk_size(vocab, targets.numel()))
         return x.new_empty(len(x), 0, vocab), loss
 
     def state(self, batch: int, max_length: int | None = None, *, rollback: int = 0) -> DecodeState:
@@ -111,26 +117,7 @@ class Model(nn.Module):
         check_size("max_length", max_length)
         weight = self.embedding.weight
         capacity = Capacity(batch, max_length, weight.dtype, weight.device, rollback)
-        return DecodeState([layer.state(capacity) for layer in self._blocks()], batch, max_length)
-
-    def generate(self, prompts: Sequence[Sequence[int]] | Tensor, **settings: "Unpack[Settings]") -> list[list[int]]:
-        """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.
-
-        `temperature`, `top_k`, `top_p` and `min_p`, or `samplers`, say how tokens are chosen; without them it is the
-        likeliest each time. `transformer_kit.generate.stream` has all settings.
-        Absolute positions end at max_seq_len: each token past it is chosen from the last max_seq_len tokens.
-        """
-        from transformer_kit.generate import generate
-
-        return generate(self, prompts, **settings)
-
-    def stream(
-        self, prompts: Sequence[Sequence[int]] | Tensor, **settings: "Unpack[Settings]"
-    ) -> Iterator[list[int | None]]:
-        """As `generate`, one step at a time: the next id of each row, None for rows that have ended."""
-        from transformer_kit.generate import stream
-
-        return stream(self, prompts, **settings)
+        return DecodeState([layer.state(capacity) for layer in self.blocks()], batch, max_length)
 
     def init_weights(self, seed: int = 0) -> None:
         """Fill all parameters and buffers with fresh values: `build(spec, device="meta")`, `to_empty`, then this.
@@ -139,25 +126,9 @@ class Model(nn.Module):
         """
         init_weights(self, self.spec, seed)
 
-    def generate_text(self, prompt: str, tokenizer: Tokenizer | None = None, **settings: "Unpack[TextSettings]") -> str:
-        """The text that continues `prompt`, without the prompt; what `kit generate` writes after it.
-
-        The tokenizer is that of the folder that the model was loaded from when none is given.
-        `transformer_kit.generate.complete` gives the text in pieces, as it comes, and has all settings.
-        """
-        from transformer_kit.generate.text import generate_text
-
-        return generate_text(self, prompt, tokenizer, **settings)
-
-    def describe(self) -> str:
-        """The card: parts, shapes, parameters, cost; what `kit build` prints."""
-        return str(card.card_of(self.spec))
-
-    def _repr_html_(self) -> str:
-        return str(card.card_of(self.spec).html())
-
-    def _blocks(self) -> list[Any]:
-        return list(self.layers)
+    def blocks(self) -> list[Any]:
+        """All layers of all stacks, in the order in which they run."""
+        return [layer for stack in self.stacks for layer in stack.layers]
 
 
 def _added(options: Options, site: Site) -> tuple[Position, Site]:
