@@ -21,7 +21,7 @@ def parameters_of(spec: Spec, config: Mapping[str, Any], declaration: Declaratio
     """Parameters of the model, counted on the layers that differ. Raises ConvertError where it cannot be built."""
     with of_config(config, declaration):
         model, places = assemble_distinct(spec)
-    repeated = sum((len(p) - 1) * _elements(layer) for layer, p in zip(model.layers, places, strict=True))
+    repeated = sum((len(p) - 1) * _elements(layer) for layer, p in zip(model.blocks(), places, strict=True))
     return _elements(model) + repeated
 
 

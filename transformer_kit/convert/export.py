@@ -153,14 +153,14 @@ def _theirs(model: Model, found: Match) -> Iterator[tuple[str, Tensor]]:
     """Their tensors, one group at a time."""
     ours = model.state_dict()
     shapes = {name: tuple(t.shape) for name, t in ours.items()}
-    made = moves(found.declaration, shapes, len(model.layers))
+    made = moves(found.declaration, shapes, len(model.blocks()))
     left = set(ours) - {name for move in made for name in move.ours}
     if left:
         raise ConvertError("export", [f"{found.declaration.names[0]} has no name for {name}" for name in sorted(left)])
     values = values_of(found.config, found.declaration)
     for theirs, group in outgoing(made).items():
         yield from zip(theirs, _together(group, ours, shapes, values), strict=True)
-    for name, value in constants(found.declaration, len(model.layers)).items():
+    for name, value in constants(found.declaration, len(model.blocks())).items():
         yield name, torch.tensor(value, dtype=model.embedding.weight.dtype)
 
 

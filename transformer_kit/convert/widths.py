@@ -14,7 +14,7 @@ from transformer_kit.model.model import Model
 def with_widths(page: Mapping[str, Any], model: Model) -> dict[str, Any]:
     """The canonical page of `model`, each d_ff written: classes elsewhere have other rules for one that is not."""
     full = copy.deepcopy(dict(page))
-    for block, layer in zip(full["model"]["layers"]["blocks"], model.layers, strict=True):
+    for block, layer in zip(full["model"]["layers"]["blocks"], model.blocks(), strict=True):
         _write(block.get("ffn"), getattr(layer, "ffn", None))
     return full
 

@@ -69,7 +69,7 @@ def parameters(model: Model, places: Places | None = None) -> Parameters:
 def kinds(model: Model, places: Places | None = None) -> list[Kind]:
     """The distinct layers, by options, shapes and whether they learn, in the order in which they first stand."""
     found: list[Kind] = []
-    for layer, indices in zip(model.layers, _places(model, places), strict=True):
+    for layer, indices in zip(model.blocks(), _places(model, places), strict=True):
         options = model.spec.model.layers.blocks[indices[0]]
         same = (k for k in found if k.options == options and _shapes(k.layer) == _shapes(layer))
         kind = next(same, None)
@@ -147,15 +147,16 @@ def state_bytes(model: Model, batch: int, length: int, places: Places | None = N
 
 def _places(model: Model, places: Places | None) -> Places:
     """`places`, or each layer for itself when not given."""
-    found = [[i] for i in range(len(model.layers))] if places is None else places
+    found = [[i] for i in range(len(model.blocks()))] if places is None else places
     assert sum(map(len, found)) == len(model.spec.model.layers.blocks), "equal layers stand once; give `places`"
     return found
 
 
 def _pieces(model: Model, places: Places | None) -> list[tuple[nn.Module, int]]:
     """Modules that together are the model, and how often each stands in it."""
-    outer = [(child, 1) for child in model.children() if child is not model.layers]
-    layers = zip(model.layers, _places(model, places), strict=True)
+    stacked = [stack.layers for stack in model.stacks]
+    outer = [(child, 1) for child in model.children() if child not in stacked]
+    layers = zip(model.blocks(), _places(model, places), strict=True)
     return [(model, 1)] if places is None else [*outer, *((layer, len(indices)) for layer, indices in layers)]
 
 

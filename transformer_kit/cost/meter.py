@@ -109,13 +109,14 @@ class _Marks:
 
     def __init__(self, model: Model, meter: "_Meter") -> None:
         self.meter = meter
-        self.depth = len(model.layers)
+        layers = model.blocks()
+        self.depth = len(layers)
         self.forward: list[_Mark] = []  # before the first layer, and after each
         self.backward: dict[int, _Mark] = {}  # when the gradient of that many layers' output is there
         self.head: _Mark | None = None
         self.head_flops = 0
-        self._handles = [model.layers[0].register_forward_pre_hook(lambda _, given: self._enter(given[0]))]
-        for layer in dict.fromkeys(model.layers):
+        self._handles = [layers[0].register_forward_pre_hook(lambda _, given: self._enter(given[0]))]
+        for layer in dict.fromkeys(layers):
             self._handles.append(layer.register_forward_hook(lambda _, given, out: self._pass(out)))
         self._handles.append(model.head.register_forward_pre_hook(lambda *_: self._begin_head()))
         self._handles.append(model.head.register_forward_hook(lambda *_: self._end_head()))

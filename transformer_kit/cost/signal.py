@@ -93,7 +93,7 @@ def signal(spec: Spec, length: int, seed: int = 0) -> Signal:
 
 def stages(model: Model, tokens: Tensor, targets: Tensor) -> Iterator[Stage]:
     """The stages of one pass forward and backward, in their order: `Model.forward` step by step."""
-    context = Context.of(tokens)
+    context = Context.of(tokens, causal=model.stacks[0].causal)
     kept: list[tuple[str, object, Tensor]] = []
 
     def keep(name: str, module: object, x: Tensor) -> Tensor:
@@ -105,9 +105,10 @@ def stages(model: Model, tokens: Tensor, targets: Tensor) -> Iterator[Stage]:
         x = keep("embedding", model.embedding, model.embedding(tokens))
         if model.position.acts == "embedding":
             x = keep("position", model.position, model.position.embed(x, context))
-        for i, layer in enumerate(model.layers):
+        (decoder,) = model.stacks
+        for i, layer in enumerate(decoder.layers):
             x = keep(f"layers.{i}", layer, layer(x, context, None))
-        x = keep("norm", model.norm, model.norm(x))
+        x = keep("norm", decoder.norm, decoder.norm(x))
         logits = keep("head", model.head, model.head(x, model.embedding.weight))
         cross_entropy(logits, targets).backward()
     for name, module, x in kept:

@@ -66,8 +66,9 @@ def assemble_distinct(spec: Spec, kernel: str | Options = KERNEL) -> tuple[Model
     takes no longer for a deep model.
     """
     model = _assembled(_Assembler(spec, kernel, distinct=True))
-    distinct = list(dict.fromkeys(model.layers))
-    places = [[i for i, layer in enumerate(model.layers) if layer is one] for one in distinct]
+    layers = model.blocks()
+    distinct = list(dict.fromkeys(layers))
+    places = [[i for i, layer in enumerate(layers) if layer is one] for one in distinct]
     model.layers = nn.ModuleList(distinct)
     return model, places
 

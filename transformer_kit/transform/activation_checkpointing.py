@@ -25,7 +25,7 @@ def activation_checkpointing(model: Model, inside: Inside = nullcontext) -> Mode
     `CheckpointedPreNorm`, a subclass of `Checkpointed` and of what it was. Both times a layer runs `inside` a context:
     the second time is in the backward pass, where modes for torch functions are off.
     """
-    for layer in model.layers:
+    for layer in model.blocks():
         if not isinstance(layer, Checkpointed):
             own = {"__module__": __name__, "inside": staticmethod(inside)}
             layer.__class__ = type(f"Checkpointed{type(layer).__name__}", (Checkpointed, type(layer)), own)

@@ -7,6 +7,6 @@ from transformer_kit.model.model import Model
 
 def compile_layers(model: Model, **options: Any) -> Model:
     """Compile each layer in place at its first call; `options` are those of `torch.compile`."""
-    for layer in model.layers:
+    for layer in model.blocks():
         layer.compile(**options)
     return model
