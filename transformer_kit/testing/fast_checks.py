@@ -45,15 +45,16 @@ def int8_models_decode_nearly_alike(part: Any) -> None:
 
     A fifth in a mixture, where a router that is near a tie may choose another expert.
     """
-    plain, model = _model(part), _model(part)
-    ids = tokens(model)
-    prepare_for_inference(model, int8=True)
-    assert any(isinstance(layer, QuantizedLinear) for _, layer in linear_layers(model)), "nothing is quantized"
-    with torch.inference_mode():
-        expected = _decoded(plain, ids)
-        off = (_decoded(model, ids) - expected).norm() / expected.norm()
-    routed = any(isinstance(module, Router) for module in model.modules())
-    assert off <= (REROUTED if routed else ROUNDED), f"with int8 weights logits are off by {off:.3f} of their size"
+    plain = _model(part)
+    ids = tokens(plain)
+    for rows in (1, ROWS):
+        model = prepare_for_inference(_model(part), batch=rows, int8=True)
+        assert any(isinstance(layer, QuantizedLinear) for _, layer in linear_layers(model)), "nothing is quantized"
+        with torch.inference_mode():
+            expected = _decoded(plain, ids[:rows])
+            off = (_decoded(model, ids[:rows]) - expected).norm() / expected.norm()
+        routed = any(isinstance(module, Router) for module in model.modules())
+        assert off <= (REROUTED if routed else ROUNDED), f"with int8 weights logits are off by {off:.3f} of their size"
 
 
 @check(MODEL)

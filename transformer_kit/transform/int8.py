@@ -2,6 +2,8 @@
 
     w = round(W / s), s = max |W| / 127 of each output;   y = (x w^T) s + b
 
+For one sequence at a time it is `int8_bag` instead, which is faster there.
+
 A product of few rows is torch's own int8 kernel, which multiplies in bfloat16 and adds in float32; of many rows the
 weight is converted for the product, in the type of x. The weight itself is not kept.
 
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer_kit.transform.calls import called_at_times, passes
+from transformer_kit.transform.int8_bag import Int8BagLinear
 from transformer_kit.transform.linear_layers import QuantizedLinear, refuse_gradients, swapped
 from transformer_kit.transform.onednn_linear import OnednnLinear
 from transformer_kit.transform.split_groups import split_groups
@@ -39,8 +42,7 @@ class Int8Linear(QuantizedLinear):
     bias: Tensor | None
 
     def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+        super().__init__(layer)
         weight = layer.weight.detach().float()
         scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
         self.register_buffer("quantized", (weight / scales[:, None]).round().to(torch.int8))
@@ -60,15 +62,13 @@ class Int8Linear(QuantizedLinear):
         y = (y * self.scales).view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
 
 @torch.no_grad()
-def int8(model: "Model") -> "Model":
-    """Swap linear layers for int8 ones, but those whose weight is used in another way than by calling them.
+def int8(model: "Model", rows: int = 1) -> "Model":
+    """Swap linear layers for int8 ones, to decode `rows` sequences at a time.
 
-    Raises ValueError for models on another device or in another type.
+    Layers whose weight is used in another way than by calling them stay. Raises ValueError for models on another device
+    or in another type.
     """
     weight = model.embedding.weight
     if not weight.is_cpu:
@@ -78,5 +78,7 @@ def int8(model: "Model") -> "Model":
         raise ValueError(f"int8 is for models in float32 or bfloat16, got {kind}; leave int8 out or choose a dtype")
     kept = called_at_times(passes(model))
     split_groups(model)
-    swapped(model, lambda _, layer: None if layer in kept else Int8Linear(layer), OnednnLinear)
+    one = rows == 1 and "fbgemm" in torch.backends.quantized.supported_engines
+    made: type[QuantizedLinear] = Int8BagLinear if one else Int8Linear
+    swapped(model, lambda _, layer: None if layer in kept else made(layer), OnednnLinear)
     return model

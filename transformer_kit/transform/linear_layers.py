@@ -28,8 +28,16 @@ class QuantizedLinear(nn.Module):
     in_features: int
     out_features: int
 
+    def __init__(self, layer: nn.Linear) -> None:
+        """The weight of `layer`, quantized."""
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
 def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | QuantizedLinear]]:

@@ -66,7 +66,7 @@ def prepare_for_inference(model: Model, *, batch: int = 1, int8: bool = False) -
         untied_head=untied_head,
         fused_projections=fused_projections,
         packed_linear=None if int8 else partial(packed_linear, rows=batch),
-        int8=quantized if int8 else None,
+        int8=partial(quantized, rows=batch) if int8 else None,
     )
     model.__class__ = InferenceModel
     return model
