@@ -10,7 +10,7 @@ from transformer_kit import build
 from transformer_kit.model.model import Model
 from transformer_kit.spec.schema import Spec
 from transformer_kit.transform import onednn_linear
-from transformer_kit.transform.int8 import Int8Linear
+from transformer_kit.transform.int8_bag import Int8BagLinear
 from transformer_kit.transform.onednn_linear import OnednnGroupedLinear
 from transformer_kit.transform.packed_linear import PackedLinear
 from transformer_kit.transform.prepare import prepare_for_inference
@@ -38,7 +38,7 @@ def logits(any_model: Model) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("int8", "kind", "rounding"), [(False, PackedLinear, 1e-5), (True, Int8Linear, 3e-2)])
+@pytest.mark.parametrize(("int8", "kind", "rounding"), [(False, PackedLinear, 1e-5), (True, Int8BagLinear, 3e-2)])
 def test_experts_are_packed_and_quantized(bias: bool, int8: bool, kind: type[Any], rounding: float) -> None:
     prepared = prepare_for_inference(model(bias), int8=int8)
     assert made(prepared, kind)
