@@ -47,7 +47,7 @@ def test_asking_for_slow_bfloat16_is_allowed_and_said(
 
 @pytest.mark.parametrize("faster", [False, True])
 def test_compiling_what_is_faster_without_is_said(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "onednn_is_faster", lambda: faster)
+    monkeypatch.setattr(precision, "prefers_onednn", lambda: faster)
     compiled = Hardware(device="cpu", precision="float32", compile=True)
     assert place(compiled).note == (precision.COMPILED if faster else None)
     assert place(compiled.model_copy(update={"compile": False})).note is None

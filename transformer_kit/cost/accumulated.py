@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from transformer_kit.cost.dispatch import TorchDispatchMode, in_backward, owners
 
 ADD = torch.ops.aten.add.Tensor
 
@@ -23,22 +24,16 @@ class Accumulation:
 
     def is_in_place(self, func: Any, args: tuple[Any, ...]) -> bool:
         """Whether the call of `func` with `args`, met by a dispatch mode, is an addition to the first of them."""
-        if func is not ADD or torch._C._current_graph_task_id() == -1:
+        if func is not ADD or not in_backward():
             return False
         a, b = args
         alike = isinstance(b, Tensor) and (a.shape, a.dtype) == (b.shape, b.dtype)
-        return alike and a.is_contiguous() and _owners(a) == self._alone
-
-
-def _owners(tensor: Tensor) -> tuple[int, int]:
-    """How many have a tensor and its storage, those included that brought it here."""
-    count = getattr(tensor, "_use_count", int)  # older versions of torch do not tell
-    return count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+        return alike and a.is_contiguous() and owners(a) == self._alone
 
 
 @cache
 def _owners_of_none_but_autograd() -> tuple[int, int]:
-    """What `_owners` is, in a dispatch mode, of a gradient that nobody but autograd has."""
+    """What `owners` is, in a dispatch mode, of a gradient that nobody but autograd has."""
     with torch.enable_grad(), _Watch() as watch:
         x = torch.ones(2, device="meta", requires_grad=True)
         (x * 2 + x * 3).sum().backward()
@@ -49,6 +44,6 @@ class _Watch(TorchDispatchMode):
     found = (0, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is ADD and torch._C._current_graph_task_id() != -1:
-            self.found = _owners(args[0])
+        if func is ADD and in_backward():
+            self.found = owners(args[0])
         return func(*args, **(kwargs or {}))

@@ -178,8 +178,8 @@ def reads_table(model: Model) -> bool:
 
 def _bytes(held: Any) -> int:
     """Bytes of the distinct storages of all tensors inside `held`."""
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in _tensors(held, set())}
-    return sum(storages.values())
+    storages = {id(storage): storage for storage in (t.untyped_storage() for t in _tensors(held, set()))}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:

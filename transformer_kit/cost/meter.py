@@ -14,18 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from transformer_kit.cost.accumulated import Accumulation
+from transformer_kit.cost.dispatch import FLASH, FLASH_BACKWARD, TorchDispatchMode
 from transformer_kit.cost.mixed import Mixed, autocast
 from transformer_kit.cost.quick import uncompiled
 from transformer_kit.cost.shapes import Shapes, listed
 from transformer_kit.cost.timeline import Stretch, Timeline
 from transformer_kit.model.model import Model
-
-FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class Minimized(Protocol):
@@ -221,11 +218,11 @@ class _Meter(TorchDispatchMode):
         self.flops = 0
         self.changes: list[int] = []
         """Bytes taken or given back, as it happens."""
-        self._alive: set[int] = set()  # addresses of storages
+        self._alive: set[int] = set()  # ids of storages, each of which torch gives one object as long as it lives
         self._given = given
         self._shapes = Shapes(_flops)
         self._accumulation = Accumulation()
-        self._alive.update(tensor.untyped_storage()._cdata for tensor in given)
+        self._alive.update(id(tensor.untyped_storage()) for tensor in given)
 
     def now(self) -> _Mark:
         """This moment."""
@@ -243,10 +240,10 @@ class _Meter(TorchDispatchMode):
 
     def _meet(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._alive:
-            self._alive.add(storage._cdata)
+        if id(storage) not in self._alive:
+            self._alive.add(id(storage))
             self.changes.append(storage.nbytes())
-            weakref.finalize(storage, self._leave, storage._cdata, storage.nbytes()).atexit = False
+            weakref.finalize(storage, self._leave, id(storage), storage.nbytes()).atexit = False
 
     def _leave(self, address: int, size: int) -> None:
         self._alive.discard(address)

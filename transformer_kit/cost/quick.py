@@ -2,6 +2,9 @@
 
 Shapes on the meta device come from torch's Python decompositions, which import the compiler (`torch._dynamo`, more
 than a second) only to tell it to leave them alone. Nobody compiles while the cost is counted.
+
+`torch._dynamo` is private, and `torch.compiler`, which is public, imports it. Tried on torch 2.13; without this file
+counting takes that second more.
 """
 
 import sys

@@ -8,13 +8,13 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from registry.state import DecodeState
 from transformer_kit.generate.choose import Picker
 from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.generate.reading import settled
 from transformer_kit.generate.static_step import StaticStep
+from transformer_kit.transform.linear_layers import hooked
 from transformer_kit.transform.static_cache import has_static_form
 
 LEAST = 16
@@ -54,8 +54,7 @@ def captured(
 
 def can_be_captured(model: LanguageModel, state: DecodeState) -> bool:
     """Whether the state has a static form, and no module has hooks, which are not replayed."""
-    hooked = _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return settled(model) and has_static_form(state) and not hooked
+    return settled(model) and has_static_form(state) and not any(map(hooked, model.modules()))
 
 
 class CUDAGraph:
@@ -105,7 +104,11 @@ def more(length: int) -> int:
 
 @contextmanager
 def _compiled(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, layers are compiled; then as they were. What was compiled is kept."""
+    """Inside, layers are compiled; then as they were. What was compiled is kept.
+
+    Private interfaces of torch, tried on 2.13: `_compiled_call_impl`, since `Module.compile` has no way back, and
+    `torch._dynamo.config`, which allows as many shapes. Without `compile` neither is used.
+    """
     before = [(layer, layer._compiled_call_impl) for layer in layers]
     for layer, _ in before:
         layer.compile(dynamic=False, options=TUNED)

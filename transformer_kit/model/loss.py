@@ -95,7 +95,9 @@ class _Chunked(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         factor = factors[0]
         if factor.device.type != "cpu" or factor != 1:  # elsewhere, to compare would stall the device
-            torch._foreach_mul_([g for g in gradients if g is not None], factor)
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(factor)
         return None, None, None, None, *gradients
 
 

@@ -115,7 +115,8 @@ class Step:
         factor = 1 / count
         if self.max_grad_norm is not None:
             factor = factor * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, factor)
+        for gradient in gradients:
+            gradient.mul_(factor)
         return norm
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from registry.grouped import GroupedLinear
 
@@ -74,8 +75,13 @@ def swapped_groups(model: nn.Module, make: Callable[[GroupedLinear], nn.Module])
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether hooks are called around `module`."""
-    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+    """Whether hooks are called around `module`, its own or those of all modules.
+
+    Torch keeps them in private attributes alone, the same since 2.0 (tried on 2.13).
+    """
+    return _has_any_global_hook() or any(
+        (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    )
 
 
 def refuse_gradients(x: Tensor, what: str) -> None:

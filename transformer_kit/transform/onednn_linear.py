@@ -31,6 +31,7 @@ from transformer_kit.transform.linear_layers import SameLinear, swapped, swapped
 
 M = TypeVar("M", bound=nn.Module)
 
+POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 WORK = 2**23
 """Multiplications from which oneDNN is faster, in spite of the microseconds that it takes to begin."""
 LARGE = 2**18
@@ -137,13 +138,14 @@ class _Product(torch.autograd.Function):
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+    assert POINTWISE is not None
+    made: Tensor = POINTWISE.default(x, weight, bias, "none", [], "")
     return made
 
 
-if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise not in flop_registry:
+if POINTWISE is not None and POINTWISE not in flop_registry:
 
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    @register_flop_formula(POINTWISE)
     def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
         """For those who count with torch: a multiplication and an addition are two."""
         return 2 * x.numel() * weight[0]

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from transformer_kit.transform.cpu import prefers_mkl
 from transformer_kit.transform.linear_layers import SameLinear, refuse_gradients, swapped
-from transformer_kit.transform.onednn_linear import OnednnLinear, linear
+from transformer_kit.transform.onednn_linear import POINTWISE, OnednnLinear, linear
 from transformer_kit.transform.split_groups import split_groups
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def mkl(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
 def onednn(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
     """The blocks that oneDNN's kernels read."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, BLOCKS)
-    multiply = torch.ops.mkldnn._linear_pointwise.default
+    assert POINTWISE is not None
+    multiply = POINTWISE.default
     return lambda x: multiply(x, packed, bias, "none", [], "")
 
 
@@ -140,7 +141,7 @@ def transposed(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
 
 @cache
 def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return POINTWISE is not None
 
 
 @cache
