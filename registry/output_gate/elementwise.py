@@ -22,9 +22,9 @@ class Elementwise(OutputGate):
         super().__init__(options, site)
         if site.n_heads is None or site.head_dim is None:
             raise ValueError("elementwise gates the heads of attention, and here are none")
-        self.heads, gates = site.n_heads, site.n_heads * site.head_dim
+        gates = site.n_heads * site.head_dim
         self.projection = nn.Linear(site.d_model, gates, bias=False)
         self.activation = site.inside(d_model=gates).build(options.activation, Activation)
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        return y * self.activation(self.projection(x)).unflatten(-1, (self.heads, -1))
+        return y * self.activation(self.projection(x)).unflatten(-1, (y.shape[2], -1))

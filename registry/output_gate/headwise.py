@@ -22,9 +22,8 @@ class Headwise(OutputGate):
         super().__init__(options, site)
         if site.n_heads is None:
             raise ValueError("headwise gates the heads of attention, and here are none")
-        self.heads = gates = site.n_heads
-        self.projection = nn.Linear(site.d_model, gates, bias=False)
-        self.activation = site.inside(d_model=gates).build(options.activation, Activation)
+        self.projection = nn.Linear(site.d_model, site.n_heads, bias=False)
+        self.activation = site.inside(d_model=site.n_heads).build(options.activation, Activation)
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        return y * self.activation(self.projection(x)).unflatten(-1, (self.heads, -1))
+        return y * self.activation(self.projection(x)).unflatten(-1, (y.shape[2], -1))

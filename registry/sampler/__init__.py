@@ -21,8 +21,7 @@ class Sampler(Part, ABC):
     def apply(self, logits: Tensor) -> Tensor:
         """logits (B, V) -> logits (B, V), with -inf where a token may not be chosen.
 
-        It depends on the logits alone: on a GPU the decode step is captured and replayed, with the first values of all
-        else.
+        It depends on the logits alone, and not on how often it was asked.
         """
 
 
