@@ -1,4 +1,4 @@
-"""The command line as a page, read from the program itself."""
+"""The command line as a spec, read from the program itself."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where in a page each family's parts stand, and YAML that puts one there."""
+"""Where in a spec each family's parts stand, and YAML that puts one there."""
 
 from collections.abc import Iterator
 from textwrap import indent
@@ -12,7 +12,7 @@ from transformer_kit.spec import files
 from transformer_kit.spec.schema import Layers, RunSpec
 
 BASE = "quickstart"
-"""The shipped page that every example is laid on."""
+"""The shipped spec that every example is laid on."""
 
 
 KNOWN: dict[str, Any] = {
@@ -35,7 +35,7 @@ KNOWN: dict[str, Any] = {
     "router": {"type": "softmax", "top_k": 2},
     "expert": {"type": "gated", "d_ff": 128},
 }
-"""Values of required options that the base page has not."""
+"""Values of required options that the base spec has not."""
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("dataset", "jsonl"): {"paths": "corpus/*.jsonl"},
     ("scaling", "longrope"): {"around": {"partial_rotary_factor": 0.25}},
@@ -44,7 +44,7 @@ FITTED: dict[tuple[str, str], dict[str, Any]] = {
 
 
 class Place:
-    """Where in a page a family's slot stands; `around` is what the part that holds it needs beside it."""
+    """Where in a spec a family's slot stands; `around` is what the part that holds it needs beside it."""
 
     def __init__(self, family: str, keys: tuple[str, ...], many: bool, around: dict[str, Any]) -> None:
         self.family, self.keys, self.many, self.around = family, keys, many, around
@@ -64,7 +64,7 @@ class Place:
 
 
 def places() -> dict[str, Place]:
-    """A place of each family: the shallowest below parts that the base page has, else in another part of those."""
+    """A place of each family: the shallowest below parts that the base spec has, else in another part of those."""
     found: dict[str, Place] = {}
     base = _base()
     pending: list[tuple[type[Group], tuple[str, ...]]] = [(RunSpec, ())]
@@ -86,7 +86,7 @@ def places() -> dict[str, Place]:
 
 
 def _elsewhere(family: str, found: dict[str, Place]) -> Place | None:
-    """A place in a part that the base page does not have, of a family that has a place."""
+    """A place in a part that the base spec does not have, of a family that has a place."""
     for outer, place in found.items():
         for name in core.names(outer):
             options = core.get(outer, name).Options
@@ -114,7 +114,7 @@ def _groups_of(annotation: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[s
 
 
 def _written(family: str, name: str) -> Any:
-    """A part as YAML: its bare name, or a mapping with what it cannot do without, taken from the base page."""
+    """A part as YAML: its bare name, or a mapping with what it cannot do without, taken from the base spec."""
     fields = core.get(family, name).Options.model_fields
     known = KNOWN | FITTED.get((family, name), {})
     needed = {k: known.get(k) or _anywhere(_base(), k) for k, field in fields.items() if field.is_required()}

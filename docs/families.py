@@ -1,4 +1,4 @@
-"""The families of published models as a page: what their declarations say, and what was measured of them."""
+"""The families of published models as a spec: what their declarations say, and what was measured of them."""
 
 import json
 import re

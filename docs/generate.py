@@ -1,7 +1,7 @@
 """Writes the reference from the registry: `python -m docs.generate`.
 
     docs/reference/parts/<family>.md   every part with its options, paper, capabilities and an example
-    docs/reference/spec.md             every key of a page
+    docs/reference/spec.md             every key of a spec
     docs/reference/cli.md              every command
     docs/reference/families.md         every family of published models, with what parity.json says was measured
     docs/reference/learning.md         the loss that each part learns to, as learning.json says it was measured
@@ -31,14 +31,14 @@ from transformer_kit.testing.carriers import contract
 ROOT = Path(__file__).parents[1]
 REFERENCE = "docs/reference"
 MEASURED = (f"{REFERENCE}/performance.md", f"{REFERENCE}/performance-gpu.md")
-"""The pages that another command writes: `python -m tests.benchmarks.suite`."""
+"""The specs that another command writes: `python -m tests.benchmarks.suite`."""
 NOTE = "<!-- Written by `python -m docs.generate`; do not edit. -->"
 TABLE = ("<!-- parts: written by `python -m docs.generate` -->", "<!-- /parts -->")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def main() -> int:
-    """Write every page, or with `--check` compare them; the number to exit with."""
+    """Write every spec, or with `--check` compare them; the number to exit with."""
     written = pages()
     stale = [path for path, text in written.items() if _read(path) != text]
     known = {ROOT / p for p in (*written, *MEASURED)}
@@ -69,7 +69,7 @@ def pages() -> dict[str, str]:
     return found
 
 
-# ------------------------------------------------------------------ pages
+# ------------------------------------------------------------------ specs
 
 
 def index_page() -> str:
@@ -78,7 +78,7 @@ def index_page() -> str:
         NOTE,
         "# Reference",
         "",
-        "- [Keys of a page](spec.md)",
+        "- [Keys of a spec](spec.md)",
         "- [Commands](cli.md)",
         "- [Families of published models](families.md)",
         "- [How each part learns](learning.md)",
@@ -141,9 +141,9 @@ def part_section(family: str, name: str, place: Place | None) -> list[str]:
 
 
 def spec_page() -> str:
-    """Every key of a page, section by section."""
-    lines = [NOTE, "# Keys of a page", ""]
-    lines += ["A page with `kit`, `plugins` and `model` describes a model. A page with any other key describes a run."]
+    """Every key of a spec, section by section."""
+    lines = [NOTE, "# Keys of a spec", ""]
+    lines += ["A spec with `kit`, `plugins` and `model` describes a model. A spec with any other key describes a run."]
     lines += ["How keys merge is told in [the spec language](../explanation/spec-language.md)."]
     lines += ["Where no upper bound is given, a whole number is at most 10^9 and any other number at most 10^12.", ""]
     for title, group in _sections(RunSpec, ""):

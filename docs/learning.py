@@ -1,4 +1,4 @@
-"""The page of what each part learns, from what `python -m tests.benchmarks.learning` measured."""
+"""The spec of what each part learns, from what `python -m tests.benchmarks.learning` measured."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ FAMILIES = (
 """Families that decide how a model learns; tokenizers and datasets decide what, samplers and trackers neither."""
 SEEDS = 3
 FAR = 0.15
-"""Nats above the page's own parts from which a part's loss asks for an explanation."""
+"""Nats above the spec's own parts from which a part's loss asks for an explanation."""
 _DROWNS = "beside which token vectors of 0.02 are small: with `embedding: {{type: token, norm: rms_norm}}` {}."
 REMARKS = {
     "activation/sigmoid": "Its slope is at most 1/4.",
@@ -29,22 +29,22 @@ REMARKS = {
     "position/learned": "Each position is looked up four times a step: after 300 steps no better than `none`.",
     "position/none": "The order of tokens is known from the causal mask alone.",
     "position/sinusoidal": "Seeds differ: with `scale: 0.01` 2.48 and 2.48, with 0.02 2.50 and 2.65.",
-    "schedule/constant": "No warm-up, where the page has 40 steps.",
-    "schedule/linear": "No warm-up, where the page has 40 steps.",
-    "schedule/wsd": "No warm-up, where the page has 40 steps.",
+    "schedule/constant": "No warm-up, where the spec has 40 steps.",
+    "schedule/linear": "No warm-up, where the spec has 40 steps.",
+    "schedule/wsd": "No warm-up, where the spec has 40 steps.",
 }
 """Why a part learns so much worse, or cannot be trained; what they cite is measured in the same way, with seed 0."""
 _INTRO = """\
-Does every part train with its default options? Here each is swapped into the page
+Does every part train with its default options? Here each is swapped into the spec
 [`quickstart`](../../configs/runs/quickstart.yaml) by one word, with the options that it cannot do without, and trained
-for the page's 300 steps with seeds 0, 1 and 2. A seed draws the first weights and the order of the batches. The
-model is half as wide as the page's, and a step has 4 sequences of 64 tokens where the page has 16 of 256, so that all
+for the spec's 300 steps with seeds 0, 1 and 2. A seed draws the first weights and the order of the batches. The
+model is half as wide as the spec's, and a step has 4 sequences of 64 tokens where the spec has 16 of 256, so that all
 takes about ten minutes on two idle cores. So losses are higher than those of `kit train quickstart`, and small
 differences say little about a longer training."""
 _COLUMNS = """\
 `loss` is the mean validation loss of the three seeds, in nats for each byte, on 16,384 bytes; `spread` is
-the largest minus the smallest; `against` is `loss` minus that of the page as it is. A part that the page names already
-has the loss of the page. Measure your own: `python -m tests.benchmarks.learning --processes 2`, then
+the largest minus the smallest; `against` is `loss` minus that of the spec as it is. A part that the spec names already
+has the loss of the spec. Measure your own: `python -m tests.benchmarks.learning --processes 2`, then
 `python -m docs.generate`; what is measured already is skipped."""
 
 
@@ -65,7 +65,7 @@ def learning_page(note: str) -> str:
     if not own:
         return "\n".join([*lines, "Nothing is measured yet."]) + "\n"
     lines += [f"Measured on {results['date']} on {results['machine']}, torch {results['torch']}, with "]
-    lines += ["`" + "`, `".join(results["settings"]) + f"`. The page as it is: {_figure(own)}.", ""]
+    lines += ["`" + "`, `".join(results["settings"]) + f"`. The spec as it is: {_figure(own)}.", ""]
     lines += ["| family | part | loss | spread | against | remark |", "|---|---|---:|---:|---:|---|"]
     for family in FAMILIES:
         lines += [_line(family, row, mean(own)) for row in rows(family, results)]
@@ -79,7 +79,7 @@ def measurements() -> dict[str, Any]:
 
 
 def base(results: dict[str, Any]) -> list[float]:
-    """The losses of the page as it is: those of the part that is in it."""
+    """The losses of the spec as it is: those of the part that is in it."""
     return next(row.losses for row in rows("objective", results))
 
 
@@ -97,7 +97,7 @@ def rows(family: str, results: dict[str, Any]) -> list[Row]:
 
 
 def is_far(row: Row, own: float) -> bool:
-    """Whether a part learns so much worse than the page's own that it asks for an explanation."""
+    """Whether a part learns so much worse than the spec's own that it asks for an explanation."""
     return bool(row.trouble) or mean(row.losses) - own > FAR
 
 

@@ -97,7 +97,7 @@ def _bounds(metadata: Sequence[Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    """A bound as text; empty for those that only keep absurd values out, of which the page on keys tells."""
+    """A bound as text; empty for those that only keep absurd values out, of which the spec on keys tells."""
     return "" if value >= UNBOUNDED else f"{value:,}"
 
 

@@ -1,4 +1,4 @@
-"""The page of performance: measured whole, or a table of it anew."""
+"""The spec of performance: measured whole, or a table of it anew."""
 
 from pathlib import Path
 

@@ -4,7 +4,7 @@ A folder like Llama's is made, in shards, then copied and imported in turn, so t
 medians is what counts. Both bring what they write to disk, and both run in a process of their own, timed once torch and
 the kit are loaded: memory that was freed some seconds before is slow to get in a virtual machine, and equally for both.
 `command_s` is an import with the loading. Its memory is what it holds for itself beyond that (RssAnon,
-sampled): pages of mapped files are the system's, which takes them back when it needs them.
+sampled): specs of mapped files are the system's, which takes them back when it needs them.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """What each part learns: `python -m tests.benchmarks.learning`, for docs/reference/learning.md.
 
-Each part that takes part in learning is swapped into the page `quickstart` at its default options and trained for its
+Each part that takes part in learning is swapped into the spec `quickstart` at its default options and trained for its
 300 steps with three seeds, each run in one thread. What is measured already is skipped, so the command can be stopped
 and started again. `--only TEXT` measures parts whose `family/name` has TEXT in it; `--processes 2` runs two at a time.
-`python -m docs.generate` makes the page of the results.
+`python -m docs.generate` makes the spec of the results.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SETTINGS = (
     *("checkpoint.every=300", "sample=null", "hardware.device=cpu", "hardware.precision=float32"),
     "hardware.peak_tflops=1.0",
 )
-"""With `SMALLER` what differs from the page for all parts alike: half its width, 256 tokens a step in place of 4096."""
+"""With `SMALLER` what differs from the spec for all parts alike: half its width, 256 tokens a step in place of 4096."""
 
 
 def main() -> int:
@@ -82,7 +82,7 @@ def _measure(only: str, share: int, processes: int) -> None:
 
 
 def _runs(only: str) -> Iterator[tuple[str, int, str]]:
-    """Part, seed, and the YAML that puts the part into the page; all parts with one seed first."""
+    """Part, seed, and the YAML that puts the part into the spec; all parts with one seed first."""
     where = places()
     for seed in SEEDS:
         for family in FAMILIES:
@@ -92,7 +92,7 @@ def _runs(only: str) -> Iterator[tuple[str, int, str]]:
 
 
 def page(part: str, text: str, seed: int) -> RunSpec:
-    """The page with a part in it, put there by `text`."""
+    """The spec with a part in it, put there by `text`."""
     base, _ = files.page(files.locate(BASE))
     for change in (SMALLER, text):
         value, _ = yaml.parse(change, "part")

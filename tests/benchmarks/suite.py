@@ -1,8 +1,8 @@
 """The table of performance, measured on this machine: `make bench`, or `python -m tests.benchmarks.suite`.
 
-Runs `kit bench` on the pages in `specs/` against every peer that is installed (`pip install -e '.[bench]'`), and
+Runs `kit bench` on the specs in `specs/` against every peer that is installed (`pip install -e '.[bench]'`), and
 writes docs/reference/performance.md; with `--device cuda` another table, into docs/reference/performance-gpu.md.
-`--only TEXT` measures what has TEXT in its title, and puts it in the place of what the page of the same day says.
+`--only TEXT` measures what has TEXT in its title, and puts it in the place of what the spec of the same day says.
 Takes about forty minutes on two cores; a quiet machine gives quieter figures, and ratios are what counts.
 """
 
@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def _put(page: Path, result: Result, place: int, count: int) -> None:
-    """Put a result in its place on the page, if what else is there was measured in the same way and on the same day."""
+    """Put a result in its place on the spec, if what else is there was measured in the same way and on the same day."""
     head, *before = page.read_text("utf-8").split("\n### ")
     fresh, anew = "\n".join(_page([result])).split("\n### ")
     if head != fresh or len(before) != count:

@@ -25,7 +25,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A small model's page."""
+    """A small model spec."""
     path = tmp_path / "small.yaml"
     path.write_text(PAGE)
     return path

@@ -1,4 +1,4 @@
-"""Pages to run commands on, and what a command did."""
+"""Specs to run commands on, and what a command did."""
 
 import json
 from collections.abc import Callable

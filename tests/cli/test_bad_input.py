@@ -1,4 +1,4 @@
-"""Whatever is wrong with a page, a run or a prompt: one clear message, the right exit code, and nothing written."""
+"""Whatever is wrong with a spec, a run or a prompt: one clear message, the right exit code, and nothing written."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ PAGES = {
     "duplicate key": (PAGE + "kit: 1\n", "'kit' is written twice"),
     "tab": (PAGE.replace("  d_model", "\td_model"), "not YAML"),
     "broken YAML": ("model: {d_model: [1\n", "not YAML"),
-    "empty": ("", "the page is empty"),
+    "empty": ("", "the spec is empty"),
     "list at the top": ("- 1\n", "must be a mapping"),
     "unknown version": (PAGE.replace("kit: 1", "kit: 9"), "version"),
     "absurd size": (PAGE.replace("d_model: 16", "d_model: 1000000000000"), "at most"),

@@ -65,7 +65,7 @@ def test_examples_validate(family: str, name: str) -> None:
 @pytest.mark.parametrize(("family", "name"), PARTS, ids=lambda v: str(v))
 def test_examples_pass_the_check(kit: Kit, tmp_path: Path, family: str, name: str) -> None:
     """As it is printed, below the line that it says to begin with."""
-    printed = kit("show", f"{family}/{name}").out.split("\nexample, for a page that begins with `")[1]
+    printed = kit("show", f"{family}/{name}").out.split("\nexample, for a spec that begins with `")[1]
     begin, _, rest = printed.partition("`\n")
     (tmp_path / "my-text").write_text('{"text": "some words"}\n' * 99)
     (tmp_path / "page.yaml").write_text(f"{begin}\n{rest}")

@@ -143,7 +143,7 @@ GOOD = {
     "new": "new model other",
     "schema": "schema",
 }
-"""A command line of each command that works on a page alone."""
+"""A command line of each command that works on a spec alone."""
 BAD = {
     "list": "list nothing",
     "show": "show nothing",

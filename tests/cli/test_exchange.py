@@ -146,7 +146,7 @@ def test_export_without_transformers(kit: Kit, mine: Path, monkeypatch: pytest.M
 
 
 def test_a_refusal_has_lines(kit: Kit, tmp_path: Path) -> None:
-    """Of the page in the folder: nothing bounds the scores of a Llama."""
+    """Of the spec in the folder: nothing bounds the scores of a Llama."""
     (tmp_path / "odd.yaml").write_text(LLAMA.replace("n_heads: 2", "n_heads: 2, softcap: 3.0"))
     save(build(read(tmp_path / "odd.yaml")), tmp_path / "odd")
     done = kit("export", "odd", "out", "--json")

@@ -27,8 +27,8 @@ def test_folders_stand_for_their_pages_and_models(kit: Kit, trained: Path, tmp_p
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "config.json").write_text("{}")
     for folder, message in (
-        ("hf", "`kit import hf OUT --spec-only` makes a page"),
-        ("empty", "a folder without a page"),
+        ("hf", "`kit import hf OUT --spec-only` makes a spec"),
+        ("empty", "a folder without a spec"),
     ):
         done = kit("build", folder)
         assert (done.code, message in done.err) == (2, True)
@@ -70,7 +70,7 @@ def test_explain_without_a_path_shows_the_page(kit: Kit, page: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train small.yaml", "describes a model and not how to train it; `kit new run NAME` starts a page that does"),
+        ("train small.yaml", "describes a model and not how to train it; `kit new run NAME` starts a spec that does"),
         ("check small.yaml --set d_model=64", "no key 'd_model' here; did you mean 'model.d_model'?"),
         ("build small.yaml --set model.d_model 64", "--set takes PATH=VALUE"),
         ("generate runs the end", "put a prompt of several words in quotes"),

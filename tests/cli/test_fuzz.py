@@ -1,4 +1,4 @@
-"""Whatever text a page holds, and whatever `--set` says, `kit check` answers with 0 or 2 and never a traceback."""
+"""Whatever text a spec holds, and whatever `--set` says, `kit check` answers with 0 or 2 and never a traceback."""
 
 from pathlib import Path
 from typing import Any

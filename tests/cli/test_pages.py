@@ -131,8 +131,8 @@ def test_explain_of_nothing_is_a_mistake(kit: Kit, page: Path) -> None:
         ("model.d_mode", "did you mean 'd_model'?"),
         ("model.layers.7", "there are 2, from 0"),
         ("model.d_model.x", "16 has nothing inside"),
-        ("model.layers.kinds", "the page writes no 'kinds'"),
-        ("", "no '' in the page"),
+        ("model.layers.kinds", "the spec writes no 'kinds'"),
+        ("", "no '' in the spec"),
         ("model..x", "no '' in model"),
     ]:
         done = kit("explain", page, path)

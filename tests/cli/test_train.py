@@ -1,4 +1,4 @@
-"""`kit train` and `kit generate`: from a page to text, on a tiny run."""
+"""`kit train` and `kit generate`: from a spec to text, on a tiny run."""
 
 import io
 import json

@@ -137,7 +137,7 @@ def test_the_glossary_says_the_same() -> None:
         ("run x", "Did you mean 'train' or 'generate'?"),
         ("build gpt2", "did you mean 'gpt2-124m' or 'gpt2-xl'?"),
         ("build nothing-like-it", "there is no such file; `kit list models` names"),
-        ("train quickstart --lr 1", "it is a value of the page: --set optimizer.lr=VALUE"),
+        ("train quickstart --lr 1", "it is a value of the spec: --set optimizer.lr=VALUE"),
         ("build tutorial --n-layers 1", "--set model.layers.count=VALUE"),
         ("build tutorial --bach 1", "--batch"),
         ("explain tutorial hidden_size", "did you mean 'model.d_model'?"),

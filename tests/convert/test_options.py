@@ -129,7 +129,7 @@ OPEN = {
         "type": "moe", "n_experts": 3, "router": {"type": "softmax", "top_k": 2}, "expert": {"type": "gated"}}}),
     "gpt_neox": ({}, {"type": "parallel", "norms": 2, "ffn": {"type": "mlp"}}),
 }  # fmt: skip
-"""Models whose widths their pages leave to the parts, by the family that has a key for it."""
+"""Models whose widths their specs leave to the parts, by the family that has a key for it."""
 
 
 @pytest.mark.parametrize("family", OPEN)

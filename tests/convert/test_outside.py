@@ -31,7 +31,7 @@ LAYER = {
 
 @pytest.fixture
 def family(tmp_path: Path) -> Path:
-    """The declaration that the page on adding families shows."""
+    """The declaration that the spec on adding families shows."""
     found = re.search(r"<!-- declaration: heron.yaml -->\n```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None
     (tmp_path / "heron.yaml").write_text(found[1])

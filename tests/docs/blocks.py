@@ -1,10 +1,10 @@
 """The fenced blocks of the documentation, and how each is tried.
 
-A block runs as it stands. An HTML comment on the line before it, which a reader of the page does not see, says more:
+A block runs as it stands. An HTML comment on the line before it, which a reader of the spec does not see, says more:
 
-    <!-- part of: quickstart -->   YAML that is a piece of a page: laid on this shipped page and checked there
-    <!-- files of: page -->       the files of that page are there; a page's other blocks may use them
-    <!-- file: mine.yaml -->       the text of a file, which later blocks of the page use; Python in it is not run
+    <!-- part of: quickstart -->   YAML that is a piece of a spec: laid on this shipped spec and checked there
+    <!-- files of: page -->       the files of that page are there; a spec's other blocks may use them
+    <!-- file: mine.yaml -->       the text of a file, which later blocks of the spec use; Python in it is not run
     <!-- declaration: file -->     YAML that declares a family: read as that, written into this file
     <!-- excerpt of: file -->      text that stands like this in a file which an earlier block made
     <!-- wrong: text -->           YAML that is refused with this text
@@ -12,8 +12,8 @@ A block runs as it stands. An HTML comment on the line before it, which a reader
     <!-- short already -->         the block's `kit train` takes seconds as it stands
     <!-- not run: reason -->       not tried; `test_blocks` holds the list of all reasons
 
-A page is one session: its blocks run in order, in one folder, and its Python blocks share their names. That folder is
-empty at first, or, where the page says `<!-- session: checkout -->`, a copy of this project.
+A spec is one session: its blocks run in order, in one folder, and its Python blocks share their names. That folder is
+empty at first, or, where the spec says `<!-- session: checkout -->`, a copy of this project.
 """
 
 import re
@@ -52,7 +52,7 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of one page, in order."""
+    """The blocks of one spec, in order."""
     text = page.read_text("utf-8")
     for found in _FENCE.finditer(text):
         orders, before = {}, text[: found.start()]

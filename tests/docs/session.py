@@ -1,4 +1,4 @@
-"""Tries the blocks of one page, in order, in one folder."""
+"""Tries the blocks of one spec, in order, in one folder."""
 
 import fnmatch
 import re
@@ -16,9 +16,9 @@ from transformer_kit.spec.schema import RunSpec
 from transformer_kit.spec.tree import merge
 
 COPIED = ("registry", "transformer_kit", "configs", "docs", "pyproject.toml", "README.md", "CONTRIBUTING.md")
-"""What the blocks of a page need of the project, where they run in a copy of it."""
+"""What the blocks of a spec need of the project, where they run in a copy of it."""
 SHOWN = ("kit", "diff")
-"""Commands whose output pages show."""
+"""Commands whose output specs show."""
 
 
 class Session:
@@ -79,7 +79,7 @@ class Session:
             self._check(block, target)
 
     def _check(self, block: Block, page: Path) -> None:
-        """A page is good, or refused as it should be; a piece of one is good on the page it is a part of."""
+        """A spec is good, or refused as it should be; a piece of one is good on the spec it is a part of."""
         if "part of" in block.orders:
             value, _ = yaml.parse(block.text, str(block))
             base, _ = files.page(files.locate(block.orders["part of"]))

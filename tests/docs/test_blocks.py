@@ -1,4 +1,4 @@
-"""Every fenced block of the documentation does what the page says."""
+"""Every fenced block of the documentation does what the spec says."""
 
 from pathlib import Path
 

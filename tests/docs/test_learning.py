@@ -1,4 +1,4 @@
-"""The page of how each part learns: what is measured, and what asks for an explanation."""
+"""The spec of how each part learns: what is measured, and what asks for an explanation."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def test_the_page_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "measurements", lambda: {"parts": parts, "runs": runs, **told})
     monkeypatch.setattr(learning, "REMARKS", {"norm/none": "Because."})
     page = learning_page("")
-    assert "The page as it is: 2.100 nats, spread 0.200." in page
+    assert "The spec as it is: 2.100 nats, spread 0.200." in page
     assert "[`none`](parts/norm.md#none) | 2.500 | 0.000 | +0.400 | Because. |" in page
     assert "[`rms_norm`](parts/norm.md#rms_norm) | 2.000 | 0.000 | -0.100 | 1 of 3 seeds. |" in page
     assert "[`flex`](parts/kernel.md#flex) | | | | RuntimeError: no |" in page

@@ -1,4 +1,4 @@
-"""The generated pages are current, and no link in the documentation leads nowhere."""
+"""The generated specs are current, and no link in the documentation leads nowhere."""
 
 import re
 from pathlib import Path

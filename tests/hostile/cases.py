@@ -1,7 +1,7 @@
 """Kinds of cases: each makes hostile files in a folder, by chance, and gives what is to be tried on them.
 
 config         a family's config.json, some keys changed
-spec           a page that comes with the kit, some values or some of its text changed
+spec           a spec that comes with the kit, some values or some of its text changed
 declaration    a family's declaration, changed, and a config of that family
 folder         a Hugging Face folder, one of its files changed
 kit            a kit folder, likewise

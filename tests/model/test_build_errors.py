@@ -1,4 +1,4 @@
-"""What only building finds out: parts that cannot stand where the page puts them. All at once, with their lines."""
+"""What only building finds out: parts that cannot stand where the spec puts them. All at once, with their lines."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ from transformer_kit.spec.yaml import parse
 
 @pytest.fixture
 def pages(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Pages:
-    """The working folder holds the pages."""
+    """The working folder holds the specs."""
     monkeypatch.chdir(tmp_path)
     return Pages(tmp_path)
 

@@ -119,7 +119,7 @@ def test_unknown_keys_are_refused_at_every_depth() -> None:
 
 def test_mistakes_inside_slots_inside_slots_are_placed_there() -> None:
     class Page(Options):
-        """A page."""
+        """A spec."""
 
         ffn: FFNSlot
         """A slot."""

@@ -9,6 +9,6 @@ from tests.spec.pages import Pages
 
 @pytest.fixture
 def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pages:
-    """The working folder holds the pages."""
+    """The working folder holds the specs."""
     monkeypatch.chdir(tmp_path)
     return Pages(tmp_path)

@@ -1,4 +1,4 @@
-"""A page that is right, and what reading has to say about changes to it."""
+"""A spec that is right, and what reading has to say about changes to it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ class Pages:
         return path
 
     def read(self, text: str, sets: Sequence[str] = ()) -> Spec:
-        """The spec of a page."""
+        """The spec of a spec."""
         self.write(text)
         return read("page.yaml", sets)
 

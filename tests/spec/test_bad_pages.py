@@ -1,4 +1,4 @@
-"""Every mistake on a page gets one clear error: its place, its path, what is wrong and what to choose."""
+"""Every mistake on a spec gets one clear error: its place, its path, what is wrong and what to choose."""
 
 import time
 
@@ -13,7 +13,7 @@ ONE = {
         ("d_ff: 48", "d_f: 48"),
         "page.yaml:12:26: model.layers.block.ffn.d_f: no option 'd_f' in 'gated'; did you mean 'd_ff'?",
     ),
-    "misspelled key of the page": (("kit: 1", "kti: 1"), "page.yaml:1:1: kti: no key 'kti' here; did you mean 'kit'?"),
+    "misspelled key of the spec": (("kit: 1", "kti: 1"), "page.yaml:1:1: kti: no key 'kti' here; did you mean 'kit'?"),
     "misspelled part": (
         ("gated", "gatd"),
         "page.yaml:12:7: model.layers.block.ffn: no ffn 'gatd'; did you mean 'gated'?",

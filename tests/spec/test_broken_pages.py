@@ -1,4 +1,4 @@
-"""A page that is no page at all, or was made to do harm, says so at once."""
+"""A spec that is no spec at all, or was made to do harm, says so at once."""
 
 import time
 
@@ -9,27 +9,27 @@ from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.read import read
 
 BROKEN = {
-    "empty": ("", "page.yaml:1:1: the page is empty; `kit new model NAME` writes a first one"),
-    "comments alone": ("# soon\n", "page.yaml:1:1: the page is empty"),
-    "a list": ("- kit: 1\n", "page.yaml:1:1: a page must be a mapping of keys to values, got a list"),
-    "one word": ("tutorial\n", "page.yaml:1:1: a page must be a mapping of keys to values, got one value"),
+    "empty": ("", "page.yaml:1:1: the spec is empty; `kit new model NAME` writes a first one"),
+    "comments alone": ("# soon\n", "page.yaml:1:1: the spec is empty"),
+    "a list": ("- kit: 1\n", "page.yaml:1:1: a spec must be a mapping of keys to values, got a list"),
+    "one word": ("tutorial\n", "page.yaml:1:1: a spec must be a mapping of keys to values, got one value"),
     "tab": (
         "kit: 1\nmodel:\n\td_model: 1\n",
         "page.yaml:3:1: not YAML: found character '\\t' that cannot start any token",
     ),
     "unclosed": ("kit: 1\nmodel: {d_model: 3\n", "page.yaml:3:1: not YAML: expected ',' or '}'"),
     "bad indentation": ("kit: 1\n  model: 3\n", "page.yaml:2:8: not YAML: mapping values are not allowed here"),
-    "two documents": ("kit: 1\n---\nkit: 1\n", "page.yaml:2:1: a page is one document; `---` starts a second one"),
+    "two documents": ("kit: 1\n---\nkit: 1\n", "page.yaml:2:1: a spec is one document; `---` starts a second one"),
     "tag": ("kit: !!python/object:os.system 1\n", "page.yaml:1:6: kit: tags are not used in specs"),
     "key that is nothing": ("kit: 1\n~: 3\n", "page.yaml:2:1: a key must be a word or a whole number, got nothing"),
     "key that is a list": ("? [a]\n: 3\n", "page.yaml:1:3: a key must be a word or a whole number, got ['a']"),
     "unknown anchor": ("kit: *one\n", "page.yaml:1:6: kit: no anchor '&one' before this"),
     "recursive anchor": ("kit: &one [*one]\n", "page.yaml:1:12: kit.0: no anchor '&one' before this"),
-    "NUL": ("kit: 1\nmodel: \0\n", "page.yaml:2:8: not YAML: the character '\\x00' may not stand in a page"),
+    "NUL": ("kit: 1\nmodel: \0\n", "page.yaml:2:8: not YAML: the character '\\x00' may not stand in a spec"),
     "escape out of range": ('kit: "\\UFFFFFFFF"', "page.yaml:1:1: not YAML: a number in an escape"),
     "absurd version of YAML": ("%YAML 1." + "9" * 9000 + "\n---\nkit: 1", "page.yaml:1:1: not YAML: a number in"),
-    "too long": ("#" * 400_001, "page.yaml: the page is too long: at most 400000 characters, got 400001"),
-    "no end of keys": ("".join(f"k{i}: 0\n" for i in range(20_000)), "page.yaml:12500:9: the page grows too large"),
+    "too long": ("#" * 400_001, "page.yaml: the spec is too long: at most 400000 characters, got 400001"),
+    "no end of keys": ("".join(f"k{i}: 0\n" for i in range(20_000)), "page.yaml:12500:9: the spec grows too large"),
     "alias bomb": (
         "a: &a [x, x, x, x, x, x, x, x, x]\n"
         + "".join(f"{c}: &{c} [{', '.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)),

@@ -1,4 +1,4 @@
-"""The canonical form says the same as the page it was made from, whatever that looked like."""
+"""The canonical form says the same as the spec it was made from, whatever that looked like."""
 
 import copy
 import pickle
@@ -110,7 +110,7 @@ def test_the_order_of_unequal_layers_changes_the_hash() -> None:
 
 def test_equality_is_about_what_a_page_says() -> None:
     assert Spec.of(page()) != Spec.of(page(dropout=0.1))
-    assert Spec.of(page()) != "a page"
+    assert Spec.of(page()) != "a spec"
     run = {**page(), "optimizer": {"type": "adamw", "lr": 1.0}, "train": {"steps": 1}}
     assert RunSpec.of(run) != Spec.of(page())
     assert RunSpec.of(run) != RunSpec.of({**run, "train": {"steps": 2}})

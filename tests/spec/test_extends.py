@@ -1,4 +1,4 @@
-"""Pages that build on pages: `extends`, `model`, and what they may not reach."""
+"""Specs that build on specs: `extends`, `model`, and what they may not reach."""
 
 import os
 import time
@@ -82,7 +82,7 @@ def test_options_lost_with_a_part_below_are_notes(pages: Pages) -> None:
 BAD = {
     "itself": (
         "extends: top.yaml",
-        "top.yaml:1:1: extends: pages build on each other in a circle: top.yaml -> top.yaml",
+        "top.yaml:1:1: extends: specs build on each other in a circle: top.yaml -> top.yaml",
     ),
     "missing": (
         "extends: gone.yaml",
@@ -91,7 +91,7 @@ BAD = {
     "folder": ("extends: folder.yaml", "top.yaml:1:1: extends: there is no file 'folder.yaml'"),
     "unknown name": ("extends: tutorail", "top.yaml:1:1: extends: no spec 'tutorail' comes with the kit"),
     "url": ("extends: https://example.org/x", "top.yaml:1:1: extends: no spec 'https://example.org/x' comes with"),
-    "url of a page": (
+    "url of a spec": (
         "extends: https://example.org/x.yaml",
         "top.yaml:1:1: extends: there is no file 'https://example",
     ),
@@ -109,7 +109,7 @@ BAD = {
         "model: {extends: 3}",
         "top.yaml:1:9: model.extends: must be the name of a spec or a path to one, got 3",
     ),
-    "no model there": ("model: bare.yaml", "top.yaml:1:1: model: the page 'bare.yaml' describes no model"),
+    "no model there": ("model: bare.yaml", "top.yaml:1:1: model: the spec 'bare.yaml' describes no model"),
     "a broken page": ("extends: broken.yaml", "broken.yaml:2:1: not YAML: "),
     "a link out": ("extends: link.yaml", "top.yaml:1:1: extends: 'link.yaml' lies outside "),
     "a link to itself": ("extends: loop.yaml", "top.yaml:1:1: extends: there is no file 'loop.yaml'"),
@@ -140,7 +140,7 @@ def test_a_circle_of_pages_is_shown(pages: Pages) -> None:
     pages.write("model: {extends: top.yaml}\n", "c.yaml")
     (line,) = wrong()
     assert line == (
-        "c.yaml:1:9: model.extends: pages build on each other in a circle: top.yaml -> b.yaml -> c.yaml -> top.yaml"
+        "c.yaml:1:9: model.extends: specs build on each other in a circle: top.yaml -> b.yaml -> c.yaml -> top.yaml"
     )
 
 
@@ -150,7 +150,7 @@ def test_pages_that_double_end_quickly(pages: Pages) -> None:
     pages.write(pages.text, "p15.yaml")
     began = time.process_time()
     (line,) = wrong("p0.yaml")
-    assert "builds on too many pages: at most 16 deep and 64 in all" in line
+    assert "builds on too many specs: at most 16 deep and 64 in all" in line
     assert time.process_time() - began < 5
 
 
@@ -158,7 +158,7 @@ def test_a_chain_of_pages_has_an_end(pages: Pages) -> None:
     for i in range(20):
         pages.write(f"extends: p{i + 1}.yaml\n", f"p{i}.yaml")
     pages.write(pages.text, "p20.yaml")
-    assert "builds on too many pages" in wrong("p0.yaml")[0]
+    assert "builds on too many specs" in wrong("p0.yaml")[0]
     assert read("p10.yaml") == read("p20.yaml")
 
 

@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def survive(content: bytes, sets: tuple[str, ...] = ()) -> None:
-    """Read a page of these bytes, which may be refused, in time."""
+    """Read a spec of these bytes, which may be refused, in time."""
     Path("page.yaml").write_bytes(content)
     began = time.process_time()
     with contextlib.suppress(SpecError):

@@ -1,4 +1,4 @@
-"""The JSON schema of pages: it takes every page that is good, and refuses nothing that reading would take."""
+"""The JSON schema of specs: it takes every spec that is good, and refuses nothing that reading would take."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def loaded(path: Path) -> Any:
-    """A page as JSON has it: keys are text."""
+    """A spec as JSON has it: keys are text."""
     return json.loads(json.dumps(yaml.parse(path.read_text("utf-8"), str(path))[0]))
 
 
@@ -33,7 +33,7 @@ def accepts(page: Any) -> bool:
 
 
 def mappings(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Paths of all mappings in a page."""
+    """Paths of all mappings in a spec."""
     if isinstance(value, dict):
         yield path
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -72,7 +72,7 @@ def test_every_shipped_page_is_accepted_and_no_misspelled_one(path: Path) -> Non
     for place in mappings(page):
         bent = copy.deepcopy(page)
         if place[-1:] in (("kinds",), ("at",)):
-            continue  # their keys are names of the page's own
+            continue  # their keys are names of the spec's own
         at(bent, place)["misspelled"] = 1
         assert not accepts(bent), place
 

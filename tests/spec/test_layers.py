@@ -111,7 +111,7 @@ def test_a_kind_of_another_type_starts_from_nothing(pages: Pages) -> None:
         f"{pages.text}    kinds: {{other: {{type: parallel, ffn: mlp}}}}\n    pattern: [other, block]\n"
     )
     assert lines == [
-        "page.yaml:13:13: model.layers.kinds.other: needs 'mixer': what mixes tokens "
+        "page.yaml:13:13: model.layers.kinds.other: needs 'mixer': the token mixer, such as attention "
         "('parallel' replaces the type of `block`, and nothing is carried over)"
     ]
 

@@ -1,4 +1,4 @@
-"""Names that no file can have or no encoding can write, wherever a page takes a name: refused in readable words."""
+"""Names that no file can have or no encoding can write, wherever a spec takes a name: refused in readable words."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ KEYS = ("", "model", "model.layers", "model.layers.kinds", "model.layers.at", "m
 
 
 def put(place: str, name: str) -> dict[str, Any]:
-    """The page with the name there."""
+    """The spec with the name there."""
     page = deepcopy(PAGE)
     *above, last = place.split(".")
     here: Any = page

@@ -58,7 +58,7 @@ def test_not_a_number_is_one() -> None:
 
 
 def test_every_key_value_and_item_knows_its_place() -> None:
-    value, mark = parse("# a page\na:\n  - b: 1\n    c: [x, {d: 2}]\n", "page")
+    value, mark = parse("# a spec\na:\n  - b: 1\n    c: [x, {d: 2}]\n", "page")
     assert isinstance(value, Table)
     assert str(mark) == "page:2:1"
     assert isinstance(value["a"], Items)

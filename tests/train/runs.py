@@ -34,7 +34,7 @@ WORDS = [
 
 
 def page(corpus: Path, **changes: Any) -> dict[str, Any]:
-    """A run's page, with `changes` to its top-level keys; mappings are merged one level deep."""
+    """A run config, with `changes` to its top-level keys; mappings are merged one level deep."""
     block = {"type": "pre_norm", "mixer": {"type": "attention", "n_heads": 2}, "ffn": {"type": "mlp", "d_ff": 32}}
     base: dict[str, Any] = {
         "model": {

@@ -32,13 +32,13 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C li
 
 
 def _faults(corpus: Path, folder: Path, **settings: str) -> tuple[int, int]:
-    """How often a page was fetched for a large tensor, before a run and after."""
+    """How often a spec was fetched for a large tensor, before a run and after."""
     found = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     program = FAULTS.replace("{page!r}", repr(page(corpus))).replace("{out!r}", repr(str(folder / "out")))
     said = subprocess.check_output([sys.executable, "-c", program], env=found | settings, text=True)
     default, kept = map(int, said.split())
     if default < 1000:
-        pytest.skip("the system maps pages so large that fetching them costs nothing")
+        pytest.skip("the system maps specs so large that fetching them costs nothing")
     return default, kept
 
 

@@ -94,7 +94,7 @@ def candidate(name: str, spec: Spec) -> Candidate:
 
 
 def undropped(spec: Spec) -> Spec:
-    """The model of a page without dropout, which peers do not agree on."""
+    """The model of a spec without dropout, which peers do not agree on."""
     page = Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model.model_copy(update={"dropout": 0.0}))
     page._source = spec._source
     return page

@@ -1,4 +1,4 @@
-"""`kit bench`: the model of a page against what else one would use, in one run."""
+"""`kit bench`: the model of a spec against what else one would use, in one run."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""One part in words: options with types and defaults, papers, capabilities, and an example that a page may copy."""
+"""One part in words: options with types and defaults, papers, capabilities, and an example that a spec may copy."""
 
 import inspect
 import re

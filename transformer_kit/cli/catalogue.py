@@ -21,7 +21,7 @@ def list_parts(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the parts that a page may name, family by family, and the specs that come with the kit.
+    """List the parts that a spec may name, family by family, and the specs that come with the kit.
 
     Example: `kit list position`
     """
@@ -73,7 +73,7 @@ def _section(family: str) -> dict[str, Any]:
 
 
 def _heading(page: str) -> str:
-    """The comment that a page begins with: its first line."""
+    """The comment that a spec begins with: its first line."""
     first = page.split("\n", 1)[0]
     return first.lstrip("# ") if first.startswith("#") else ""
 
@@ -123,7 +123,7 @@ def _show(card: dict[str, Any]) -> None:
         inside = {g: [o["name"].partition(".")[2] for o in card["options"]
                       if o["name"].startswith(f"{g}.")] for g in card["groups"]}  # fmt: skip
         rows([(f"  {group}", f"{text} {', '.join(inside[group])}") for group, text in card["groups"].items()])
-    say("\nexample, for a page that begins with `extends: quickstart`", style="bold")
+    say("\nexample, for a spec that begins with `extends: quickstart`", style="bold")
     say(card["example"])
 
 

@@ -1,6 +1,6 @@
-"""A part as a page writes it: what it requires, the simple options, and the parts around it that it needs.
+"""A part as a spec writes it: what it requires, the simple options, and the parts around it that it needs.
 
-Laid on the kit's quickstart by `extends`, the example is a page that passes `kit check`; files that it names are the
+Laid on the kit's quickstart by `extends`, the example is a spec that passes `kit check`; files that it names are the
 reader's own.
 """
 
@@ -51,7 +51,7 @@ def written_out(family: str, name: str, length: int | None = None) -> dict[str, 
 
 
 def places(family: str, inside: tuple[str, ...] = ()) -> list[str]:
-    """Paths, from the top of a page, where a part of this family may be named; not into parts of families `inside`."""
+    """Paths, from the top of a spec, where a part of this family may be named; not into parts of families `inside`."""
     found = slots(RunSpec, "", family)
     for holder in core.families():
         if holder not in (family, *inside):
@@ -74,7 +74,7 @@ def slots(group: type[Group], prefix: str, family: str) -> list[str]:
 
 
 def _pages(family: str, name: str) -> Iterator[dict[str, Any]]:
-    """Pages that hold the part, the shortest first; each at least once."""
+    """Specs that hold the part, the shortest first; each at least once."""
     for length in LENGTHS:
         written: Any = written_out(family, name, length)
         yield from _around(family, name if list(written) == ["type"] else written, (family,), False)
@@ -82,9 +82,9 @@ def _pages(family: str, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _around(family: str, written: Any, inside: tuple[str, ...], whole: bool) -> Iterator[dict[str, Any]]:
-    """Pages with a part where the page itself, or a part of the page, holds one of its family.
+    """Specs with a part where the spec itself, or a part of the spec, holds one of its family.
 
-    A part around it that requires more is left to the page, or else, when `whole`, written out.
+    A part around it that requires more is left to the spec, or else, when `whole`, written out.
     """
     for path in slots(RunSpec, "", family):
         yield _nested(path.split("."), written)
@@ -118,7 +118,7 @@ def _held(holder: str, name: str, family: str) -> list[str]:
 
 
 def _passes(page: dict[str, Any]) -> bool:
-    """Whether a model can be assembled of the page; files that it names need not be there."""
+    """Whether a model can be assembled of the spec; files that it names need not be there."""
     from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.errors import SpecError
     from transformer_kit.spec.read import read
@@ -131,7 +131,7 @@ def _passes(page: dict[str, Any]) -> bool:
 
 
 def _text(page: dict[str, Any]) -> str:
-    """The page on as many lines as lead to the part."""
+    """The spec on as many lines as lead to the part."""
     lines, value, depth = [], page, 0
     while len(value) == 1:
         (key,) = value

@@ -98,7 +98,7 @@ def export_model(
 
 
 def _exported(folder: Path, out: Path, family: str | None, compare: bool, dtype: str | None) -> "tuple[Match, str]":
-    """Export, and say in which type; what no class computes is a fault of the page, with its lines."""
+    """Export, and say in which type; what no class computes is a fault of the spec, with its lines."""
     from transformer_kit.cli.where import placed
     from transformer_kit.convert.errors import ConvertError
     from transformer_kit.convert.export import export

@@ -2,7 +2,7 @@
 
     0  good
     1  the run failed on its way: the loss is not a number any more
-    2  the page or the command is wrong
+    2  the spec or the command is wrong
     3  the environment: a package is missing, a file cannot be read or written, the disk is full
     4  it does not fit
 

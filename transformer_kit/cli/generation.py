@@ -106,7 +106,7 @@ class _Used:
     model: "Model"
     tokenizer: "Tokenizer"
     samplers: list[Any]
-    """As a page writes them."""
+    """As a spec writes them."""
     asked: "Defaults"
 
     def complete(self, prompt: str, settings: dict[str, Any]) -> "Iterator[str]":

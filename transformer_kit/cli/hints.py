@@ -1,4 +1,4 @@
-"""What a mistyped option may mean: another option of the command, or a value of the page, which `--set` replaces."""
+"""What a mistyped option may mean: another option of the command, or a value of the spec, which `--set` replaces."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def hint(error: Any) -> None:
     path = _path(option.lstrip("-").replace("-", "_")) if "--set" in known else None
     if path is not None:
         error.possibilities = []
-        error.message = f"{error.message}; it is a value of the page: --set {path}=VALUE"
+        error.message = f"{error.message}; it is a value of the spec: --set {path}=VALUE"
     elif near:
         error.possibilities = [f"--{name}" for name in near]
 
@@ -35,7 +35,7 @@ def _extra(context: Any) -> str:
 
 
 def _path(word: str) -> str | None:
-    """Where a page has a value of this name."""
+    """Where a spec has a value of this name."""
     from transformer_kit.spec.explain import within
     from transformer_kit.spec.schema import RunSpec
 

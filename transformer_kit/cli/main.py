@@ -62,7 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich" if is_terminal() else None,  # boxes and colors are for a person
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 good, 1 the run failed, 2 the page or the command is wrong, 3 the environment, "
+    epilog="Exit codes: 0 good, 1 the run failed, 2 the spec or the command is wrong, 3 the environment, "
     "4 it does not fit. With --json each command prints one object on stdout, and kit train one on each line; what is "
     "wrong is its `errors`, a list of objects with the keys file, line, column, path, via and text.",
 )
@@ -70,17 +70,17 @@ app = typer.Typer(
 for name, command, summary in (
     ("list", catalogue.list_parts, "List the parts and specs there are."),
     ("show", catalogue.show, "Show one part in full."),
-    ("check", pages.check, "Say what is wrong with a page."),
+    ("check", pages.check, "Say what is wrong with a spec."),
     ("explain", pages.explain, "Say where a value comes from."),
     ("build", cost.build, "Show what a model is and what it costs."),
-    ("new", start.new, "Start a page or a plugin."),
+    ("new", start.new, "Start a spec or a plugin."),
     ("train", training.train, "Train a model."),
     ("generate", generation.generate, "Continue a prompt."),
     ("bench", bench.bench, "Measure a model against its peers."),
     ("import", exchange.import_model, "Bring in a Hugging Face folder."),
     ("export", exchange.export_model, "Write a Hugging Face folder."),
     ("doctor", doctor.doctor, "Say what this machine can do, and what will be slow."),
-    ("schema", pages.schema, "Print the JSON schema of pages."),
+    ("schema", pages.schema, "Print the JSON schema of specs."),
 ):
     app.command(name, short_help=summary)(command)
 
@@ -100,7 +100,7 @@ def kit(
     """Transformers from one page of YAML: every word names an interchangeable part.
 
     First steps: `kit list` shows the parts, `kit build tutorial` what a model costs,
-    `kit train quickstart` trains one, `kit new run NAME` starts your own page.
+    `kit train quickstart` trains one, `kit new run NAME` starts your own spec.
     """
 
 

@@ -20,14 +20,14 @@ def parts(incomplete: str) -> list[str]:
 
 
 def specs(incomplete: str) -> list[str]:
-    """Specs that come with the kit, and the pages in the folder that is being typed."""
+    """Specs that come with the kit, and the specs in the folder that is being typed."""
     return [name for kind in ("models", "runs") for name in _shipped(kind) if name.startswith(incomplete)] + _files(
         incomplete, ("*/", "*.yaml", "*.yml")
     )
 
 
 def runs(incomplete: str) -> list[str]:
-    """Runs that come with the kit, and the pages in the folder that is being typed."""
+    """Runs that come with the kit, and the specs in the folder that is being typed."""
     return [n for n in _shipped("runs") if n.startswith(incomplete)] + _files(incomplete, ("*/", "*.yaml", "*.yml"))
 
 

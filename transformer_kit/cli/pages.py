@@ -1,4 +1,4 @@
-"""`kit check`, `kit explain` and `kit schema`: what is wrong with a page, where a value comes from, what may stand."""
+"""`kit check`, `kit explain` and `kit schema`: what is wrong with a spec, where a value comes from, what may stand."""
 
 import json as codec
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SpecArgument = Annotated[
     str,
-    typer.Argument(metavar="SPEC", help="A page, or the name of a spec of the kit.", autocompletion=names.specs),
+    typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped spec.", autocompletion=names.specs),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -27,7 +27,7 @@ Sets = Annotated[
 def check(
     specs: Annotated[
         list[str],
-        typer.Argument(metavar="SPEC...", help="Pages, or names of specs of the kit.", autocompletion=names.specs),
+        typer.Argument(metavar="SPEC...", help="Spec files, or names of shipped specs.", autocompletion=names.specs),
     ],
     sets: Sets = None,
     source: Annotated[
@@ -41,7 +41,7 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Read pages and assemble their models, without memory for weights; print everything that is wrong.
+    """Read specs and assemble their models, without memory for weights; print everything that is wrong.
 
     Of a run, its data and its tokenizer are looked at too, and whether its options can work on this model.
 
@@ -109,7 +109,7 @@ def explain(
     spec: SpecArgument,
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[PATH]", help="A value's place, as in model.layers.0.ffn.d_ff; the whole page else."),
+        typer.Argument(metavar="[PATH]", help="A value's place, as in model.layers.0.ffn.d_ff; the whole spec else."),
     ] = None,
     sets: Sets = None,
     json: Json = False,
@@ -143,9 +143,9 @@ def schema(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Print the JSON schema of pages, installed plugins included, for editors and other tools.
+    """Print the JSON schema of specs, installed plugins included, for editors and other tools.
 
-    Example: `kit schema --out kit.schema.json`, and in a page:
+    Example: `kit schema --out kit.schema.json`, and in a spec:
     `# yaml-language-server: $schema=kit.schema.json`
     """
     from transformer_kit.cli.start import write

@@ -31,9 +31,9 @@ def new(
     folder: Annotated[Path, typer.Option("--in", metavar="DIR", help="The folder to write into.")] = Path(),
     json: Json = False,
 ) -> None:
-    """Write a commented file to start from: a model's page, a run's page, or a plugin with one part and its test.
+    """Write a commented file to start from: a model spec, a run config, or a plugin with one part and its test.
 
-    A page gets the JSON schema of pages beside it, so that editors complete it. Nothing else that exists is replaced.
+    A spec gets the JSON schema of specs beside it, so that editors complete it. Nothing else that exists is replaced.
 
     Example: `kit new run my-run`, then `kit check my-run.yaml` and `kit train my-run.yaml`
     """
@@ -58,7 +58,7 @@ def _page(kind: Kind, name: str, folder: Path) -> tuple[list[Path], str]:
     target, schema = folder / f"{name}.yaml", folder / SCHEMA
     _refuse(target)
     if schema.exists() and not _is_titled(schema, made["title"]):
-        raise FileExistsError(17, "exists already and is no schema of pages; move it away", str(schema))
+        raise FileExistsError(17, "exists already and is no schema of specs; move it away", str(schema))
     text = _filled((TEMPLATES / f"{kind}.yaml").read_text("utf-8"), {"schema": SCHEMA, "name": name})
     write(schema, codec.dumps(made, indent=1) + "\n", replace=True)
     write(target, text)

@@ -1,4 +1,4 @@
-"""`kit train`: a run's page becomes a trained model."""
+"""`kit train`: a run config becomes a trained model."""
 
 import shlex
 import signal
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def train(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's page, or the name of one.", autocompletion=names.runs)
+        str, typer.Argument(metavar="RUN", help="A run config, or the name of one.", autocompletion=names.runs)
     ],
     sets: Sets = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the run; runs/NAME of the page when not given.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run; runs/NAME of the spec when not given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
     source: Annotated[
@@ -81,7 +81,7 @@ def _run(
 
 
 def _trained(folder: Path, resume: bool, source: Path | None) -> "Path | dict[str, object] | None":
-    """The page whose model is trained where the run's own page describes none."""
+    """The spec whose model is trained where the run's own config describes none."""
     from transformer_kit.train.source import page_in, page_of_run
 
     if resume:

@@ -1,4 +1,4 @@
-"""A page of the spec as a config.json: the family's templates, solved for their variables. The caller verifies."""
+"""A spec as a config.json: the family's templates, solved for their variables. The caller verifies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,7 @@ def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[s
 def solutions_with_sizes(
     page: Mapping[str, Any], sized: Mapping[str, Any], declaration: Declaration
 ) -> tuple[dict[str, Any], list[str]]:
-    """As `solutions`, of a page in which every width is written; but where a family's key is null by default, and the
+    """As `solutions`, of a spec in which every width is written; but where a family's key is null by default, and the
     page itself leaves the width open, so does the config.
     """
     written, unset = solutions(sized, declaration)

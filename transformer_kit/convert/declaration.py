@@ -1,6 +1,6 @@
 """A family's declaration: how its config.json says what a spec says, and how its tensors are ours.
 
-One file serves both directions. `model` and `block` are a page of the spec with variables: `$hidden_size` stands for
+One file serves both directions. `model` and `block` are a spec with variables: `$hidden_size` stands for
 a key of the config. `when` adds to them by the value of a key, `each` to single layers by the values of a list.
 Going out, the same templates are solved for the variables.
 
@@ -109,7 +109,7 @@ class _Reader:
         return laid(base, _plain(table))
 
     def _fragment(self, name: str, path: Path, above: tuple[Path, ...]) -> Path:
-        """The file of a fragment, in the folder of the page that includes it or in the kit's. Raises ValueError."""
+        """The file of a fragment, in the folder of the spec that includes it or in the kit's. Raises ValueError."""
         found = next((p for p in (path.parent / f"_{name}.yaml", FOLDER / f"_{name}.yaml") if p.is_file()), None)
         if found is None:
             raise ValueError(f"no fragment '{name}'")

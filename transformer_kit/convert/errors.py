@@ -24,7 +24,7 @@ class ConvertError(ValueError):
         if len(problems) > MAX_PROBLEMS:
             self.problems.append(f"and {len(problems) - MAX_PROBLEMS} more")
         self.placed = placed
-        """The same, where all of it has its place in a page."""
+        """The same, where all of it has its place in a spec."""
         lines = self.problems if len(self.problems) == 1 else ["", *(f"  {p}" for p in self.problems)]
         super().__init__(f"{where}: " + "\n".join(lines))
 

@@ -81,7 +81,7 @@ def import_folder(
 
 
 def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
-    """The spec as a page, with lines on where it comes from and how large it is."""
+    """The spec as YAML, with lines on where it comes from and how large it is."""
     named = config.get("architectures")
     classes = ", ".join(map(str, named)) if isinstance(named, list) and named else "no class named"
     head = [
@@ -92,7 +92,7 @@ def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    """What a comment may hold: a config could name a class that ends the line and goes on as a page."""
+    """What a comment may hold: a config could name a class that ends the line and goes on as a spec."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Why a family does not compute a model: the first thing in which it differs, and the line of the page that says it."""
+"""Why a family does not compute a model: the first thing in which it differs, and the line of the spec that says it."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Miss:
 
     family: str
     where: str
-    """Dotted place in the model or in its page."""
+    """Dotted place in the model or in its spec."""
     text: str
     distance: tuple[bool, int]
     """How far off: whether no config of the family comes near, and in how many things the nearest differs."""
@@ -41,7 +41,7 @@ def differing(ours: Model, theirs: Model, declaration: Declaration) -> Miss | No
 
 
 def inexpressible(page: Mapping[str, Any], declaration: Declaration, error: Exception) -> Miss:
-    """What of the page no config of the family can say; the error that trying it ended in, where that is not known."""
+    """What of the spec no config of the family can say; the error that trying it ended in, where that is not known."""
     model = page["model"]
     found = unlike(declaration.model, model, "model")
     for i, block in enumerate(model["layers"]["blocks"]):
@@ -51,7 +51,7 @@ def inexpressible(page: Mapping[str, Any], declaration: Declaration, error: Exce
 
 
 def refusal(what: str, misses: list[Miss], spec: Spec) -> ConvertError:
-    """The error that says `what` and the nearest few, each with its place in a page that was read from a file."""
+    """The error that says `what` and the nearest few, each with its place in a spec that was read from a file."""
     nearest = sorted(misses, key=lambda miss: miss.distance)[:SHOWN]
     found = [Problem(_mark(miss.where.split("."), spec), f"{miss.family}: {miss.text}") for miss in nearest]
     if not all(problem.mark.line for problem in found):
@@ -61,7 +61,7 @@ def refusal(what: str, misses: list[Miss], spec: Spec) -> ConvertError:
 
 
 def _mark(names: list[str], spec: Spec) -> Mark:
-    """Where the page says what stands at a place of the model."""
+    """Where the spec says what stands at a place of the model."""
     if spec._source is None:
         return Mark("")
     tree = spec._source.tree
@@ -75,7 +75,7 @@ def _mark(names: list[str], spec: Spec) -> Mark:
 
 
 def _written(tree: Any, path: list[Any]) -> tuple[Any, ...]:
-    """The path as far as the page has it; options may stand one level deeper than a module keeps them."""
+    """The path as far as the spec has it; options may stand one level deeper than a module keeps them."""
     here: list[Any] = []
     for key in path:
         inside = at(tree, tuple(here))

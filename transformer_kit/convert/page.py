@@ -1,4 +1,4 @@
-"""A config.json as a page of the spec, by the family's declaration."""
+"""A config.json as a spec, by the family's declaration."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def declaration_of(config: Mapping[str, Any]) -> Declaration:
 
 
 def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[str] = ()) -> dict[str, Any]:
-    """The page that says what `config` says. Raises ConvertError with every key that is not understood, and what is
+    """The spec that says what `config` says. Raises ConvertError with every key that is not understood, and what is
     wrong `also`.
     """
     used: set[str] = set()

@@ -1,6 +1,6 @@
 """What a declaration's file may hold, checked when it is read, each fault with its place in the file.
 
-A page is checked piece by piece: the page itself, each case under `when`, each rule of tensors and of `derived`, each
+A spec is checked piece by piece: the spec itself, each case under `when`, each rule of tensors and of `derived`, each
 variable. So a word that is wrong deep inside is told like one at the top, and all are told at once.
 """
 
@@ -190,7 +190,7 @@ class Page(Group):
     last: dict[str, str] = {}
     """What the last layer is in a list, whatever the list says."""
     model: Template = {}
-    """Template of the page's `model`, without its layers."""
+    """Template of the spec's `model`, without its layers."""
     block: Template = {}
     """Template of every layer."""
     when: dict[str, Cases] = {}
@@ -216,7 +216,7 @@ class Page(Group):
 
 
 def check(page: dict[str, Any], start: Mark) -> None:
-    """Raise SpecError with everything that is wrong with the page of a declaration or a fragment."""
+    """Raise SpecError with everything that is wrong with the spec of a declaration or a fragment."""
     found: list[Problem] = []
     for piece, kind, path in _pieces(page):
         mark = find(page, path) or replace(start, path=".".join(map(str, path)))

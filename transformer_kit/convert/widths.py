@@ -1,4 +1,4 @@
-"""A page with the widths that it leaves to its parts, read off the model that was built of it."""
+"""A spec with the widths that it leaves to its parts, read off the model that was built of it."""
 
 import copy
 from collections.abc import Mapping

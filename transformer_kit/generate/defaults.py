@@ -38,7 +38,7 @@ class Defaults:
 
     @property
     def samplers(self) -> list[dict[str, Any]]:
-        """The samplers as a page writes them."""
+        """The samplers as a spec writes them."""
         return samplers(self.sampling or {})
 
 
@@ -56,7 +56,7 @@ def defaults(folder: Path | None) -> Defaults:
 
 
 def samplers(values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The samplers that values of KEYS stand for, as a page writes them, in their order."""
+    """The samplers that values of KEYS stand for, as a spec writes them, in their order."""
     return [{"type": key, option: values[key]} for key, option in KEYS.items() if key in values]
 
 

@@ -43,7 +43,7 @@ def build(
 ) -> Model:
     """The model that `spec` describes, with fresh weights, in training mode.
 
-    `spec` is a file, the name of a spec of the kit, a mapping as a page would have it, or a spec object.
+    `spec` is a file, the name of a spec of the kit, a mapping as a spec would have it, or a spec object.
     `kernel` computes attention and is no part of the architecture. On device "meta" nothing is allocated. The same
     seed gives the same weights on every device. Raises SpecError with everything that is wrong.
     """

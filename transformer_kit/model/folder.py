@@ -35,7 +35,7 @@ from transformer_kit.transform.prepare import InferenceModel
 
 SPEC, WEIGHTS = "spec.yaml", "model.safetensors"
 RUN = "run.yaml"
-"""The page in the folder of a run."""
+"""The spec in the folder of a run."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SHOWN = 20
 """How many wrong tensors a message names."""
@@ -170,7 +170,7 @@ def check_tensors(path: Path, model: Model, shapes: dict[str, tuple[int, ...]]) 
 
 
 def _architecture(spec: Spec) -> Spec:
-    """The model's part of a page."""
+    """The model's part of a spec."""
     return Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model)
 
 

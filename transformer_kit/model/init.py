@@ -1,6 +1,6 @@
 """The first weights of a model. Each depends on the seed and its own name, so order, device and sharding do not matter.
 
-The page's `init` part fills linear and embedding layers; whatever else a part owns is filled by its `reset_parameters`.
+The spec's `init` part fills linear and embedding layers; whatever else a part owns is filled by its `reset_parameters`.
 All numbers are drawn on the CPU in float32, whatever device and type the model has, so that a seed carries over.
 """
 

@@ -1,4 +1,4 @@
-"""Where a value of a spec comes from: a line of a page, a page it builds on, `--set`, or the default of its field."""
+"""Where a value of a spec comes from: a line of a spec, a spec it builds on, `--set`, or the default of its field."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class Provenance:
 
     @property
     def origin(self) -> str:
-        """`page`, `extends` (a page it builds on), `set` (the command line) or `default`."""
+        """`page`, `extends` (a spec it builds on), `set` (the command line) or `default`."""
         if self.mark is None:
             return "default"
         if not self.mark.via:
@@ -58,8 +58,8 @@ class Provenance:
 
 
 def provenance(spec: str | Path, path: str | None, sets: Sequence[str] = ()) -> Provenance:
-    """What stands at the dotted `path` of a page, and why. Layers go by number, as in `model.layers.0.ffn`, or by
-    what the page says, as in `model.layers.block.ffn`. Without a path it is the whole page.
+    """What stands at the dotted `path` of a spec, and why. Layers go by number, as in `model.layers.0.ffn`, or by
+    what the spec says, as in `model.layers.block.ffn`. Without a path it is the whole spec.
 
     Raises SpecError for a wrong page, and for a path that leads nowhere.
     """
@@ -82,7 +82,7 @@ def provenance(spec: str | Path, path: str | None, sets: Sequence[str] = ()) -> 
 
 
 def _named(layers: Any, keys: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[str, ...]] | None:
-    """`keys` in two: those of a whole block that the page writes, and those inside it. None where it writes none."""
+    """`keys` in two: those of a whole block that the spec writes, and those inside it. None where it writes none."""
     count = 1 if keys[0] == "block" else 2
     if keys[0] not in ("block", "kinds", "at") or len(keys) < count:
         return None
@@ -94,7 +94,7 @@ def _named(layers: Any, keys: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[s
 
 
 def _written(tree: Any, path: str, keys: tuple[str, ...]) -> Provenance:
-    """What the page itself says about its layers, before they are laid on each other."""
+    """What the spec itself says about its layers, before they are laid on each other."""
     mark = None
     for i, key in enumerate(keys):
         here: Any = at(tree, keys[:i]) if i else tree
@@ -102,7 +102,7 @@ def _written(tree: Any, path: str, keys: tuple[str, ...]) -> Provenance:
         real = next((k for k in known if str(k) == key), None)
         if real is None:
             choices = suggest(key, [str(k) for k in known])
-            raise _nowhere(path, f"the page writes no '{key}' in {'.'.join(map(str, keys[:i]))}{choices}")
+            raise _nowhere(path, f"the spec writes no '{key}' in {'.'.join(map(str, keys[:i]))}{choices}")
         keys = (*keys[:i], real, *keys[i + 1 :])
         mark = marks_of(here, real)[1]
     return Provenance(path, plain(at(tree, keys)), mark, "layers", "")
@@ -124,11 +124,11 @@ class _Walk:
         self.used = used
         self.here: tuple[Any, ...] = ()
         self.mark: Mark | None = None
-        self.owner = "the page"
+        self.owner = "the spec"
         self.documentation = ""
 
     def enter(self, named: tuple[Any, ...], inside: tuple[str, ...]) -> tuple[str, ...]:
-        """Go to the block that the page writes at `named`; the keys that are left to follow."""
+        """Go to the block that the spec writes at `named`; the keys that are left to follow."""
         mark = find(self.used.layers, named)
         if named[0] == "at":
             index: int | None = named[1]
@@ -207,7 +207,7 @@ class _Walk:
 
 def _called(group: type[Group]) -> str:
     """The word for a group of options: the key that it stands under."""
-    return {"Spec": "the page", "RunSpec": "the page", "ModelSpec": "model"}.get(group.__name__, group.__name__.lower())
+    return {"Spec": "the spec", "RunSpec": "the spec", "ModelSpec": "model"}.get(group.__name__, group.__name__.lower())
 
 
 def _nowhere(path: str, text: str) -> SpecError:

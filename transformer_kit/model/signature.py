@@ -25,7 +25,7 @@ def signature(model: Model) -> dict[str, Any]:
 
 
 def _kind(module: nn.Module) -> str:
-    """A part by its name in a page; a contract itself, which does nothing, as `none`; others by their class."""
+    """A part by its name in a spec; a contract itself, which does nothing, as `none`; others by their class."""
     if isinstance(module, Part) and module.name:
         return module.name
     kind = nn.Linear if isinstance(module, SameLinear) else type(module)

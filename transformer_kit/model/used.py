@@ -1,4 +1,4 @@
-"""The values that a model uses: what a page writes, and the defaults where it writes nothing.
+"""The values that a model uses: what a spec writes, and the defaults where it writes nothing.
 
 Some defaults follow from where a part stands, as `d_ff` from `d_model`: the part says so in `derived`.
 """
@@ -19,7 +19,7 @@ BLOCKS = (*LAYERS, "blocks")
 
 
 class Used:
-    """The values of a page. `layers` is what the page writes at `model.layers`."""
+    """The values of a spec. `layers` is what the spec writes at `model.layers`."""
 
     def __init__(self, page: Spec, layers: Any) -> None:
         self.page, self.layers = page, layers
@@ -71,7 +71,7 @@ class Used:
         return values, defaults
 
     def _layers(self, layers: Layers) -> tuple[dict[str, Any], list[str]]:
-        """As the page writes them, with all of `block`; folded where it writes them one by one."""
+        """As the spec writes them, with all of `block`; folded where it writes them one by one."""
         if not isinstance(self.layers, Mapping) or "block" not in self.layers:
             first = {i: self.blocks.index(block) for i, block in enumerate(self.blocks)}
             made = {i: self.plain(self.blocks[i], None, (*BLOCKS, i))[0] for i in set(first.values())}

@@ -8,7 +8,7 @@ from transformer_kit.spec.schema import ModelSpec, Spec
 
 
 def page(spec: Spec) -> dict[str, Any]:
-    """The shortest page that reads back as an equal spec."""
+    """The shortest spec that reads back as an equal spec."""
     short: dict[str, Any] = {"kit": spec.kit}
     if spec.plugins:
         short["plugins"] = list(spec.plugins)

@@ -1,7 +1,7 @@
 """What is wrong with a spec, all at once.
 
-SpecError          everything that is wrong with one page; a ValueError
-`- .problems       each a `Problem`, in the page's order: where it stands, and what, got, choose
+SpecError          everything that is wrong with one spec; a ValueError
+`- .problems       each a `Problem`, in the spec's order: where it stands, and what, got, choose
 """
 
 import re
@@ -13,15 +13,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a page."""
+    """A place in a spec."""
 
     file: str
     line: int = 0
     column: int = 0
     path: str = ""
-    """Dotted path of the value in its own page."""
+    """Dotted path of the value in its own spec."""
     via: str = ""
-    """How the value came to be in the spec, when not from the page itself: `--set`, or `extends` and from where."""
+    """How the value came to be in the spec, when not from the spec itself: `--set`, or `extends` and from where."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file

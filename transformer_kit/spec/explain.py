@@ -125,7 +125,7 @@ def _place(path: Path, group: type[Group]) -> str:
     part = getattr(group, "part", None)
     if part is not None:
         return f"the {part.family} '{part.name}' around it"
-    return f"'{path[-1]}'" if path else "the page itself"
+    return f"'{path[-1]}'" if path else "the spec itself"
 
 
 def _owners(family: str, name: str, key: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""Finds the pages that a page builds on: `extends`, `model`, and the names of the specs that come with the kit.
+"""Finds the specs that a spec builds on: `extends`, `model`, and the names of the specs that come with the kit.
 
-A page may name a shipped spec (`tutorial`) or a file by a path relative to its own (`../models/mine.yaml`), inside
+A spec may name a shipped spec (`tutorial`) or a file by a path relative to its own (`../models/mine.yaml`), inside
 the tree it was started from. No other path, and no URL, is ever opened.
 """
 
@@ -17,7 +17,7 @@ from transformer_kit.spec.shipped import names, shipped
 from transformer_kit.spec.tree import Table, find, merge, stamp
 
 SPEC, RUN = "spec.yaml", "run.yaml"
-"""The page in the folder of a model, and in that of a run."""
+"""The spec in the folder of a model, and in that of a run."""
 LISTED = "; `kit list models` names the specs that come with the kit"
 MAX_DEPTH = 16
 MAX_PAGES = 64
@@ -42,13 +42,13 @@ def locate(spec: str | Path) -> Path:
 
 
 def _page_in(folder: Path) -> Path:
-    """The page in a model's folder, or in that of a run: of the model it ended with, or else the run's."""
+    """The spec in a model's folder, or in that of a run: of the model it ended with, or else the run's."""
     for name in (SPEC, f"model/{SPEC}", RUN):
         if _is_file(folder / name):
             return folder / name
-    what = f"is a folder without a page ({SPEC} or {RUN}){LISTED}"
+    what = f"is a folder without a spec ({SPEC} or {RUN}){LISTED}"
     if _is_file(folder / "config.json"):
-        what = f"is a Hugging Face folder; `kit import {_short(folder)} OUT --spec-only` makes a page of its config"
+        what = f"is a Hugging Face folder; `kit import {_short(folder)} OUT --spec-only` makes a spec of its config"
     raise SpecError([Problem(Mark(_short(folder)), what)])
 
 
@@ -62,7 +62,7 @@ def _near(path: Path) -> str:
 
 
 def base(spec: str | Path) -> Path:
-    """The folder that paths in a page start from: the page's own; where the user stands for a shipped one."""
+    """The folder that paths in a spec start from: the spec's own; where the user stands for a shipped one."""
     path = locate(spec)
     return Path() if path.is_relative_to(shipped()) else path.parent
 
@@ -76,10 +76,10 @@ def page(path: Path) -> tuple[Table, Mark]:
         raise SpecError([Problem(Mark(file), error.reason)]) from error.__cause__
     value, mark = yaml.parse(text, file)
     if value is None:
-        raise SpecError([Problem(Mark(file, 1, 1), "the page is empty; `kit new model NAME` writes a first one")])
+        raise SpecError([Problem(Mark(file, 1, 1), "the spec is empty; `kit new model NAME` writes a first one")])
     if not isinstance(value, Table):
         kind = "a list" if isinstance(value, list) else "one value"
-        raise SpecError([Problem(mark, f"a page must be a mapping of keys to values, got {kind}")])
+        raise SpecError([Problem(mark, f"a spec must be a mapping of keys to values, got {kind}")])
     return value, mark
 
 
@@ -89,17 +89,17 @@ def load(path: Path, dropped: list[str]) -> tuple[Table, Mark]:
 
 
 def built(tree: Table, path: Path, dropped: list[str]) -> Table:
-    """The mapping `tree`, seen as a page at `path`, with all it builds on laid underneath."""
+    """The mapping `tree`, seen as a spec at `path`, with all it builds on laid underneath."""
     return _Loader(path, dropped).built(tree, path, ())
 
 
 def settle(tree: Table, path: Path, dropped: list[str]) -> None:
-    """Put the architecture in the place of `model` where that names a page, as seen from `path`."""
+    """Put the architecture in the place of `model` where that names a spec, as seen from `path`."""
     _Loader(path, dropped).settle(tree, path, (path.resolve(),))
 
 
 class _Loader:
-    """Reads pages of one tree, and not without end."""
+    """Reads specs of one tree, and not without end."""
 
     def __init__(self, path: Path, dropped: list[str]) -> None:
         self.root = _root(path)
@@ -111,7 +111,7 @@ class _Loader:
         return self.built(table, path, above), start
 
     def built(self, table: Table, path: Path, above: tuple[Path, ...]) -> Table:
-        """`table`, the page at `path`, with all it builds on laid underneath."""
+        """`table`, the spec at `path`, with all it builds on laid underneath."""
         above = (*above, path.resolve())
         own = self.settle(table, path, above)
         if "extends" not in table:
@@ -137,11 +137,11 @@ class _Loader:
     def _model(self, source: Table, key: str, path: Path, above: tuple[Path, ...]) -> Any:
         base = self._reference(source, key, path, above)
         if "model" not in base:
-            raise SpecError([_problem(source, key, path, f"the page '{source[key]}' describes no model")])
+            raise SpecError([_problem(source, key, path, f"the spec '{source[key]}' describes no model")])
         return base["model"]
 
     def _reference(self, source: Table, key: str, path: Path, above: tuple[Path, ...]) -> Table:
-        """The page that `source[key]` names, with all that it builds on."""
+        """The spec that `source[key]` names, with all that it builds on."""
         name = source[key]
         if not isinstance(name, str):
             text = f"must be the name of a spec or a path to one, got {shown(name)}"
@@ -150,9 +150,9 @@ class _Loader:
         self.read += 1
         if target.resolve() in above:
             chain = " -> ".join(p.name for p in (*above, target))
-            raise SpecError([_problem(source, key, path, f"pages build on each other in a circle: {chain}")])
+            raise SpecError([_problem(source, key, path, f"specs build on each other in a circle: {chain}")])
         if len(above) > MAX_DEPTH or self.read > MAX_PAGES:
-            text = f"builds on too many pages: at most {MAX_DEPTH} deep and {MAX_PAGES} in all"
+            text = f"builds on too many specs: at most {MAX_DEPTH} deep and {MAX_PAGES} in all"
             raise SpecError([_problem(source, key, path, text)])
         table, _ = self.load(target, above)
         stamped: Table = stamp(table, f"from {target.name}, which {path.name} builds on")
@@ -172,7 +172,7 @@ class _Loader:
             raise SpecError([_problem(source, key, path, text)])
         target = _resolved(path.parent / name)
         if target is not None and not any(target.is_relative_to(tree.resolve()) for tree in (self.root, shipped())):
-            text = f"'{name}' lies outside {self.root}, the tree of this page; start from a folder that holds both"
+            text = f"'{name}' lies outside {self.root}, the tree of this spec; start from a folder that holds both"
             raise SpecError([_problem(source, key, path, text)])
         if target is None or not _is_file(target):
             text = f"there is no file '{_brief(name)}', as seen from the folder of {path.name}"
@@ -181,7 +181,7 @@ class _Loader:
 
 
 def _root(path: Path) -> Path:
-    """The tree whose files a page may name: the working folder, else the `configs` around it, else its folder."""
+    """The tree whose files a spec may name: the working folder, else the `configs` around it, else its folder."""
     here, cwd = path.resolve(), Path.cwd().resolve()
     if here.is_relative_to(cwd):
         return cwd

@@ -1,10 +1,10 @@
-"""The JSON schema of a page, so that an editor completes names and underlines mistakes while they are typed.
+"""The JSON schema of a spec, so that an editor completes names and underlines mistakes while they are typed.
 
     json_schema()     a mapping, ready for `json.dumps`
 
 Each family has an entry in `$defs`: a name, or a mapping with `type` and that part's options. What is merged onto
-something else (`kinds`, `at`, a page that `extends` another) may leave things out: its entries begin with `partial:`.
-The schema cannot tell everything that reading a page tells; what it refuses, reading refuses as well.
+something else (`kinds`, `at`, a spec that `extends` another) may leave things out: its entries begin with `partial:`.
+The schema cannot tell everything that reading a spec tells; what it refuses, reading refuses as well.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """The schema of every page that can be read here, with the parts of all sound plugins that are installed."""
+    """The schema of every spec that can be read here, with the parts of all sound plugins that are installed."""
     sound = frozenset(n for n in plugins.namespaces() if plugins.problem(n) is None)
     with core.activate(sound):
         full = _definitions()
@@ -43,13 +43,13 @@ def _definitions() -> dict[str, Schema]:
     found: dict[str, Schema] = {}
     for page in (Spec, RunSpec):
         found |= _split(page.model_json_schema(), page.__name__, "")
-        found[page.__name__]["properties"] |= {"model": _ref("model"), "extends": _reference("The page it builds on.")}
+        found[page.__name__]["properties"] |= {"model": _ref("model"), "extends": _reference("The spec it builds on.")}
     architecture = found[ModelSpec.__name__]
-    architecture["properties"]["extends"] = _reference("The page whose model it builds on.")
+    architecture["properties"]["extends"] = _reference("The spec whose model it builds on.")
     found["Layers"] = _layers()
     found["model"] = {
         "if": {"type": "string"},
-        "then": _reference("The page that describes the model."),
+        "then": _reference("The spec that describes the model."),
         "else": {"if": {"required": ["extends"]}, "then": _ref("partial:ModelSpec"), "else": _ref("ModelSpec")},
     }
     for family in core.families():
@@ -175,7 +175,7 @@ def _untitled(schema: Schema) -> Schema:
 
 
 def _reference(description: str) -> Schema:
-    """The name of a shipped spec, or a path to a page."""
+    """The name of a shipped spec, or a path to a spec."""
     return {
         "type": "string",
         "anyOf": [{"enum": [*files.names(), *files.names("runs")]}, {"pattern": r"\.ya?ml$"}],

@@ -1,4 +1,4 @@
-"""Gives what is found wrong after a page was read its place there: parts, data and machines know more than a schema.
+"""Gives what is found wrong after a spec was read its place there: parts, data and machines know more than a schema.
 
 with at(spec, "train", "freeze"):
     freeze(model, spec.train.freeze)    a ValueError in here is a SpecError with file, line and column
@@ -14,7 +14,7 @@ from transformer_kit.spec.schema import Spec
 
 @contextmanager
 def at(spec: Spec, *path: str) -> Iterator[None]:
-    """Inside, whatever is wrong is wrong with the value at `path` of the page, or with what stands around it."""
+    """Inside, whatever is wrong is wrong with the value at `path` of the spec, or with what stands around it."""
     try:
         yield
     except SpecError:  # it has its place

@@ -19,12 +19,12 @@ from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
 from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
 from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, merge, named, remarked, written
 
-ALONE = "describes a model and not how to train it; `kit new run NAME` starts a page that does"
+ALONE = "describes a model and not how to train it; `kit new run NAME` starts a spec that does"
 RUN_KEYS = frozenset(RunSpec.model_fields) - frozenset(Spec.model_fields)
 
 
 def page_of(spec: str | Path | Mapping[str, Any] | Spec | ModelSpec) -> Spec:
-    """The page that a Python user means: as `read`, a spec object as it is, a bare architecture as a page of its own.
+    """The spec that a Python user means: as `read`, a spec object as it is, a bare architecture as a page of its own.
 
     Raises SpecError.
     """
@@ -46,9 +46,9 @@ def read(spec: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Spec
 def read_run(
     spec: str | Path | Mapping[str, Any], sets: Sequence[str] = (), trained: Path | Mapping[str, Any] | None = None
 ) -> RunSpec:
-    """The run spec in a file, or of a name; its model is that of the page `trained` where it describes none itself.
+    """The run spec in a file, or of a name; its model is that of the spec `trained` where it describes none itself.
 
-    Raises SpecError when the page holds a model only.
+    Raises SpecError when the spec holds a model only.
     """
     tree, start, notes = tree_of(spec, sets, trained)
     if "model" in tree and not RUN_KEYS & set(tree):
@@ -61,9 +61,9 @@ def tree_of(
     sets: Sequence[str] = (),
     trained: Path | Mapping[str, Any] | None = None,
 ) -> tuple[Table, Mark, list[str]]:
-    """The page's values with all it builds on and `sets` applied, its start, and notes. Raises SpecError.
+    """The spec's values with all it builds on and `sets` applied, its start, and notes. Raises SpecError.
 
-    What the page says nothing of, its model and its plugins, is taken from the page `trained`.
+    What the spec says nothing of, its model and its plugins, is taken from the spec `trained`.
     """
     notes: list[str] = []
     if isinstance(sets, (str, Mapping)):
@@ -86,7 +86,7 @@ def tree_of(
 
 
 def _loaded(spec: Any, notes: list[str]) -> tuple[Path, Table, Mark]:
-    """The values of a page with all it builds on, its start, and the path that others are seen from."""
+    """The values of a spec with all it builds on, its start, and the path that others are seen from."""
     if isinstance(spec, Mapping):
         start = Mark("spec")
         return Path(start.file), files.built(written(spec, start.file), Path(start.file), notes), start

@@ -1,6 +1,6 @@
 """The spec as objects: what a page of YAML says, checked and frozen.
 
-`ModelSpec` is the architecture, `Spec` a page that holds one, `RunSpec` a page that also says how to train it.
+`ModelSpec` is the architecture, `Spec` a spec that holds one, `RunSpec` a spec that also says how to train it.
 Python users write the same objects, or the same mappings: `Spec.of({...})`.
 """
 
@@ -73,12 +73,12 @@ class ModelSpec(Group):
 
 
 class Spec(Group):
-    """A page that describes a model."""
+    """A spec that describes a model."""
 
     kit: Literal[1] = 1
     """Version of the spec language."""
     plugins: Annotated[tuple[str, ...], AsTuple] = ()
-    """Installed plugins whose parts this page may name."""
+    """Installed plugins whose parts this spec may name."""
     model: ModelSpec
     """The architecture."""
 
@@ -105,7 +105,7 @@ class Spec(Group):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual about the page and possible all the same, such as options lost with a replaced part."""
+        """What is unusual about the spec and possible all the same, such as options lost with a replaced part."""
         return () if self._source is None else tuple(self._source.notes)
 
     def resolved(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Spec(Group):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the canonical form; equal for pages that mean the same."""
+        """SHA-256 of the canonical form; equal for specs that mean the same."""
         return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
 
 
@@ -200,7 +200,7 @@ class Hardware(Group):
 
 
 class RunSpec(Spec):
-    """A page that describes a model and how it learns."""
+    """A spec that describes a model and how it learns."""
 
     tokenizer: TokenizerSlot = named("bytes")
     """Text to token ids."""

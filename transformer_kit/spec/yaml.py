@@ -29,10 +29,10 @@ _NUMBERS = {".inf": float("inf"), "-.inf": float("-inf"), "+.inf": float("inf"),
 
 
 def parse(text: str, file: str) -> tuple[Any, Mark]:
-    """The value of a page and the place where it starts. Raises SpecError."""
+    """The value of a spec and the place where it starts. Raises SpecError."""
     if len(text) > MAX_LENGTH:
         raise SpecError(
-            [Problem(Mark(file), f"the page is too long: at most {MAX_LENGTH} characters, got {len(text)}")]
+            [Problem(Mark(file), f"the spec is too long: at most {MAX_LENGTH} characters, got {len(text)}")]
         )
     reader = _Reader(text, file)
     try:
@@ -47,7 +47,7 @@ def parse(text: str, file: str) -> tuple[Any, Mark]:
 
 
 def dump(value: Any) -> str:
-    """A page that `parse` reads as `value`, made of plain mappings, lists and scalars."""
+    """A spec that `parse` reads as `value`, made of plain mappings, lists and scalars."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
@@ -78,7 +78,7 @@ def _broken(error: Exception, text: str, file: str) -> Problem:
     if isinstance(error, ReaderError):
         before = text[: error.position]
         mark = Mark(file, before.count("\n") + 1, error.position - before.rfind("\n"))
-        return Problem(mark, f"not YAML: the character {text[error.position]!r} may not stand in a page")
+        return Problem(mark, f"not YAML: the character {text[error.position]!r} may not stand in a spec")
     return Problem(Mark(file, 1, 1), "not YAML: a number in an escape or in a directive is out of range")
 
 
@@ -125,7 +125,7 @@ class _Reader:
         next(self.events)
         after = next(self.events)
         if isinstance(after, yaml.DocumentStartEvent):
-            self._problem(after, (), "a page is one document; `---` starts a second one")
+            self._problem(after, (), "a spec is one document; `---` starts a second one")
         return value, mark
 
     def _value(self, event: Any, path: tuple[Any, ...], depth: int) -> Any:
@@ -185,7 +185,7 @@ class _Reader:
     def _count(self, event: Any, nodes: int) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
-            self._stop(event, (), f"the page grows too large: at most {MAX_NODES} values, aliases counted in full")
+            self._stop(event, (), f"the spec grows too large: at most {MAX_NODES} values, aliases counted in full")
 
     def _stop(self, event: Any, path: tuple[Any, ...], text: str) -> NoReturn:
         self._problem(event, path, text)

@@ -1,6 +1,6 @@
-"""Tiny models around a part: wherever the part can stand, a page is made in which it stands there.
+"""Tiny models around a part: wherever the part can stand, a spec is made in which it stands there.
 
-    carrier(options)        a page, and the kernel to run it with, that hold the part
+    carrier(options)        a spec, and the kernel to run it with, that hold the part
     strong(spec)            a model whose every parameter is O(1) noise, so that nothing is hidden by small weights
     tokens(model)           ids to feed it
 
@@ -54,7 +54,7 @@ class Carrier:
         return model.eval()
 
     def with_model(self, **changes: Any) -> "Carrier":
-        """The same page with other fields of the model. SpecError when it refuses them."""
+        """The same spec with other fields of the model. SpecError when it refuses them."""
         model = {name: getattr(self.spec.model, name) for name in ModelSpec.model_fields}
         return Carrier(Spec.of({"plugins": list(self.spec.plugins), "model": {**model, **changes}}), self.kernel)
 
@@ -167,7 +167,7 @@ def _carriers(options: Options) -> Iterator[Carrier]:
 
 
 def _models(options: Options, tried: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """Changes to the model's page that make the part a part of it: in its own slots, or inside of other parts."""
+    """Changes to the model spec that make the part a part of it: in its own slots, or inside of other parts."""
     family = options.part.family
     if family == "block":
         yield {"layers": {"blocks": [options] * LAYERS}}

@@ -1,4 +1,4 @@
-"""Training: a run's page becomes a trained model in a folder, whatever interrupts it on the way.
+"""Training: a run config becomes a trained model in a folder, whatever interrupts it on the way.
 
     result = run(read_run("page.yaml"), "out", report=my_reporter)
     result = run(read_run("page.yaml"), "out", resume=True)

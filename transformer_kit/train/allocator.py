@@ -1,6 +1,6 @@
 """Memory that is freed stays with the process, so that the next step need not fetch it anew.
 
-The C library gives large blocks back to the system, and a training step asks for the same ones again: each page is then
+The C library gives large blocks back to the system, and a training step asks for the same ones again: each spec is then
 cleared and mapped once more, which took up to 6 % of a step of 124 million weights on two cores.
 """
 

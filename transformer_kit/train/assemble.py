@@ -1,4 +1,4 @@
-"""Makes the pieces of a run from its page: trackers, optimizer, counters, the header of its checkpoints."""
+"""Makes the pieces of a run from its spec: trackers, optimizer, counters, the header of its checkpoints."""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,7 +48,7 @@ def sequence_length(spec: RunSpec) -> int:
 
 
 def architecture(spec: RunSpec) -> Spec:
-    """The part of a run's page that describes the model."""
+    """The part of a run config that describes the model."""
     page = Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model)
     page._source = spec._source
     return page
@@ -166,7 +166,7 @@ def parts(spec: RunSpec) -> tuple[Objective, Schedule]:
 
 
 def trackers(spec: RunSpec, folder: Path) -> list[Tracker]:
-    """Those of the page, and those that always write: the ones a page without any has."""
+    """Those of the spec, and those that always write: the ones a spec without any has."""
     chosen = [*spec.trackers]
     names = {options.part.name for options in chosen}
     always = RunSpec.model_fields["trackers"].default

@@ -54,12 +54,12 @@ def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path 
         with at(spec, "data"):
             return trained(own, spec.data.part(spec.data, base), note=report.note)
     if kept is None:
-        report.note(f"text becomes tokens as in {folder}; the page's `tokenizer` is not used")
+        report.note(f"text becomes tokens as in {folder}; the spec's `tokenizer` is not used")
     return load_tokenizer(folder)
 
 
 def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, report: Reporter) -> Corpus:
-    """The corpus of the page, tokenized now or found in the cache, in batches of `seq_len` targets.
+    """The corpus of the spec, tokenized now or found in the cache, in batches of `seq_len` targets.
 
     Raises SpecError when the model has fewer ids than the tokenizer, or cannot take the sample's prompt, and for a
     corpus that cannot be used.
@@ -108,7 +108,7 @@ def _note_tokens(store: TokenStore, train: Train, tokenizer: Tokenizer, report: 
 
 
 def _pass(validation: Batches, spec: RunSpec, report: Reporter) -> int:
-    """Batches in one pass over the validation share, said where fewer than the page asks for."""
+    """Batches in one pass over the validation share, said where fewer than the spec asks for."""
     count = validation.per_pass
     if count < spec.evaluate.batches:
         report.note(f"the validation share has {count} of the {spec.evaluate.batches} batches of `evaluate.batches`")

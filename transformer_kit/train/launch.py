@@ -1,4 +1,4 @@
-"""`run`: from a run's page to a trained model in a folder."""
+"""`run`: from a run config to a trained model in a folder."""
 
 import json
 import os
@@ -64,13 +64,13 @@ def run(
     """Train what `spec` describes and leave everything in the folder `out`.
 
     spec           a run spec, or what `read` takes for one
-    base           folder that relative paths in the page start from; its own, or the working folder, when not given
+    base           folder that relative paths in the spec start from; its own, or the working folder, when not given
     resume         go on from the newest whole checkpoint in `out`, bit for bit on the same machine
     source         a trained folder, or a run's, to start from (fine-tuning): its weights and its tokenizer
     allow_partial  start even when the model differs from the one in `source`
     report         told what happens; nobody is when None
 
-    Raises SpecError for a page that cannot be trained, with everything that is wrong and where it stands, TrainError
+    Raises SpecError for a spec that cannot be trained, with everything that is wrong and where it stands, TrainError
     for the rest (see `errors`).
     """
     report = Silent() if report is None else report
@@ -188,7 +188,7 @@ def _note_lost(made: Run) -> None:
 
 
 def _write_page(made: Run, origin: Path | None) -> None:
-    """What the run is, written last of all preparations: a folder with a page is a run that began."""
+    """What the run is, written last of all preparations: a folder with a spec is a run that began."""
     layout = made.layout
     with writing(layout.folder):
         if made.corpus.tokenizer is not None:
@@ -200,7 +200,7 @@ def _write_page(made: Run, origin: Path | None) -> None:
 
 
 def _record(made: Run) -> None:
-    """Write the page that the run has now, all or nothing."""
+    """Write the spec that the run has now, all or nothing."""
     page = made.layout.page
     draft = page.with_name(f".{page.name}.draft")
     draft.write_text(yaml.safe_dump(made.spec.resolved(), sort_keys=False, allow_unicode=True), "utf-8")

@@ -1,6 +1,6 @@
 """The run's folder: whether it can be used is found out before the first step, not at the first checkpoint.
 
-OUT/run.yaml          the page, resolved
+OUT/run.yaml          the spec, resolved
 OUT/metrics.jsonl     one line for each step
 OUT/checkpoints/      what the run can resume from
 OUT/samples/          what the model wrote on the way
@@ -27,7 +27,7 @@ BEGUN = re.compile(
     r"\.lock|\.probe|\.?tokenizer.*\.json.*|special_tokens_map\.json|chat_template\.jinja|generation_config\.json"
     r"|origin\.json|\.run\.yaml\.draft"
 )
-"""What a run has written before its page is there: one that was killed by then has done nothing worth keeping."""
+"""What a run has written before its spec is there: one that was killed by then has done nothing worth keeping."""
 
 
 class Layout:
@@ -93,13 +93,13 @@ def lock(layout: Layout) -> Iterator[None]:
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether nothing is in the folder, or only what a run left that was killed before its page was there."""
+    """Whether nothing is in the folder, or only what a run left that was killed before its spec was there."""
     names = {path.name for path in folder.iterdir()}
     return names <= {PROBE} or (LOCK in names and all(map(BEGUN.fullmatch, names)))
 
 
 def _clear(folder: Path) -> None:
-    """Take away what a run has written before its page was there."""
+    """Take away what a run has written before its spec was there."""
     for path in folder.iterdir():
         if path.name != LOCK and BEGUN.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
             path.unlink(missing_ok=True)

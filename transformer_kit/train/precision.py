@@ -72,7 +72,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def named_device(name: str) -> torch.device | None:
-    """The device that a page names; None for `auto`. ValueError for what is no name of a device that trains."""
+    """The device that a spec names; None for `auto`. ValueError for what is no name of a device that trains."""
     if name == "auto":
         return None
     try:

@@ -1,4 +1,4 @@
-"""What is wrong with a run's page that a schema cannot see, found before anything is made: `kit check` looks here too.
+"""What is wrong with a run config that a schema cannot see, found before anything is made: `kit check` looks here too.
 
 Parts, data and tokenizer are asked; small data is read, of larger ones the beginning of each file.
 """
@@ -22,7 +22,7 @@ from transformer_kit.train.sample import check_prompt
 def check(spec: RunSpec, base: Path, *, own_tokenizer: bool = True) -> Model:
     """The model without memory, as it will learn. SpecError with everything that keeps `spec` from being trained.
 
-    base           folder that relative paths in the page start from
+    base           folder that relative paths in the spec start from
     own_tokenizer  False where the tokens are those of a folder that the run starts from
     """
     made: list[Model] = []

@@ -15,11 +15,11 @@ from transformer_kit.train.report import Reporter
 from transformer_kit.train.snapshot import Header, read_header
 
 HARMLESS = ("trackers", "evaluate", "checkpoint", "sample", "hardware")
-"""Sections of a run's page that may change between start and resume: they do not say what is learned."""
+"""Sections of a run config that may change between start and resume: they do not say what is learned."""
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:
-    """What of a run's page decides what is learned."""
+    """What of a run config decides what is learned."""
     return {key: value for key, value in spec.resolved().items() if key not in HARMLESS}
 
 
@@ -65,7 +65,7 @@ def check(path: Path, header: Header, ours: Header, schedule: Schedule, report: 
     differences = [*differing(before.rest, after.rest), *differing(header.corpus, ours.corpus, "corpus")]
     if differences:
         listed = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
-        raise CheckpointError(f"{path} is of another run: {listed}; resume with the page the run was started with")
+        raise CheckpointError(f"{path} is of another run: {listed}; resume with the spec the run was started with")
     if before.steps != after.steps:
         _check_steps(path, header.step, before.steps, after.steps, schedule)
         report.note(f"the run ends after {after.steps} steps, where it was to end after {before.steps}")

@@ -11,7 +11,7 @@ from transformer_kit.train.precision import Placement
 
 
 def check_prompt(spec: RunSpec, tokenizer: Tokenizer) -> None:
-    """SpecError for a prompt of the page that its model cannot take."""
+    """SpecError for a prompt of the spec that its model cannot take."""
     if spec.sample is None:
         return
     with at(spec, "sample", "prompt"):

@@ -36,7 +36,7 @@ class Header:
     step: int
     """Optimizer steps done."""
     spec: dict[str, Json]
-    """The run's page, resolved, less what does not change the weights."""
+    """The run config, resolved, less what does not change the weights."""
     corpus: dict[str, str]
     """Fingerprints of the corpus and the tokenizer."""
     machine: dict[str, Json]

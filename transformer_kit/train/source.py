@@ -1,4 +1,4 @@
-"""The trained folder that a run starts from: the page of its model, and whether the run's model is the same."""
+"""The trained folder that a run starts from: the spec of its model, and whether the run's model is the same."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformer_kit.train.finetune import compare
 
 
 def page_in(source: Path) -> Path | dict[str, Any]:
-    """The page of the model in a trained folder: a file, or what the config of a Hugging Face folder means.
+    """The spec of the model in a trained folder: a file, or what the config of a Hugging Face folder means.
 
     Raises FolderError for a folder that holds neither, ConvertError for a config with faults.
     """
@@ -31,7 +31,7 @@ def page_in(source: Path) -> Path | dict[str, Any]:
 
 
 def page_of_run(folder: Path) -> Path | None:
-    """The page that the folder of a run keeps."""
+    """The spec that the folder of a run keeps."""
     return folder / RUN if (folder / RUN).is_file() else None
 
 
