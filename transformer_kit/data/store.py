@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from registry import untrusted
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 256 * 2**20
 """Bytes of a manifest; some 12 for each block."""
