@@ -61,6 +61,9 @@ def test_products_of_onednn(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None
     plain, swapped = model(bias), onednn_linear.onednn_linear(model(bias))
     assert isinstance(swapped.layers[0].ffn.experts.stacked.up, OnednnGroupedLinear)
     assert swapped.state_dict().keys() == plain.state_dict().keys()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        swapped(IDS, IDS).loss.backward()
+    swapped.zero_grad()
     for one in (plain, swapped):
         one(IDS, IDS).loss.backward()
     for (name, a), b in zip(plain.named_parameters(), swapped.parameters(), strict=True):

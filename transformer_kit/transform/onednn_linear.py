@@ -15,7 +15,6 @@ float32 product), `torch._C._are_functorch_transforms_active` and `forward_ad._c
 function has no rule). Where they are missing, everything goes to torch.
 """
 
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +24,7 @@ from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from registry.grouped import GroupedLinear, current_offsets
+from registry.grouped import GroupedLinear, bounds, current_offsets
 from transformer_kit.transform.cpu import prefers_onednn
 from transformer_kit.transform.linear_layers import SameLinear, swapped, swapped_groups
 
@@ -56,13 +55,11 @@ class OnednnGroupedLinear(GroupedLinear):
         self.training = layer.training
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not (x.is_cpu and prefers_onednn()):
+        plain = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or _transformed()
+        if plain or not (x.is_cpu and prefers_onednn()):
             return super().forward(x)
-        ends = current_offsets(self.n_groups, x).tolist()
-        pieces = x.flatten(0, -2).split([end - begin for begin, end in pairwise([0, *ends])])
-        biases = [None] * self.n_groups if self.bias is None else self.bias.unbind()
-        given = [group for group in zip(pieces, self.weight.unbind(), biases, strict=True) if len(group[0])]
-        y = torch.cat([linear(*group) for group in given]) if given else super().forward(x)
+        offsets = current_offsets(self.n_groups, x)
+        y: Tensor = _GroupedProduct.apply(x.flatten(0, -2), self.weight, self.bias, offsets)
         return y.view(*x.shape[:-1], self.out_features)
 
 
@@ -135,6 +132,33 @@ class _Product(torch.autograd.Function):
         to_x = linear(slope, weight.t()) if asked[0] else None
         to_weight = linear(slope.t(), x.t()) if asked[1] else None
         return to_x, to_weight, slope.sum(0) if asked[2] else None
+
+
+class _GroupedProduct(torch.autograd.Function):
+    """x (N, in), W (E, out, in), b (E, out), offsets (E,) -> (N, out). Gradients are written in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, offsets)
+        groups = list(bounds(offsets))
+        made = [linear(x[b:e], weight[g], None if bias is None else bias[g]) for g, b, e in groups]
+        return torch.cat(made) if made else x.new_empty(0, weight.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,), (x, weight, offsets), asked = slopes, ctx.saved_tensors, ctx.needs_input_grad
+        to_x = torch.zeros_like(x) if asked[0] else None
+        to_weight = torch.zeros_like(weight) if asked[1] else None
+        to_bias = weight.new_zeros(weight.shape[:2]) if asked[2] else None
+        for g, b, e in bounds(offsets):
+            part = slope[b:e]
+            if to_x is not None:
+                to_x[b:e] = linear(part, weight[g].t())
+            if to_weight is not None:
+                to_weight[g] = linear(part.t(), x[b:e].t())
+            if to_bias is not None:
+                to_bias[g] = part.sum(0)
+        return to_x, to_weight, to_bias, None
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
