@@ -43,6 +43,45 @@ def test_steps_of_static_shapes_choose_what_plain_ones_do(
     assert torch.stack(found, dim=1).tolist() == expected
 
 
+MLA = {
+    "type": "mla",
+    "n_heads": 4,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 5,
+}
+
+
+@pytest.mark.parametrize(
+    "mixer", [{"type": "attention", "n_heads": 4}, {"type": "attention", "n_heads": 4, "window": 6}, MLA]
+)
+def test_a_layer_is_compiled_once_for_all_steps(mixer: dict[str, Any]) -> None:
+    block = {"type": "pre_norm", "mixer": mixer, "ffn": "gated"}
+    page = {"vocab_size": 40, "d_model": 32, "max_seq_len": 32, "position": "rope"}
+    model = build(Spec.of({"model": {**page, "layers": {"count": 2, "block": block}}})).eval()
+    ids, graphs = torch.arange(20)[None], list[object]()
+
+    def kept(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    with torch.no_grad():
+        expected, state = model(ids).logits, model.state(1, 20)
+        model(ids[:, :3], state=state)
+        static = StaticState(state, 16)
+        for layer in model.layers:
+            layer.compile(backend=kept, fullgraph=True, dynamic=False)
+        for t in range(3, 16):
+            found = model(ids[:, t : t + 1], state=static).logits
+            torch.testing.assert_close(found, expected[:, t : t + 1], rtol=1e-4, atol=1e-5)
+            static.cache_position += 1
+            static.length += 1
+    torch.compiler.reset()
+    assert len(graphs) == len(model.layers)
+
+
 def test_room_is_for_more_tokens_and_never_for_more_than_the_state_has(model: Model) -> None:
     state = model.state(1)
     step = StaticStep(model, state, Picker([], 40), torch.zeros(1, 9), torch.zeros(2, 1))

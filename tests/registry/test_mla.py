@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from registry.context import PADDING, Context
+from registry.context import PADDING
 from registry.mixer.mla import MLA
 from registry.state import LatentCache
 from transformer_kit import Spec, build, read
@@ -77,25 +77,3 @@ def test_a_token_takes_one_latent_and_one_rotary_key() -> None:
     state = made().state(3, 10)
     assert all(type(layer) is LatentCache for layer in state.layers)
     assert state.bytes_per_token == 2 * (16 + 4) * 8
-
-
-def test_head_counts_are_those_of_the_weights() -> None:
-    """Half of the heads' weights, as a tensor-parallel rank holds them, are half of the heads."""
-    model = made()
-    mixer: Any = model.layers[0].mixer
-    x = torch.randn(1, 3, 32, dtype=torch.float64)
-    context = Context.of(x)
-    whole = mixer(x, context)
-    parts = []
-    for half in (slice(0, 2), slice(2, 4)):
-        for name, width in (("q_up", 10), ("k_up", 6), ("v_up", 5)):
-            layer = getattr(mixer, name)
-            layer.held = layer.weight
-            layer.weight = torch.nn.Parameter(layer.weight.unflatten(0, (4, width))[half].flatten(0, 1))
-        mixer.out.held = mixer.out.weight
-        mixer.out.weight = torch.nn.Parameter(mixer.out.weight.unflatten(1, (4, 5))[:, half].flatten(1, 2))
-        parts.append(mixer(x, context))
-        for name in ("q_up", "k_up", "v_up", "out"):
-            layer = getattr(mixer, name)
-            layer.weight = layer.held
-    assert torch.allclose(sum(parts), whole)

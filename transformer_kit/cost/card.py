@@ -108,7 +108,6 @@ def _count(plan: Plan, batch: int, length: int, purpose: str) -> Card:
     parameters = count.parameters(model, plan.places)
     timeline = plan.timeline(batch, length)
     tokens = batch * length
-    first, second = (count.state_bytes(model, 1, n, plan.places) for n in (1, 2))
     return Card(
         batch=batch,
         seq=length,
@@ -117,7 +116,12 @@ def _count(plan: Plan, batch: int, length: int, purpose: str) -> Card:
         parameters=parameters,
         flops=Flops(_whole(timeline.forward_flops / tokens), _whole(timeline.whole().flops / tokens)),
         memory=plan.memory(timeline),
-        state=Decoding(second - first, length, batch, count.state_bytes(model, batch, length, plan.places)),
+        state=Decoding(
+            count.state_bytes_per_token(model, plan.places),
+            length,
+            batch,
+            count.state_bytes(model, batch, length, plan.places),
+        ),
         loss=_loss(model, parameters.total, length),
         notes=tuple(_notes(plan) if purpose == "train" else ()),
         parts=tuple(tree(model, plan.stack)),

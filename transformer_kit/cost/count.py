@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from registry.contracts import ModelPart, Objective
 from registry.options import Options
 from registry.part import idle_inside
+from registry.state import LayerState
 from transformer_kit.cost.meter import Work, measure
 from transformer_kit.cost.timeline import Stretch, Timeline
 from transformer_kit.model.model import Model
@@ -140,9 +141,19 @@ def optimizer_bytes(model: Model, options: Options, places: Places | None = None
 
 def state_bytes(model: Model, batch: int, length: int, places: Places | None = None) -> int:
     """Bytes of the decode state for `batch` rows of up to `length` tokens."""
-    layers = model.state(batch, length).layers
-    times = [len(indices) for indices in _places(model, places)]
-    return batch * sum(n * s.bytes_per_sequence for n, s in zip(times, layers, strict=True) if s is not None)
+    return batch * sum(n * layer.bytes_per_sequence for layer, n in _states(model, length, places))
+
+
+def state_bytes_per_token(model: Model, places: Places | None = None) -> int:
+    """Bytes of the decode state that one more token of a row takes."""
+    return sum(n * layer.bytes_per_token for layer, n in _states(model, 1, places))
+
+
+def _states(model: Model, length: int, places: Places | None) -> Iterator[tuple[LayerState, int]]:
+    """The decode state of each layer, for one row, and how often it stands in the model."""
+    for layer, indices in zip(model.state(1, length).layers, _places(model, places), strict=True):
+        if layer is not None:
+            yield layer, len(indices)
 
 
 def _places(model: Model, places: Places | None) -> Places:
