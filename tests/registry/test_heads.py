@@ -1,4 +1,4 @@
-"""Mixers take the number of heads from tensors: half of the heads' weights, as one of two devices has, are half of them."""
+"""Mixers take the number of heads from their weights, so that each of two devices can have half of them."""
 
 from typing import Any
 
