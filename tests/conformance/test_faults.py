@@ -13,7 +13,7 @@ from registry import core
 from registry.context import Context, Mask
 from registry.contracts import FFN, Activation, Kernel, Mixer, Norm, Optimizer, Position, Scaling, Schedule, Site
 from registry.options import Count, Positive
-from registry.state import Capacity, LatentCache
+from registry.state import Capacity, Keys, LatentCache
 from transformer_kit.testing import Failure, Report, check_part, checks_for
 from transformer_kit.testing.values import LEFT_OUT, variants
 
@@ -63,6 +63,44 @@ def deaf_to_segments() -> type[Any]:
             return super().forward(x, whole, state)
 
     return Deaf
+
+
+def keeps_all_rows() -> type[Any]:
+    class Stubborn(LatentCache):
+        def select_rows(self, rows: Tensor) -> None:
+            self.tensors = (self.tensors[0][: len(rows)] if len(rows) <= len(self.tensors[0]) else self.tensors[0],)
+
+    class Keeping(Counted):
+        def state(self, capacity: Capacity) -> LatentCache:
+            return Stubborn.allocate(capacity, width=self.out.in_features)
+
+    return Keeping
+
+
+def keeps_drafts() -> type[Any]:
+    class Growing(LatentCache):
+        def append(self, new: tuple[Tensor, ...], context: Context) -> tuple[tuple[Tensor, ...], Keys]:
+            self.tensors = (torch.cat([self.tensors[0], new[0]], dim=1),)
+            return self.tensors, self.tensors[0].shape[1]
+
+    class Keeping(Counted):
+        def state(self, capacity: Capacity) -> LatentCache:
+            return Growing.allocate(capacity._replace(max_length=0), width=self.out.in_features)
+
+    return Keeping
+
+
+def averages_over_room() -> type[Any]:
+    class Averaging(Counted):
+        """Divides by the number of keys that it is shown where that is the number of tokens so far, as a rule."""
+
+        def forward(self, x: Tensor, context: Context, state: LatentCache | None = None) -> Tensor:
+            if context.length > 1 or state is None:
+                return super().forward(x, context, state)
+            (x,), keys = state.append((x,), context)
+            return self.out(x.sum(1, keepdim=True) / keys)
+
+    return Averaging
 
 
 def ignores_positions() -> type[Any]:
@@ -283,6 +321,9 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("mixer", forgetful, "decodes_as_it_reads"),
     ("mixer", deaf_to_segments, "packed_as_separate"),
     ("mixer", deaf_to_segments, "padded_as_alone"),
+    ("mixer", keeps_all_rows, "rows_selected"),
+    ("mixer", keeps_drafts, "tokens_forgotten"),
+    ("mixer", averages_over_room, "decodes_with_a_static_cache"),
     ("mixer", ignores_positions, "uses_what_it_accepts"),
     ("norm", mixes_rows, "rows_independent"),
     ("norm", mixes_rows, "tokens_independent"),
