@@ -130,7 +130,7 @@ ONE = {
     ),
     "missing key": (
         ("  max_seq_len: 16\n", ""),
-        "page.yaml:2:1: model: needs 'max_seq_len': longest sequence that the model is made for, in tokens",
+        "page.yaml:2:1: model: needs 'max_seq_len': longest sequence, in tokens",
     ),
     "missing block": (("    block:", "    blok:"), "page.yaml:7:3: model.layers: needs 'block'"),
     "not a mapping": (
@@ -189,7 +189,7 @@ model:
 """
     assert pages.wrong(text) == [
         "page.yaml:1:1: modle: no key 'modle' here; did you mean 'model'?",
-        "page.yaml:2:1: model: needs 'max_seq_len': longest sequence that the model is made for, in tokens",
+        "page.yaml:2:1: model: needs 'max_seq_len': longest sequence, in tokens",
         "page.yaml:3:3: model.vocab_size: must be at least 1, got -1",
         "page.yaml:4:3: model.d_model: must be a whole number, got '32'",
         "page.yaml:5:3: model.position: no position 'rop'; did you mean 'rope'?",

@@ -53,23 +53,23 @@ class ModelSpec(Group):
     d_model: Width
     """Width of the residual stream."""
     max_seq_len: Count
-    """Longest sequence that the model is made for, in tokens."""
+    """Longest sequence, in tokens."""
     dropout: Rate = 0.0
     """Dropout of embeddings, attention weights and residual branches, in training."""
     embedding: EmbeddingSlot = named("token")
     """Token ids to vectors."""
     position: PositionSlot = named("none")
-    """How tokens know where they stand; mixers may choose their own."""
+    """Positional encoding; blocks may choose their own."""
     norm: NormSlot = named("layer_norm")
     """The norm of the blocks and after the last layer."""
     layers: Layers
     """The stack."""
     final_norm: NormSlot | None = None
-    """The norm after the last layer, when it is not `norm`."""
+    """The norm after the last layer; `norm` when not given."""
     head: HeadSlot = named("lm")
-    """Activations to logits."""
+    """Final activations to logits."""
     init: InitSlot = named("normal")
-    """The first weights."""
+    """Weight initialization."""
 
 
 class Spec(Group):
@@ -121,7 +121,7 @@ class Spec(Group):
 
 
 class Train(Group):
-    """How long, how much at a time."""
+    """Steps, batch size and other settings of training."""
 
     steps: Count
     """Optimizer steps of the whole run."""
@@ -136,7 +136,7 @@ class Train(Group):
     seed: Natural = 0
     """Seed of weights, data order and dropout."""
     validation: Rate = 0.05
-    """Share of the corpus kept for evaluation."""
+    """Fraction of the corpus held out for validation."""
     document_mask: bool = False
     """Whether attention stays within a document where a sequence holds several (intra-document masking)."""
     add_special_tokens: bool = True
@@ -162,7 +162,7 @@ class Checkpoint(Group):
     every: Count | None = None
     """Steps between checkpoints; a tenth of the run's, at most 500, when not given. The last step is saved always."""
     keep: Count = 2
-    """How many are kept."""
+    """Number of checkpoints to keep."""
 
 
 class Sample(Group):
@@ -171,24 +171,24 @@ class Sample(Group):
     every: Count = 500
     """Steps between samples."""
     prompt: str = "\n"
-    """What it continues."""
+    """The prompt."""
     max_new_tokens: Count = 128
-    """How far."""
+    """Number of tokens to generate, at most."""
     samplers: Annotated[tuple[SamplerSlot, ...], AsTuple] = Field(
         default=({"type": "temperature", "value": 0.8},), validate_default=True
     )
-    """How it chooses."""
+    """Samplers of the next token."""
 
 
 class Hardware(Group):
-    """Where and in what precision."""
+    """Device, precision and memory."""
 
     device: str = "auto"
     """`auto`, or a torch device such as `cpu` or `cuda:0`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the hardware multiplies it fast, else float32."""
     kernel: KernelSlot = named("sdpa")
-    """What computes attention; the result is the same."""
+    """Implementation of attention; the result is the same."""
     compile: bool = False
     """Whether torch.compile builds each layer; equal layers are built once."""
     activation_checkpointing: bool = False
@@ -196,7 +196,7 @@ class Hardware(Group):
     optimizer_in_backward: bool = False
     """Whether the optimizer steps in the backward pass, which drops each gradient: less memory. No clipping."""
     peak_tflops: NonNegative | None = None
-    """Arithmetic peak that MFU is measured against; measured at the start when not given."""
+    """Peak TFLOP/s for MFU; measured at the start when not given."""
 
 
 class RunSpec(Spec):
@@ -207,23 +207,23 @@ class RunSpec(Spec):
     data: DatasetSlot = named("python_stdlib")
     """The corpus."""
     objective: ObjectiveSlot = named("causal_lm")
-    """What is minimized."""
+    """The training loss."""
     optimizer: OptimizerSlot
-    """What takes the steps."""
+    """The optimizer."""
     schedule: ScheduleSlot = named("constant")
-    """The learning rate over the run."""
+    """The learning-rate schedule."""
     trackers: Annotated[tuple[TrackerSlot, ...], AsTuple] = Field(default=("jsonl",), validate_default=True)
-    """Who writes the metrics down, each once; `jsonl` always does."""
+    """Loggers of metrics; `jsonl` is always one of them."""
     train: Train
-    """How long, how much at a time."""
+    """Steps, batch size and other settings of training."""
     evaluate: Evaluate = Evaluate()
-    """When validation loss is measured."""
+    """Validation."""
     checkpoint: Checkpoint = Checkpoint()
-    """When the run is saved."""
+    """Checkpoints."""
     sample: Sample | None = None
-    """When the model writes a sample; never when not given."""
+    """Samples of generated text during training; none when not given."""
     hardware: Hardware = Hardware()
-    """Where and in what precision."""
+    """Device, precision and memory."""
 
     @property
     def checkpoint_every(self) -> int:
