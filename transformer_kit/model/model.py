@@ -71,8 +71,8 @@ class Model(Conveniences, nn.Module):
         """Logits and loss of `tokens` (B, T).
 
         targets      (B, T) ids that should come next; -100 does not count
-        segments     (B, T) which document each token belongs to: tokens see their own only; -1 is padding
-        state        what came before, from `self.state`; taken in and advanced in place
+        segments     (B, T) which document each token belongs to, and attends to alone; -1 is padding
+        state        decode state from `self.state`: the tokens before; advanced in place
         last         logits of the last token alone, (B, 1, V)
         skip_logits  the loss alone, for training: logits are computed in chunks and never all kept, and those returned
                      are of no token, (B, 0, V); the gradient of this loss can be taken once
