@@ -86,6 +86,23 @@ RENAMED = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("recompute", "activation_checkpointing"),
+        ("gradient_checkpointing", "activation_checkpointing"),
+        ("step_in_backward", "optimizer_in_backward"),
+        ("clip", "max_grad_norm"),
+        ("accumulate", "gradient_accumulation"),
+        ("documents", "document_mask"),
+    ],
+)
+def test_an_older_word_of_training_leads_to_the_key(word: str, meant: str) -> None:
+    from transformer_kit.spec.schema import Hardware, Train
+
+    assert likely(word, [*Train.model_fields, *Hardware.model_fields]) == [meant]
+
+
 @pytest.mark.parametrize(("part", "word", "meant"), RENAMED)
 def test_an_older_word_leads_to_the_option(part: str, word: str, meant: str) -> None:
     options = core.get(*part.split("/")).Options
