@@ -161,6 +161,36 @@ def ignores_option() -> type[Any]:
     return Ignorant
 
 
+def bypasses_a_module() -> type[Any]:
+    class Bypassing(FFN):
+        """Multiplies with the weight of a layer that it does not call."""
+
+        def __init__(self, options: Any, site: Site) -> None:
+            super().__init__(options, site)
+            self.up = nn.Linear(site.d_model, site.d_model)
+
+        def forward(self, x: Tensor, context: Context) -> Tensor:
+            return nn.functional.linear(x, self.up.weight, self.up.bias)
+
+    return Bypassing
+
+
+def calls_by_the_clock() -> type[Any]:
+    class Alternating(FFN):
+        """Is linear in its first calls, and something else later, as what was prepared in few passes may not be."""
+
+        def __init__(self, options: Any, site: Site) -> None:
+            super().__init__(options, site)
+            self.up = nn.Linear(site.d_model, site.d_model)
+            self.calls = 0
+
+        def forward(self, x: Tensor, context: Context) -> Tensor:
+            self.calls += 1
+            return self.up(x) if self.calls % 5 else -self.up(x)
+
+    return Alternating
+
+
 def ignores_its_gain() -> type[Any]:
     class Flat(core.get("block", "sandwich")):
         """Keeps a gain, which it does not multiply with."""
@@ -325,6 +355,9 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("mixer", keeps_drafts, "tokens_forgotten"),
     ("mixer", averages_over_room, "decodes_with_a_static_cache"),
     ("mixer", ignores_positions, "uses_what_it_accepts"),
+    ("ffn", bypasses_a_module, "modules_are_reached"),
+    ("ffn", calls_by_the_clock, "prepared_models_decode_alike"),
+    ("ffn", calls_by_the_clock, "int8_models_decode_nearly_alike"),
     ("norm", mixes_rows, "rows_independent"),
     ("norm", mixes_rows, "tokens_independent"),
     ("norm", never_filled, "weights_all_filled"),
