@@ -76,6 +76,7 @@ def test_what_layers_share_may_learn() -> None:
         shared = torch.nn.Parameter(torch.arange(4.0))
         model: Any = torch.nn.Module()
         model.layers = torch.nn.ModuleList(Sharing(shared) for _ in range(3))
+        model.blocks = lambda model=model: model.layers
         if again:
             activation_checkpointing(model)
         x, context = torch.ones(1, 2, 4), Context.of(torch.zeros(1, 2, dtype=torch.long))
