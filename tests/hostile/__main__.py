@@ -59,7 +59,9 @@ def tried(cases: list[tuple[str, int]]) -> tuple[Counter[str], list[str]]:
     """How many ended in which way, and the findings."""
     worker, ends, findings = Worker(), Counter[str](), []
     try:
-        for kind, seed in cases:
+        for number, (kind, seed) in enumerate(cases):
+            if number and not number % 500:
+                print(f"{number} cases", file=sys.stderr, flush=True)
             ended, finding = worker.ask(kind, seed)
             ends[f"{kind}: {ended}"] += 1
             if finding:

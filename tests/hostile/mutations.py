@@ -24,7 +24,9 @@ def deep(levels: int) -> Tree:
 
 
 def places(tree: Tree, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths of all values below the root."""
+    """Paths of all values below the root, but for those deep within."""
+    if len(path) > 200:
+        return []
     inner = tree.items() if isinstance(tree, dict) else enumerate(tree[:50]) if isinstance(tree, list) else ()
     return [p for key, value in inner for p in ((*path, key), *places(value, (*path, key)))]
 
