@@ -47,8 +47,8 @@ def changed(value: Tree, chance: Random) -> Tree:
 
 def edited(tree: Tree, chance: Random, extra: list[str] | None = None) -> Tree:
     """A copy of a tree with one to three values changed, taken away, moved or added; `extra` are keys to add."""
-    tree = json.loads(json.dumps(tree))
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
+        tree = json.loads(json.dumps(tree))  # in which no value stands twice
         found = places(tree)
         if not found:
             return changed(tree, chance)
