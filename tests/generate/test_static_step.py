@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from transformer_kit import Spec, build
-from transformer_kit.generate import generate
+from transformer_kit import Spec, build, prepare_for_inference
+from transformer_kit.generate import cuda_graph, generate
 from transformer_kit.generate.choose import Picker, built, uniforms
-from transformer_kit.generate.cuda_graph import FIRST, can_be_captured, more
+from transformer_kit.generate.cuda_graph import FIRST, can_be_captured, captured, more
 from transformer_kit.generate.prompts import padded
 from transformer_kit.generate.static_step import StaticStep
 from transformer_kit.model.model import Model
@@ -152,3 +153,16 @@ def test_a_default_device_changes_neither_weights_nor_choices(make: Callable[...
         assert other.embedding.weight.device.type == "cpu"
         assert uniforms(1, 2, 3).device.type == "cpu"
     assert generate(other, [[1, 2]], max_new_tokens=4, samplers=["temperature"], seed=1) == expected
+
+
+def test_only_what_is_prepared_or_compiled_is_captured(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part whose behavior changes from step to step is not replayed as it was once."""
+    made: list[bool] = []
+    monkeypatch.setattr(cuda_graph, "CUDAGraph", lambda step, compile: made.append(compile) or Mock(obstacle=None))
+    monkeypatch.setattr(cuda_graph, "StaticStep", Mock())
+    state, draws, on_a_gpu = model.state(1), torch.empty(1, 100), Mock(is_cuda=True)
+    assert captured(model, state, Mock(), draws, on_a_gpu) is None
+    assert captured(model, state, Mock(), draws, on_a_gpu, compile=True) is not None
+    prepared = prepare_for_inference(model)
+    assert captured(prepared, prepared.state(1), Mock(), draws, on_a_gpu) is not None
+    assert made == [True, False]

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from registry import core
 from registry.grouped import grouped_linear
-from transformer_kit import Spec, build
+from transformer_kit import Spec, build, prepare_for_inference
 from transformer_kit.generate import cuda_graph, decode
 from transformer_kit.generate.cuda_graph import CUDAGraph, captured
 from transformer_kit.model.model import Model
@@ -102,6 +102,7 @@ def test_captured_steps_choose_what_plain_ones_do(
 
     model = _model("cuda", window, position)
     strong_init(model, 0)
+    model = prepare_for_inference(model)
     for prompts in ([[1, 2, 3, 4, 5, 6, 7, 8]], [[1, 2, 3], [4, 5, 6, 7, 8]]):
         monkeypatch.setattr(decode, "captured", lambda *given: None)
         expected = _written(model, prompts, samplers)
@@ -123,7 +124,7 @@ def test_compiled_steps_write_what_plain_ones_do() -> None:
 def test_hooks_are_called_at_every_step() -> None:
     """So nothing is captured."""
     seen: list[int] = []
-    model = _model("cuda")
+    model = prepare_for_inference(_model("cuda"))
     model.layers[0].register_forward_hook(lambda *_: seen.append(1))
     model.generate([[1, 2, 3]], max_new_tokens=20)
     assert len(seen) == 20
@@ -165,6 +166,7 @@ def test_unusable_weights_are_named_when_steps_are_captured() -> None:
     model = _model("cuda")
     with torch.no_grad():
         model.norm.weight.fill_(torch.nan)
+    model = prepare_for_inference(model)
     with pytest.raises(ValueError, match="prompt 0 are not numbers"):
         model.generate([[1, 2, 3]], max_new_tokens=20)
 

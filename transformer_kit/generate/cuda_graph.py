@@ -36,13 +36,15 @@ def captured(
 ) -> "CUDAGraph | None":
     """The rest of the steps, captured; None where they cannot be, or where it does not pay.
 
-    `compile` builds kernels for the layers, which takes tens of seconds the first time. Raises ValueError where steps
-    that would be compiled cannot be captured.
+    What is replayed computes what the captured step did, so the model is one that was prepared for inference, or
+    `compile` asks for it: that builds kernels for the layers, which takes tens of seconds the first time. Raises
+    ValueError where steps that would be compiled cannot be captured.
     """
     possible = chosen.is_cuda and can_be_captured(model, state)
     if compile and not possible:
         raise ValueError(f"compile: {_REFUSED}")
-    if not possible or draws.shape[1] < LEAST:
+    asked = compile or model.prepared
+    if not (possible and asked) or draws.shape[1] < LEAST:
         return None
     graph = CUDAGraph(StaticStep(model, state, pick, draws, chosen), compile)
     if graph.obstacle is None:

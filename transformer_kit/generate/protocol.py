@@ -33,6 +33,10 @@ class LanguageModel(Protocol):
     def embedding(self) -> Any:
         """Its `weight` says where and in what type the model computes."""
 
+    @property
+    def prepared(self) -> bool:
+        """Whether it was prepared for inference, so that it computes the same at each step."""
+
     def blocks(self) -> list[Any]:
         """All layers, to be compiled one by one."""
 

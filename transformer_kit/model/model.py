@@ -42,6 +42,9 @@ class Stack(NamedTuple):
 class Model(Conveniences, nn.Module):
     """logits = head(norm(layers(position(embedding(tokens))))). Made by `build`."""
 
+    prepared = False
+    """Whether it was prepared for inference; see `prepare_for_inference`."""
+
     def __init__(self, spec: Spec, site: Site) -> None:
         super().__init__()
         self.spec = spec

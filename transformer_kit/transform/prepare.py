@@ -23,6 +23,8 @@ _PREPARED = "the model was prepared for inference, so it cannot {what}; build or
 class InferenceModel(Model):
     """A model that was prepared for inference: it computes what it did, and does not learn, move or change."""
 
+    prepared = True
+
     def forward(self, *given: Any, **named: Any) -> Output:
         """As `Model.forward`. A backward pass through the result raises RuntimeError."""
         logits, loss = super().forward(*given, **named)
