@@ -1,8 +1,8 @@
-"""What one forward pass carries beside the activations: where its tokens stand, and which keys they attend to.
+"""The context of one forward pass: the positions of its tokens and the attention mask.
 
-Tokens have an *index*, their place in the row, and a *position*, their place in their own text. The two differ
-when a row holds several documents or padding on the left. Both cases are one description, `segments`: tokens attend to
-each other only within a segment, and positions count from its first token. Padding is segment -1.
+A token has an *index*, its offset in the row, and a *position*, its offset in its own document. The two differ
+when a row holds several documents or left padding. `segments` describes both cases: tokens attend to each other only
+within a segment, and positions count from its first token. Padding is segment -1.
 
 B batch, T query tokens, S key tokens.
 """
@@ -18,55 +18,55 @@ from registry.dense_mask import DenseMask
 from registry.segments import begun
 
 PADDING, FORGOTTEN = -1, -2
-"""The segments of tokens that are nobody's, and of those that were reset."""
+"""Segment of padding tokens, and segment of tokens that were reset."""
 
 T = TypeVar("T")
 
 
 @dataclass
 class Context:
-    """One forward pass of a stack: where its tokens stand and what they may attend to.
+    """Positions, segments and causality of the tokens in one forward pass of a stack.
 
-    `Context.of` makes that of a whole text, `DecodeState.context` that of tokens which follow others.
+    `Context.of` makes the context of a whole sequence. `DecodeState.context` makes the context of a continuation.
     """
 
     start: int | Tensor
-    """Index of the first token in its row: how many came before. A tensor (1,) where only the device knows it."""
+    """Index of the first token in its row: the number of earlier tokens. A tensor (1,) in a static-shape step."""
     length: int
     """Number of tokens T."""
     positions: Tensor
-    """Place of each token in its own text: (T,), or (B, T) with segments."""
+    """Position of each token in its own document: (T,), or (B, T) with segments."""
     segments: Tensor | None = None
-    """Segment of each token (B, T); None when each row is one text."""
+    """Segment of each token (B, T); None when each row is one sequence."""
     past: Tensor | None = None
-    """Segment of each key so far (B, S); None when each row is one text."""
+    """Segment of each key so far (B, S); None when each row is one sequence."""
     causal: bool = True
-    """Whether tokens attend to none after them: a property of the stack."""
+    """Whether attention is causal: a property of the stack."""
     foreseen: Tensor | None = None
-    """Tokens of each row's text (B, 1), where more than this pass are known to come."""
+    """Minimum sequence length of each row (B, 1), where it exceeds the tokens of this pass."""
     forward_cache: dict[Any, Any] = field(default_factory=dict)
-    """What one layer computed and others use again in this pass; see `cached`."""
+    """Per-forward cache: results that several layers share in this pass; see `cached`."""
     losses: list[Tensor] = field(default_factory=list)
-    """What parts add to the training loss, such as a router's load-balancing loss."""
+    """Auxiliary training losses, such as a router's load-balancing loss."""
 
     @staticmethod
     def of(tokens: Tensor, segments: Tensor | None = None, *, causal: bool = True) -> "Context":
-        """The context of `tokens` (B, T, ...) that follow nothing."""
+        """The context of `tokens` (B, T, ...) that start a sequence."""
         index = torch.arange(tokens.shape[1], device=tokens.device)
         if segments is None:
             return Context(0, tokens.shape[1], index, causal=causal)
         return Context(0, tokens.shape[1], index - begun(segments, None, None, index), segments, segments, causal)
 
     def cached(self, key: Any, compute: Callable[[], T]) -> T:
-        """What `compute` returned the first time that `key` was asked for in this pass."""
+        """Return `compute()`, computed once per `key` and forward pass."""
         if key not in self.forward_cache:
             self.forward_cache[key] = compute()
         return self.forward_cache[key]
 
     def mask(self, *, keys: int | Tensor, window: int | None = None, chunk: int | None = None) -> "Mask":
-        """Describe which of `keys` (a count, or the index of each, the same in all layers) the tokens attend to.
+        """The attention mask over `keys`: their count, or the index of each, the same in all layers.
 
-        A `chunk` needs all keys since the start: a count.
+        A `chunk` needs all keys since the start, given as a count.
         """
         key = ("mask", window, chunk, keys if isinstance(keys, int) else len(keys))
         return self.cached(key, lambda: self._mask(keys, window, chunk))
@@ -81,42 +81,42 @@ class Context:
 
 @dataclass(frozen=True)
 class Mask(DenseMask):
-    """Which keys a query attends to: described here, built only by a kernel that has no faster way.
+    """A lazy attention mask: only a kernel without a faster way builds the dense tensor.
 
-    It attends to a key that lies in its own segment, not after it if `causal`, and fewer than `window` tokens away if
-    there is a window (the token itself counts).
+    A query attends to the keys of its own segment. With `causal` it attends to no later key. With `window` it attends
+    to keys fewer than `window` tokens away.
     """
 
     start: int | Tensor
-    """Index of the first query; a tensor (1,) where only the device knows it."""
+    """Index of the first query; a tensor (1,) in a static-shape decode step."""
     length: int
-    """Number of queries T; they stand in a row."""
+    """Number of queries T; their indices are consecutive."""
     keys: int | Tensor
-    """Number of keys S, when they are the first S tokens of the row; else the index of each, (S,), below 0 of none."""
+    """Number of keys S, if they are the first S tokens of the row; else their indices (S,), negative if empty."""
     causal: bool
     window: int | None
     device: torch.device
     query_segments: Tensor | None = None
     key_segments: Tensor | None = None
     chunk: int | None = None
-    """Tokens attend to their own block of so many positions only; to the whole past when None."""
+    """Chunk size of chunked attention: tokens attend only within their chunk of positions; None for no chunks."""
     positions: Tensor | None = None
-    """Place of each query in its own text: (T,), or (B, T) with segments; its index when None."""
+    """Position of each query in its own document: (T,), or (B, T) with segments; its index when None."""
     built: dict[str, Any] = field(default_factory=dict)
-    """What has been built so far (`functools.cached_property` takes a lock, which compilers cannot see through)."""
+    """Tensors built so far (torch.compile cannot trace the lock of `functools.cached_property`)."""
 
     @property
     def is_causal(self) -> bool:
-        """Queries are the keys, and each attends to itself and all before: the square causal case."""
+        """Whether this is the square causal case: the queries are the keys, and no window or segment limits them."""
         known = isinstance(self.start, int) and isinstance(self.keys, int)
         return self.causal and known and (self.start, self.keys) == (0, self.length) and not self._limited
 
     @property
     def is_full(self) -> bool:
-        """Every query attends to every key, as far as Python knows."""
+        """Whether every query attends to every key; False if only the device knows."""
         if not isinstance(self.start, int):
             return False
-        if not isinstance(self.keys, int):  # one query after a sliding window's tokens, of which all are near
+        if not isinstance(self.keys, int):  # one query, and a cache whose tokens all lie in the window
             near = self.window is not None and len(self.keys) <= self.window
             return self.causal and self.length == 1 and near and self.query_segments is None
         return not (self.causal and self.keys > self.start + 1) and not self._limited

@@ -1,4 +1,4 @@
-"""Where the segments of a row begin, and which tokens share a block of positions.
+"""The start of each segment in a row, and the mask of chunked attention.
 
 B batch, T query tokens, S key tokens.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def begun(segments: Tensor, last: Tensor | None, start: Tensor | None, index: Tensor) -> Tensor:
-    """Index (B, T) at which each token's segment began. `last`, `start` (B, 1): segment and beginning of the past."""
+    """Start index (B, T) of each token's segment. `last`, `start` (B, 1): segment of the last token, and its start."""
     previous = torch.cat([segments[:, :1] if last is None else last, segments[:, :-1]], dim=1)
     origin = torch.where(segments != previous, index, torch.zeros_like(index))
     if start is not None:
@@ -18,9 +18,10 @@ def begun(segments: Tensor, last: Tensor | None, start: Tensor | None, index: Te
 
 
 def same_chunk(chunk: int, queries: Tensor, keys: Tensor, segments: Tensor | None) -> Tensor:
-    """Whether a query and a key stand in the same block of `chunk` positions: (T, S), or (B, 1, T, S) with segments.
+    """Whether a query and a key lie in the same chunk of `chunk` positions: (T, S), or (B, 1, T, S) with segments.
 
-    `queries` (T,) and `keys` (S,) are indices, of all keys since the start; `segments` (B, S) are those of the keys.
+    `queries` (T,) and `keys` (S,) are indices. `keys` holds all keys since the start. `segments` (B, S) belong to the
+    keys.
     """
     if segments is not None:
         keys = (keys - begun(segments, None, None, keys))[:, None]  # (B, 1, S)

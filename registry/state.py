@@ -1,8 +1,8 @@
-"""What decoding remembers: a typed state for each layer, and the segments of the past.
+"""Decode state: the KV cache or recurrent state of each layer, and the segments of past tokens.
 
-A mixer allocates its layer's state (`Mixer.state`) and appends to it in `forward`. `DecodeState` holds those of all
-layers; the methods of both have the same names. Attention caches keys and values, latent attention the latents that
-they are made of. The state of a recurrence and the projected memory of cross-attention are states like these.
+A mixer allocates the state of its layer (`Mixer.state`) and appends to it in `forward`. `DecodeState` holds the states
+of all layers; both classes use the same method names. Attention caches keys and values. Multi-head latent attention
+(MLA) caches the latents. A recurrent state and the projected memory of cross-attention are layer states too.
 
 B batch, T query tokens, S key tokens, G kv heads, L max_length.
 """
@@ -18,68 +18,68 @@ from registry.context import FORGOTTEN, Context
 from registry.segments import begun
 
 Keys = int | Tensor
-"""Keys of a pass: their number, when they are the first tokens of the row; else the index of each, (S,)."""
+"""Keys of a pass: their count, if they are the first tokens of the row; else the index of each, (S,)."""
 
 
 class Capacity(NamedTuple):
-    """What a decode state has room for, as `Mixer.state` is asked for it."""
+    """Size of a decode state, an argument of `Mixer.state`."""
 
     batch: int
     """Number of rows B."""
     max_length: int
-    """Tokens of a row, at most: L."""
+    """Maximum cache length L, in tokens of a row."""
     dtype: torch.dtype
     device: torch.device
     rollback: int = 0
-    """Tokens that `truncate` must be able to drop at any time."""
+    """Number of tokens that `truncate` can always drop."""
 
     def zeros(self, *shape: int) -> Tensor:
-        """An empty tensor (B, *shape)."""
+        """A tensor of zeros (B, *shape)."""
         return torch.zeros(self.batch, *shape, dtype=self.dtype, device=self.device)
 
 
 class LayerState(ABC):
-    """What one layer remembers of B rows. The mixer that allocated it alone knows what its tensors mean."""
+    """The state of one layer for B rows. Only the mixer that allocated it knows the meaning of its tensors."""
 
     def __init__(self, *tensors: Tensor) -> None:
         self.tensors = tensors
-        """All that is remembered, rows first: (B, ...)."""
+        """All tensors of the state, batch dimension first: (B, ...)."""
 
     @property
     @abstractmethod
     def bytes_per_token(self) -> int:
-        """Bytes that one more token of a row takes; 0 where the size does not depend on the number of tokens."""
+        """Bytes per token and row; 0 if the size does not depend on the number of tokens."""
 
     @property
     def bytes_per_sequence(self) -> int:
-        """Bytes that are allocated for each row."""
+        """Bytes allocated per row."""
         return sum(t[:1].numel() * t.element_size() for t in self.tensors)
 
     def select_rows(self, rows: Tensor) -> None:
-        """Keep rows (N,), given by index, in this order; a row may be named several times or not at all."""
+        """Keep the rows with the indices `rows` (N,), in this order; an index may repeat."""
         self.tensors = tuple(t.index_select(0, rows) for t in self.tensors)
 
     @abstractmethod
     def truncate(self, length: int, written: int) -> None:
-        """Forget all tokens but the first `length`, where at most `written` were ever held.
+        """Keep the first `length` tokens. `written` is the largest number of tokens ever held.
 
-        Raises ValueError, before anything is changed, where what they left is gone.
+        Raises ValueError, before it changes anything, if later tokens overwrote needed ones.
         """
 
     @abstractmethod
     def reset(self, rows: Tensor) -> None:
-        """Rows (B,), where True, begin a new segment: what they remember must not reach later tokens."""
+        """Start a new segment in each row whose entry in `rows` (B,) is True: later tokens must not see its past."""
 
 
 class TokenCache(LayerState):
-    """What attention keeps of each token: tensors (B, ..., L, width), the token at index i in place i."""
+    """A cache with one slot per token: tensors (B, ..., L, width), the token at index i in slot i."""
 
     @property
     def bytes_per_token(self) -> int:
         return self.bytes_per_sequence // self.tensors[0].shape[-2]
 
     def append(self, new: tuple[Tensor, ...], context: Context) -> tuple[tuple[Tensor, ...], Keys]:
-        """Add the tokens of this pass, (B, ..., T, width) each; all tokens so far, and how many there are."""
+        """Append the tokens of this pass, (B, ..., T, width) each. Return all tokens so far, and their count."""
         assert isinstance(context.start, int), "a start that is a tensor needs a cache that writes at one"
         end = context.start + context.length
         for held, t in zip(self.tensors, new, strict=True):
@@ -87,34 +87,34 @@ class TokenCache(LayerState):
         return tuple(held.narrow(-2, 0, end) for held in self.tensors), end
 
     def truncate(self, length: int, written: int) -> None:
-        """Nothing to do: later tokens are written over the forgotten ones."""
+        """Do nothing: later tokens overwrite the dropped ones."""
 
     def reset(self, rows: Tensor) -> None:
-        """Nothing to do: the mask hides other segments."""
+        """Do nothing: the mask hides other segments."""
 
 
 class KVCache(TokenCache):
-    """The key and the value of each token, for each kv head."""
+    """KV cache: the key and the value of each token, for each kv head."""
 
     @classmethod
     def allocate(cls, capacity: Capacity, *, heads: int, widths: Sequence[int]) -> Self:
-        """An empty cache of a tensor (B, G, L, width) for each of `widths`."""
+        """An empty cache with a tensor (B, G, L, width) for each of `widths`."""
         return cls(*(capacity.zeros(heads, capacity.max_length, width) for width in widths))
 
 
 class LatentCache(TokenCache):
-    """The latent of each token that all heads make their keys and values of, and whatever else they share."""
+    """MLA's cache: the KV latent of each token, and the rotary key that all heads share."""
 
     @classmethod
     def allocate(cls, capacity: Capacity, *, width: int) -> Self:
-        """An empty cache of one tensor (B, L, width)."""
+        """An empty cache with one tensor (B, L, width)."""
         return cls(capacity.zeros(capacity.max_length, width))
 
 
 class SlidingWindowCache(TokenCache):
-    """The keys and values of the last tokens: the token at index i lies in slot i mod the number of slots.
+    """KV cache of the last tokens, a ring buffer: the token at index i lies in slot i mod the number of slots.
 
-    There are as many slots as the window has tokens, and `Capacity.rollback` more.
+    The number of slots is the window plus `Capacity.rollback`.
     """
 
     def __init__(self, *tensors: Tensor, window: int) -> None:
@@ -123,12 +123,12 @@ class SlidingWindowCache(TokenCache):
 
     @classmethod
     def allocate(cls, capacity: Capacity, *, heads: int, widths: Sequence[int], window: int) -> Self:
-        """An empty cache of a tensor (B, G, slots, width) for each of `widths`."""
+        """An empty cache with a tensor (B, G, slots, width) for each of `widths`."""
         slots = min(window + capacity.rollback, capacity.max_length)
         return cls(*(capacity.zeros(heads, slots, width) for width in widths), window=window)
 
     def append(self, new: tuple[Tensor, ...], context: Context) -> tuple[tuple[Tensor, ...], Keys]:
-        """Add the tokens of this pass; those that its queries may attend to, and the index of each, (S,)."""
+        """Append the tokens of this pass. Return the tokens that its queries may attend to, and their indices (S,)."""
         assert isinstance(context.start, int), "a start that is a tensor needs a cache that writes at one"
         begin, end, device = context.start, context.start + context.length, new[0].device
         if begin == 0:
@@ -147,7 +147,7 @@ class SlidingWindowCache(TokenCache):
         return joined, torch.cat([past, torch.arange(begin, end, device=device)])
 
     def truncate(self, length: int, written: int) -> None:
-        """Slots that were written over are lost, and may not be needed: those of the window before `length`."""
+        """Check that no overwritten slot belongs to the window before `length`."""
         least = written - self.slots + self.window - 1
         if written > self.slots and length < least:
             raise ValueError(
@@ -156,7 +156,7 @@ class SlidingWindowCache(TokenCache):
             )
 
     def _write(self, new: tuple[Tensor, ...], end: int) -> None:
-        """Store the last of the new tokens, which end before index `end`, in their slots."""
+        """Write the last of the new tokens, which end before index `end`, into their slots."""
         kept = min(new[0].shape[-2], self.slots)
         first = (end - kept) % self.slots
         before = min(kept, self.slots - first)  # tokens up to the last slot; the rest go on from the first
@@ -167,7 +167,7 @@ class SlidingWindowCache(TokenCache):
 
 
 def held_index(end: int, slots: int, device: torch.device) -> Tensor:
-    """Indices, in order, of the tokens that so many slots hold after `end` tokens."""
+    """Indices, in order, of the tokens that `slots` slots hold after `end` tokens."""
     return torch.arange(max(0, end - slots), end, device=device)
 
 
@@ -178,36 +178,36 @@ def slot_index(end: int, slots: int, device: torch.device) -> Tensor:
 
 
 class DecodeState:
-    """What decoding remembers of a batch of rows: each layer's state, and the segments of the past.
+    """Decode state of a batch of rows: the state of each layer, and the segments of past tokens.
 
-    Made by `Model.state(batch, max_length)` and advanced in place by each `Model.forward`.
+    `Model.state(batch, max_length)` makes it, and each `Model.forward` advances it in place.
     """
 
     def __init__(self, layers: Sequence[LayerState | None], batch: int, max_length: int) -> None:
         self.layers = list(layers)
-        """The state of each layer; None of one that remembers nothing."""
+        """The state of each layer; None for a stateless layer."""
         self.batch, self.max_length = batch, max_length
         self.length = self.written = 0
-        """Tokens that are held, and the most that ever were."""
-        self.segments: Tensor | None = None  # (B, L), once any row is divided
-        self.current: Tensor | None = None  # (B, 1) the segment that each row is in
-        self.begin: Tensor | None = None  # (B, 1) index at which it began
-        self.foreseen: Tensor | None = None  # (B, 1) tokens that each row's text has at least, once all were read
+        """Number of tokens held now, and the largest number ever held."""
+        self.segments: Tensor | None = None  # (B, L), once any row has several segments
+        self.current: Tensor | None = None  # (B, 1) current segment of each row
+        self.begin: Tensor | None = None  # (B, 1) start index of the current segment
+        self.foreseen: Tensor | None = None  # (B, 1) minimum sequence length of each row, once the prompt is known
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes that one more token of a row takes, in all layers."""
+        """Bytes per token and row, in all layers."""
         return sum(layer.bytes_per_token for layer in self._held())
 
     @property
     def bytes_per_sequence(self) -> int:
-        """Bytes that are allocated for each row, in all layers."""
+        """Bytes allocated per row, in all layers."""
         return sum(layer.bytes_per_sequence for layer in self._held())
 
     def context(self, tokens: Tensor, segments: Tensor | None = None, *, causal: bool = True) -> Context:
-        """Take in `tokens` (B, T, ...) and their segments (B, T); where they stand, and what is before them.
+        """Advance the state by `tokens` (B, T, ...) with segments (B, T). Return the context of their forward pass.
 
-        Raises ValueError for another number of rows, and for more tokens than there is room for.
+        Raises ValueError for a wrong batch size, and for more tokens than `max_length`.
         """
         start, length = self.length, tokens.shape[1]
         if tokens.shape[0] != self.batch:
@@ -219,7 +219,7 @@ class DecodeState:
         return Context(start, length, positions, here, past, causal=causal, foreseen=self.foreseen)
 
     def select_rows(self, rows: Tensor) -> None:
-        """Keep rows (N,), given by index, in this order: the best beams, or the rows that have not ended."""
+        """Keep the rows with the indices `rows` (N,), in this order: the best beams, or the unfinished rows."""
         for layer in self._held():
             layer.select_rows(rows)
         kept = (self.segments, self.current, self.begin, self.foreseen)
@@ -227,20 +227,20 @@ class DecodeState:
         self.batch = len(rows)
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens but the first `length`: those of a draft that were not accepted.
+        """Keep the first `length` tokens, for instance to drop rejected draft tokens.
 
-        Raises ValueError where there are fewer, and where a sliding window has let go of what it would need:
-        `Model.state(..., rollback=n)` keeps enough to drop n tokens at any time.
+        Raises ValueError if there are fewer, or if a sliding window has overwritten tokens that it would need.
+        `Model.state(..., rollback=n)` keeps enough tokens to drop n at any time.
         """
         if not 0 <= length <= self.length:
-            raise ValueError(f"length must be from 0 to {self.length}, the tokens that are held, got {length}")
+            raise ValueError(f"length must be from 0 to {self.length}, the number of cached tokens, got {length}")
         if length == 0:
             self.reset()
         elif length < self.length:
             self._drop(length)
 
     def reset(self, rows: Tensor | None = None) -> None:
-        """Forget everything, of all rows or of `rows` (B,), where True; others go on, and room is not given back."""
+        """Clear all rows, or those whose entry in `rows` (B,) is True. Clearing some rows frees no cache length."""
         if rows is None:
             self.length = self.written = 0
             self.segments = self.current = self.begin = self.foreseen = None
@@ -267,14 +267,14 @@ class DecodeState:
         return [layer for layer in self.layers if layer is not None]
 
     def _divided(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """The segments of the past, that of the present and where it began; without any, all tokens are segment 0."""
+        """Past segments, the current segment and its start; allocated on first use, with all tokens in segment 0."""
         if self.segments is None or self.current is None or self.begin is None:
             self.segments = torch.zeros(self.batch, self.max_length, dtype=torch.long, device=device)
             self.current, self.begin = self.segments[:, :1].clone(), self.segments[:, :1].clone()
         return self.segments, self.current, self.begin
 
     def _advance(self, segments: Tensor | None, length: int, device: torch.device) -> tuple[Tensor | None, Tensor]:
-        """Take in `length` tokens; their segments (B, T) or None, and positions (B, T) or (T,)."""
+        """Advance by `length` tokens. Return their segments (B, T) or None, and their positions (B, T) or (T,)."""
         start, end = self.length, self.length + length
         self.length, self.written = end, max(end, self.written)
         index = torch.arange(start, end, device=device)

@@ -10,26 +10,26 @@ from registry.part import Part
 
 
 class Dataset(Part, ABC):
-    """A corpus: a source of documents. Tokenizing and batching are the same for all datasets."""
+    """A corpus: a source of documents. All datasets share tokenizing and batching."""
 
     family = "dataset"
 
     def __init__(self, options: Any, base: Path) -> None:
-        """`base` is the folder that relative paths start from."""
+        """`base` is the folder that relative paths refer to."""
         self.options = options
         self.base = base
 
     @abstractmethod
     def documents(self) -> Iterator[str]:
-        """Every document, one at a time, in an order that does not change. ValueError names a bad file and line."""
+        """Yield every document, always in the same order. ValueError names a bad file and line."""
 
     def pieces(self) -> Iterator[tuple[str, bool]]:
-        """The documents as (text, whether the document ends here): overridden where one may not fit into memory."""
+        """Yield (text, whether the document ends here). Override it where a document may exceed memory."""
         return ((document, True) for document in self.documents())
 
     def faults(self, whole: bool = False) -> Iterator[str]:
-        """What is wrong with the corpus, a line for each document, file and line named: with all of it if `whole`,
-        else with what can be looked at in a second.
+        """Yield one message per bad document, with file and line. `whole` checks the entire corpus; without it, the
+        check takes about a second.
         """
         try:
             next(iter(self.pieces()), None)
@@ -39,7 +39,7 @@ class Dataset(Part, ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of the content; keys the token cache. Of a large corpus samples of it will do, with sizes and times."""
+        """Hash of the content; keys the token cache. A large corpus may be hashed by samples, sizes and times."""
 
 
 DatasetSlot = Annotated[Options, Slot("dataset")]

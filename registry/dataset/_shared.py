@@ -1,4 +1,4 @@
-"""Shared by datasets of files: finding files, reporting bad ones, hashing their content."""
+"""Shared by file datasets: find the files, report bad ones, hash the content."""
 
 import glob
 import hashlib
@@ -18,13 +18,13 @@ from registry.files import absent, located, other_kind, pointer
 from registry.patterns import matching
 
 SMALL = 64 * 2**20
-"""Bytes of a corpus that is looked through at once."""
+"""Largest corpus, in bytes, that `check` reads in full."""
 BEGINNING = 1 << 16
-"""Bytes that are looked at of each file of a larger one, at least."""
+"""Minimum bytes checked of each file of a larger corpus."""
 HASHED = 256 * 2**20
-"""Bytes of a corpus of which all content is hashed; of a larger one, so much in many places."""
+"""Largest corpus, in bytes, that is hashed in full; a larger one is hashed by samples of this total size."""
 SAMPLE = 1 << 14
-"""Bytes of a sample, of which each file has two at least."""
+"""Bytes of a sample; each file has at least two."""
 
 
 def _as_paths(value: Any) -> Any:
@@ -34,14 +34,14 @@ def _as_paths(value: Any) -> Any:
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_paths, json_schema_input_type=str | list[str]), MinLen(1)]
-"""A path or a list of them, each of which may be a glob (`corpus/**/*.txt`)."""
+"""A path or a list of paths, each of which may be a glob (`corpus/**/*.txt`)."""
 
 
 class FileDataset(Dataset):
-    """Documents in the files that the option `paths` names."""
+    """Documents from the files in the option `paths`."""
 
     def faults(self, whole: bool = False) -> Iterator[str]:
-        """As the contract has it: of a small corpus everything is looked at, of a larger one each file's beginning."""
+        """Yield the errors of a small corpus, read in full, or of a larger one, read at the beginning of each file."""
         size = sum(file.stat().st_size for file in self._files)
         looked = None if whole or size <= SMALL else max(BEGINNING, SMALL // len(self._files))
         for file in self._files:
@@ -49,7 +49,7 @@ class FileDataset(Dataset):
 
     @abstractmethod
     def _wrong(self, file: Path, looked: int | None) -> Iterator[str]:
-        """What is wrong in the first `looked` bytes of a file, or in all of it."""
+        """Yield what is wrong in the first `looked` bytes of a file, or in all of it."""
 
     @cached_property
     def _files(self) -> list[Path]:
@@ -57,10 +57,10 @@ class FileDataset(Dataset):
 
 
 def find(paths: tuple[str, ...], base: Path) -> list[Path]:
-    """The files that `paths` name, in the order of `paths`, those of one glob sorted, none twice.
+    """The files that match `paths`, in the order of `paths`. Matches of one glob are sorted; no file appears twice.
 
-    Empty files are left out where a glob found them. ValueError for a path that is missing, empty or a folder, for a
-    glob that finds nothing, and for a link to what is not there.
+    Globs skip empty files. Raises ValueError for a path that is missing, empty or a folder, for a glob without a match,
+    and for a broken link.
     """
     found: dict[tuple[Path, str], Path] = {}
     for path in paths:
@@ -70,10 +70,9 @@ def find(paths: tuple[str, ...], base: Path) -> list[Path]:
 
 
 def digest(files: list[Path], *decisive: object) -> str:
-    """Hash of the files' content, and of whatever else decides the documents.
+    """Hash of the files' content and of the arguments `decisive`.
 
-    Of a large corpus samples are hashed, and with them sizes and times of change: that of the content, and that of
-    anything, which nobody can set back.
+    A large corpus is hashed by samples, sizes, and modification and status-change times. Nobody can reset the latter.
     """
     with readable():
         states = [file.stat() for file in files]
@@ -86,7 +85,7 @@ def digest(files: list[Path], *decisive: object) -> str:
 
 @contextmanager
 def readable(path: Path | None = None) -> Iterator[None]:
-    """Turn a file that cannot be read into a ValueError that names it."""
+    """Turn an unreadable file into a ValueError that names it."""
     try:
         yield
     except OSError as error:
@@ -94,7 +93,7 @@ def readable(path: Path | None = None) -> Iterator[None]:
 
 
 def check_text(path: Path, block: bytes, offset: int) -> None:
-    """ValueError when `block`, which begins at byte `offset` of the file, shows that the file is no text of its own."""
+    """Raise ValueError if `block`, at byte `offset` of the file, shows that the file is not plain text."""
     known = None if offset else pointer(block) or other_kind(block)
     if known is not None:
         raise ValueError(f"{path}: {known}")
@@ -127,14 +126,14 @@ def _matches(path: str, base: Path) -> list[Path]:
 
 
 def _globbed(path: str, base: Path) -> list[Path]:
-    """What `path` fits, of which a home folder at its beginning is no pattern."""
+    """Files that match the glob `path`. A leading `~` is the home folder, not a pattern."""
     home, slash, rest = path.partition("/")
     above = located(home, base)
     return matching(PurePath(rest), above) if slash and home.startswith("~") else matching(PurePath(path), base)
 
 
 def _hash(path: Path, size: int, samples: int | None) -> str:
-    """Hash of a file's content; of evenly spread `samples` of it, first and last among them, where it has as many."""
+    """Hash of a file's content, or of `samples` evenly spread samples of a large file, both ends included."""
     with path.open("rb") as file:
         if samples is None or size <= samples * SAMPLE:
             return hashlib.file_digest(file, "sha256").hexdigest()

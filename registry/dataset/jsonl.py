@@ -1,4 +1,4 @@
-"""JSON lines: one object per line, with the document in one of its fields."""
+"""JSON lines: one object per line, with the document in one field."""
 
 import json
 import logging
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 @register
 class Jsonl(FileDataset):
-    """Documents are the strings in `field`, line after line. Blank lines are skipped."""
+    """Each line's `field` is a document. Blank lines are skipped."""
 
     class Options(FileDataset.Options):
-        """Files, and the field that holds the text."""
+        """Files, and the text field."""
 
         paths: Paths
         """Files or globs, relative to the spec."""
         field: Annotated[str, MinLen(1)] = "text"
-        """Field that holds the document."""
+        """Name of the field with the document."""
         on_bad_lines: Literal["error", "skip"] = "error"
-        """Whether a line without a document is an error, or skipped with a warning."""
+        """Whether a line without a document raises an error, or is skipped with a warning."""
 
     def documents(self) -> Iterator[str]:
         for file in self._files:
@@ -52,7 +52,7 @@ class Jsonl(FileDataset):
             else:
                 yield document
         if skipped:
-            log.warning("%s: left out %d lines, the first because of %s", file, skipped, first)
+            log.warning("%s: skipped %d lines; the first error: %s", file, skipped, first)
 
     def _wrong(self, file: Path, looked: int | None) -> Iterator[str]:
         seen = 0
@@ -101,14 +101,14 @@ class Jsonl(FileDataset):
 
 
 def _hint(*fields: str) -> str:
-    """What to do about rows that hold chats."""
+    """Advice for rows that hold chats."""
     chat = next((name for name in fields if name in CHATS), None)
-    rendered = "`tokenizer.apply_chat_template(..., tokenize=False)` of transformers writes it"
-    return "" if chat is None else f"; a chat in {chat!r} has to be rendered to text first: {rendered}"
+    rendered = "`tokenizer.apply_chat_template(..., tokenize=False)` of transformers does it"
+    return "" if chat is None else f"; render the chat in {chat!r} to text first: {rendered}"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Place and content of each line that is not blank; of one that is too long, its beginning."""
+    """Location and content of each line that is not blank; of a line that is too long, only its beginning."""
     offset, number = 0, 0
     with readable(path), path.open("rb") as file:
         check_text(path, file.peek(), 0)

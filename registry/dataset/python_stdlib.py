@@ -17,13 +17,13 @@ LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packa
 
 @register
 class PythonStdlib(Dataset):
-    """A module is a document, in the order of the modules' paths; without tests and installed packages."""
+    """Each module is a document, in the order of module paths. Tests and installed packages are excluded."""
 
     class Options(Dataset.Options):
         """Size of the corpus."""
 
         max_mb: Positive | None = None
-        """Largest size in megabytes, in whole files from the first; all when not given."""
+        """Maximum size in megabytes, in whole files from the first (default: all)."""
 
     def documents(self) -> Iterator[str]:
         for file in self._files:
@@ -38,7 +38,7 @@ class PythonStdlib(Dataset):
     def _files(self) -> list[Path]:
         found = sorted(_sources(_root()))
         if not found:
-            raise ValueError(f"{_root()}: this interpreter comes without the source code of its library")
+            raise ValueError(f"{_root()}: this interpreter has no library source code; choose another dataset")
         if self.options.max_mb is None:
             return found
         return list(_first(found, self.options.max_mb * 1e6))
@@ -50,12 +50,12 @@ def _root() -> Path:
 
 def _sources(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
-        folders[:] = set(folders) - LEFT_OUT  # os.walk goes where this list says
+        folders[:] = set(folders) - LEFT_OUT  # os.walk descends into this list
         yield from (Path(folder, name) for name in files if name.endswith(".py"))
 
 
 def _first(files: list[Path], size: float) -> Iterator[Path]:
-    """As many files as fit, and one at least."""
+    """The first files that fit into `size`, at least one."""
     for i, file in enumerate(files):
         size -= file.stat().st_size
         if size < 0 and i:

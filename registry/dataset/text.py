@@ -16,7 +16,7 @@ BLOCK = 1 << 20
 
 @register
 class Text(FileDataset):
-    """A file is a document, or several when a separator divides it. Line ends stay as they are."""
+    """Each file is a document, or several documents that a separator divides. Line ends stay unchanged."""
 
     class Options(FileDataset.Options):
         """Files, and the separator of documents."""
@@ -24,8 +24,9 @@ class Text(FileDataset):
         paths: Paths
         """Files or globs, relative to the spec."""
         separator: Annotated[str, MinLen(1)] | None = None
-        """Separator of documents in a file, such as "\\n\\n", which matches Windows line ends too. A separator that no
-        file contains is an error. A file is one document when not given."""
+        """Separator of documents in a file, such as "\\n\\n", which also matches Windows line ends. A separator that no
+        file contains is an error. Default: each file is one document.
+        """
 
     def documents(self) -> Iterator[str]:
         parts: list[str] = []
@@ -37,7 +38,7 @@ class Text(FileDataset):
                     yield document
 
     def pieces(self) -> Iterator[tuple[str, bool]]:
-        """The documents in pieces of at most a block, so that a file may be larger than memory."""
+        """Yield documents in pieces of at most one block, so that a file may exceed memory."""
         divided = False
         for file in self._files:
             ended = 0
@@ -49,7 +50,7 @@ class Text(FileDataset):
             raise ValueError(self._undivided())
 
     def faults(self, whole: bool = False) -> Iterator[str]:
-        """Of each file the first that is wrong; a separator that none of them has, where all was looked at."""
+        """Yield the first error of each file, or a separator that no file contains."""
         self._divided, self._complete = False, True
         found = list(super().faults(whole))
         if not found and self._complete and not self._divided and self.options.separator is not None:
@@ -82,12 +83,12 @@ class Text(FileDataset):
         hint = (
             ' (in YAML, "\\n" in double quotes is a line end, in single quotes it is not)' if "\\" in separator else ""
         )
-        what = f"the separator {separator!r} occurs nowhere, so that each file would be one document"
-        return f"{where}: {what}; leave `separator` out if that is meant{hint}"
+        what = f"the separator {separator!r} does not occur, so each file would be one document"
+        return f"{where}: {what}; remove `separator` if you want that{hint}"
 
 
 def _read(path: Path, size: int) -> Iterator[str]:
-    """The file's text, in blocks of `size` bytes; ValueError with the offset of a byte that is not UTF-8, or NUL."""
+    """The file's text, in blocks of `size` bytes. ValueError gives the offset of a NUL or a byte that is not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
     with readable(path), path.open("rb") as file:
@@ -112,7 +113,7 @@ def _whole(blocks: Iterable[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _split(blocks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
-    """The text between separators, whose line ends may be those of Windows; the engine drops empty documents."""
+    """The text between separators, with Unix or Windows line ends; the engine drops empty documents."""
     pattern = re.compile(r"\r?\n".join(map(re.escape, separator.split("\n"))))
     longest = len(separator) + separator.count("\n")
     rest = ""

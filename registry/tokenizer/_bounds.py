@@ -1,6 +1,6 @@
-"""What a `tokenizer.json` may hold: so much that a large vocabulary fits, and no text grows without end.
+"""Size limits of a `tokenizer.json`, large enough for a large vocabulary, against unbounded growth of a text.
 
-Steps that replace text multiply its length, one after another: forty that double it make a terabyte of a character.
+Replacement steps multiply the length of a text. Forty steps that double it turn one character into a terabyte.
 """
 
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 MAX_ENTRIES = 2**21
 """Tokens and merges together."""
 MAX_STEPS = 256
-"""Normalizers, pre-tokenizers and decoders, each of a sequence counted."""
+"""Number of normalizers, pre-tokenizers or decoders, counted inside sequences too."""
 MAX_GROWTH = 64
-"""How many times longer normalizing or decoding may make a text."""
+"""Largest factor by which normalizing or decoding may lengthen a text."""
 
 
 def check(page: dict[str, Any]) -> None:
-    """Raise ValueError for the content of a file whose tokenizer would take too much memory or time."""
+    """Raise ValueError if a tokenizer file would take too much memory or time."""
     model = page.get("model")
     held = [model.get(key) for key in ("vocab", "merges")] if isinstance(model, dict) else []
     entries = sum(len(group) for group in (*held, page.get("added_tokens")) if isinstance(group, (dict, list)))
@@ -32,14 +32,14 @@ def check(page: dict[str, Any]) -> None:
 
 
 def _steps(value: Any) -> list[dict[str, Any]]:
-    """Every mapping below a value that has a type."""
+    """Every nested mapping with a `type`."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     found = [value] if isinstance(value, dict) and "type" in value else []
     return found + [step for v in inner for step in _steps(v)]
 
 
 def _growth(step: dict[str, Any]) -> float:
-    """How many times longer a step makes a text, at most, in bytes; a start that is added counts as the text."""
+    """Largest factor by which a step lengthens a text, in bytes. A prepended string counts relative to the text."""
     if step["type"] == "ByteLevel":
         return 2.0
     if step["type"] in ("Prepend", "Metaspace"):

@@ -1,11 +1,11 @@
-"""What a tokenizer may be given, refused at the door in words."""
+"""Checks of the arguments of tokenizers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def ids_of(tokens: Any) -> list[int]:
-    """Token ids as a list, of a tensor or an array too. ValueError for what is none."""
+    """Token ids as a list, from a list, a tensor or an array. Raises ValueError for anything else."""
     listed = tokens.tolist() if hasattr(tokens, "tolist") else tokens
     if not isinstance(listed, Sequence) or not all(isinstance(t, int) for t in listed):
         raise ValueError(f"tokens must be a list of token ids, got {tokens!r:.80}")
@@ -15,13 +15,13 @@ def ids_of(tokens: Any) -> list[int]:
 
 
 def check_text(text: object) -> None:
-    """ValueError for what is no string."""
+    """Raise ValueError unless `text` is a string."""
     if not isinstance(text, str):
         raise ValueError(f"text must be a string, got {type(text).__name__} {text!r:.60}")
 
 
 def check_unicode(text: str) -> None:
-    """ValueError for a lone surrogate: half a character, which no encoding can write."""
+    """Raise ValueError for a lone surrogate: half a character, which no encoding can write."""
     check_text(text)
     try:
         text.encode()

@@ -20,30 +20,30 @@ from registry.tokenizer import _bounds
 from registry.tokenizer._given import check_unicode, ids_of
 
 END_OF_TEXT = "<|endoftext|>"
-"""How our own tokenizers spell the token that ends a document."""
+"""End-of-text token of the kit's own tokenizers."""
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
-"""What ends a document in a file that does not say so, the first that it has."""
+"""Usual end-of-text tokens, tried in this order if the file names none."""
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""Uses of special tokens that the files beside a `tokenizer.json` name."""
+"""Keys of special tokens in the files next to a `tokenizer.json`."""
 PROBES = 100
-"""Tokens that are tried as a text, to see what the post-processor adds."""
+"""Tokens to try as text, to find what the post-processor adds."""
 MAX_BYTES = 48 * 2**20
 MAX_IDS = 2**24
 HEED = 0.1
-"""Seconds after which an interrupt is heeded, at most."""
+"""Maximum delay of an interrupt, in seconds."""
 
 Result = TypeVar("Result")
 
 
 class FileTokenizer(Tokenizer):
-    """A tokenizer that a `tokenizer.json` describes completely; ready after `use`."""
+    """A tokenizer from a `tokenizer.json`; ready after `use`."""
 
     splits = False
-    """Whether special tokens spelled out in a text are text in any case (`split_special_tokens` of its folder)."""
+    """Whether special tokens in a text are always plain text (`split_special_tokens` of its folder)."""
     _core: tokenizers.Tokenizer | None = None
 
     def read(self, path: Path, end_of_text: str | None = None, ends: Sequence[int] = ()) -> None:
-        """Become the tokenizer in the file `path`; see the function `read`."""
+        """Load the tokenizer from the file `path`; see the function `read`."""
         found = read(path, end_of_text, ends)
         try:
             self.use(*found)
@@ -51,7 +51,7 @@ class FileTokenizer(Tokenizer):
             raise ValueError(f"{path}: {error}") from None
 
     def use(self, core: tokenizers.Tokenizer, end_of_text: str | None) -> None:
-        """Become the tokenizer `core`, whose token `end_of_text` ends a document."""
+        """Use the tokenizer `core`, with the end-of-text token `end_of_text`."""
         core.no_truncation()
         core.no_padding()
         if getattr(core.model, "dropout", None):
@@ -61,7 +61,7 @@ class FileTokenizer(Tokenizer):
         self.prefix, self.suffix = _frame(core)
         beyond = [i for i in (*self.prefix, *self.suffix) if i >= self.vocab_size]
         if beyond:
-            raise ValueError(f"the post-processor adds the id {beyond[0]}, and ids end at {self.vocab_size - 1}")
+            raise ValueError(f"the post-processor adds the id {beyond[0]}; the largest id is {self.vocab_size - 1}")
         self.end_of_text = None if end_of_text is None else core.token_to_id(end_of_text)
         self.invalid_byte = core.token_to_id("<0xFF>")
         added = core.get_added_tokens_decoder().items()
@@ -69,7 +69,7 @@ class FileTokenizer(Tokenizer):
         self.needs_training = False
 
     def train(self, texts: Iterator[str]) -> None:
-        """Nothing is left to learn."""
+        """Do nothing: the tokenizer is already trained."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         core = self._reading(split_special_tokens)
@@ -108,11 +108,11 @@ class FileTokenizer(Tokenizer):
     @property
     def _ready(self) -> tokenizers.Tokenizer:
         if self._core is None:
-            raise ValueError(f"tokenizer '{self.name}' has to be trained before it is used")
+            raise ValueError(f"tokenizer '{self.name}' must be trained before use")
         return self._core
 
     def _reading(self, split_special_tokens: bool) -> tokenizers.Tokenizer:
-        """The core, which reads special tokens spelled out in a text as text, or as themselves."""
+        """The core, set to tokenize special tokens in a text as plain text, or as themselves."""
         self._ready.encode_special_tokens = split_special_tokens or self.splits
         return self._ready
 
@@ -120,11 +120,10 @@ class FileTokenizer(Tokenizer):
 def read(
     path: Path, end_of_text: str | None = None, ends: Sequence[int] = ()
 ) -> tuple[tokenizers.Tokenizer, str | None]:
-    """The tokenizer in the file `path`, and its token that ends a document.
+    """The tokenizer in the file `path`, and its end-of-text token.
 
-    That is `end_of_text`, else what the files beside it name, else the first of the ids `ends`, else a usual one.
-
-    ValueError for a file that is missing, too large, no tokenizer, or has ids that are absurd or given twice.
+    That is `end_of_text`, else the token that neighboring files name, else the first known id of `ends`, else a usual
+    one. Raises ValueError for a file that is missing, too large or not a tokenizer, and for invalid or duplicate ids.
     """
     text, page = _page(path)
     try:
@@ -135,19 +134,19 @@ def read(
     try:
         core = tokenizers.Tokenizer.from_str(text)
     except BaseException as error:
-        raise _translated(error, f"{path}: not a tokenizer's file") from error
+        raise _translated(error, f"{path}: not a tokenizer file") from error
     _check_ids(path, core, page)
     eos = _add_named(path, core)
     if end_of_text is None:
         known = (eos, *map(core.id_to_token, ends), *KNOWN_ENDS)
         return core, next((t for t in known if t is not None and core.token_to_id(t) is not None), None)
     if core.token_to_id(end_of_text) is None:
-        raise ValueError(f"{path}: has no token {end_of_text!r} that could end a document")
+        raise ValueError(f"{path}: has no token {end_of_text!r} to use as `end_of_text`")
     return core, end_of_text
 
 
 def write(folder: Path, core: tokenizers.Tokenizer, end_of_text: str | None, *, splits: bool = False) -> None:
-    """Write `tokenizer.json`, and beside it `tokenizer_config.json`, which names the token that ends a document."""
+    """Write `tokenizer.json`, and `tokenizer_config.json` with the end-of-text token."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -161,14 +160,14 @@ def write(folder: Path, core: tokenizers.Tokenizer, end_of_text: str | None, *, 
 
 
 def digest(core: tokenizers.Tokenizer) -> str:
-    """SHA-256 of what `core` would be saved as."""
+    """SHA-256 of the saved form of `core`."""
     return hashlib.sha256(core.to_str().encode()).hexdigest()
 
 
 def interruptible(work: Callable[[], Result]) -> Result:
-    """What `work` returns, computed in another thread: the library heeds no Ctrl-C, and waiting for it does.
+    """Run `work` in another thread and return its result, because the library ignores Ctrl-C.
 
-    After an interrupt the thread goes on until it is done or the process ends.
+    After an interrupt the thread continues until it is done or the process ends.
     """
     found: list[Result] = []
     failed: list[BaseException] = []
@@ -190,7 +189,7 @@ def interruptible(work: Callable[[], Result]) -> Result:
 
 @contextmanager
 def _plain_errors(texts: list[str]) -> Iterator[None]:
-    """Turn whatever the tokenizer library raises, panics included, into ValueError."""
+    """Turn every error of the tokenizer library, panics included, into ValueError."""
     try:
         yield
     except BaseException as error:
@@ -200,7 +199,7 @@ def _plain_errors(texts: list[str]) -> Iterator[None]:
 
 
 def _translated(error: BaseException, what: str) -> BaseException:
-    """A panic of the Rust library derives from BaseException only; nothing else of that kind is an error."""
+    """`error` as a ValueError. A panic of the Rust library derives directly from BaseException."""
     if isinstance(error, ValueError):
         return error
     panicked = type(error).__name__ == "PanicException"
@@ -213,9 +212,9 @@ def _page(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         page = untrusted.parsed(text)
     except ValueError as error:
-        raise ValueError(f"{path}: not a tokenizer's file: {error}") from None
+        raise ValueError(f"{path}: not a tokenizer file: {error}") from None
     if not isinstance(page, dict):
-        raise ValueError(f"{path}: not a tokenizer's file: must be a mapping, got {type(page).__name__}")
+        raise ValueError(f"{path}: not a tokenizer file: must be a mapping, got {type(page).__name__}")
     return text, page
 
 
@@ -229,16 +228,16 @@ def _check_ids(path: Path, core: tokenizers.Tokenizer, page: dict[str, Any]) -> 
     if len(set(vocabulary.values())) < len(vocabulary):
         twice, _ = Counter(vocabulary.values()).most_common(1)[0]
         owners = sorted(t for t, i in vocabulary.items() if i == twice)
-        raise ValueError(f"{path}: id {twice} is given to several tokens: {', '.join(map(repr, owners[:4]))}")
+        raise ValueError(f"{path}: id {twice} belongs to several tokens: {', '.join(map(repr, owners[:4]))}")
     for added in page.get("added_tokens") or []:
         if vocabulary.get(added["content"]) != added["id"]:  # the library renumbers a token whose id is taken
             raise ValueError(f"{path}: added token {added['content']!r} cannot have the id {added['id']}")
 
 
 def _add_named(path: Path, core: tokenizers.Tokenizer) -> str | None:
-    """Make the tokens that the files beside a tokenizer's name special, as transformers does; the one that ends a text.
+    """Mark the tokens that neighboring files name as special, as transformers does. Return the EOS token.
 
-    A token gets no new id: one that is not in the vocabulary stays out of it.
+    A token that is not in the vocabulary gets no id.
     """
     files = (path.with_name("special_tokens_map.json"), path.with_name("tokenizer_config.json"))
     said: dict[str, Any] = {}
@@ -260,7 +259,7 @@ def _add_named(path: Path, core: tokenizers.Tokenizer) -> str | None:
 
 
 def _added_token(said: object) -> tokenizers.AddedToken | None:
-    """A token as those files write one, a string or a mapping; None for anything else."""
+    """A token from those files, written as a string or a mapping; None for anything else."""
     page = {"content": said, "special": True} if isinstance(said, str) else said
     if not isinstance(page, dict) or not isinstance(page.get("content"), str) or not page["content"]:
         return None
@@ -272,9 +271,9 @@ def _added_token(said: object) -> tokenizers.AddedToken | None:
 
 
 def _frame(core: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that the post-processor puts before a text and after it.
+    """The ids that the post-processor adds before and after a text.
 
-    ValueError for one that does more than that, for then a document could not be tokenized in parts.
+    Raises ValueError for a post-processor that does more, since it prevents tokenizing a document in parts.
     """
     probes = ("a", "0", " a", *list(core.get_vocab())[:PROBES])
     with _plain_errors([]):
@@ -288,4 +287,4 @@ def _frame(core: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]
     before = own[0] if own else len(whole.ids)
     if whole.ids[before : before + len(own)] == body == [whole.ids[i] for i in own]:
         return tuple(whole.ids[:before]), tuple(whole.ids[before + len(body) :])
-    raise ValueError("the post-processor does more than add tokens before and after a text")
+    raise ValueError("the post-processor must only add tokens before and after a text; this one does more")

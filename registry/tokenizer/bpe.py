@@ -20,21 +20,21 @@ BATCH = 256
 
 @register
 class Bpe(FileTokenizer):
-    """Starts from the 256 bytes and repeatedly merges the most frequent pair of neighbors."""
+    """Byte-level BPE: starts from the 256 bytes and repeatedly merges the most frequent pair of neighbors."""
 
     class Options(Tokenizer.Options):
-        """Training sizes, or a trained tokenizer's file."""
+        """Training options, or the file of a trained tokenizer."""
 
         vocab_size: Annotated[int, Ge(257), Le(1_048_576)] = 8192
-        """Vocabulary size to train; smaller for a corpus that is too small."""
+        """Vocabulary size to train; smaller if the corpus is too small."""
         min_frequency: Count = 2
-        """Smallest number of occurrences of a merged pair."""
+        """Minimum number of occurrences of a merged pair."""
         max_mb: Positive | None = Field(default=None, examples=[1e-4, 1.0])
-        """Megabytes of the corpus to train on, from its start; all when not given."""
+        """Megabytes of the corpus to train on, from its start (default: all)."""
         file: Annotated[str, MinLen(1)] | None = Field(default=None, examples=["tokenizer.json"])
-        """Path of a `tokenizer.json` to use instead of training, relative to the spec."""
+        """Path of a `tokenizer.json` to load instead of training, relative to the spec."""
         end_of_text: Annotated[str, MinLen(1)] | None = None
-        """Token that ends a document; `<|endoftext|>` when trained, the file's own when loaded."""
+        """End-of-text token (default: `<|endoftext|>` when trained, the file's own when loaded)."""
 
         @model_validator(mode="after")
         def _either(self) -> "Bpe.Options":
@@ -51,7 +51,7 @@ class Bpe(FileTokenizer):
             self.read(located(options.file, base), options.end_of_text)
 
     def train(self, texts: Iterator[str]) -> None:
-        """Learn the merges; a tokenizer from a file, or trained before, stays as it is. Same texts, same merges."""
+        """Learn the merges, deterministically. Does nothing if the tokenizer is loaded or trained already."""
         if not self.needs_training:
             return
         end = self.options.end_of_text or END_OF_TEXT

@@ -18,13 +18,13 @@ from registry.tokenizer._shared import END_OF_TEXT, digest, write
 
 @register
 class Bytes(Tokenizer):
-    """A token is a byte: ids 0 to 255 are its values, 256 ends a document."""
+    """Each byte is a token: ids 0 to 255 are byte values, 256 is end of text."""
 
     vocab_size = 257
     end_of_text = 256
 
     def train(self, texts: Iterator[str]) -> None:
-        """Nothing is to be learned."""
+        """Do nothing: there is nothing to learn."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         return self._ids(text, split_special_tokens).tolist()
@@ -62,9 +62,9 @@ class Bytes(Tokenizer):
 
 
 def _with_spans(text: str, ids: NDArray[Any]) -> Spans:
-    """A byte stands for its character, an end of text for all the characters by which it is spelled."""
+    """Ids with character spans: a byte's span is its character, an end of text's span is its whole spelling."""
 
-    @cache  # most windows of a document are asked for a few tokens only, and some for none
+    @cache  # most windows need the spans of few tokens, some of none
     def places() -> NDArray[Any]:
         points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
@@ -86,7 +86,7 @@ def _utf8(text: str) -> bytes:
 
 @cache
 def _as_file() -> tokenizers.Tokenizer:
-    """The same tokenizer for the tokenizers library: a BPE without merges whose alphabet stands for the bytes."""
+    """The same tokenizer as a `tokenizers` object: a BPE without merges whose alphabet stands for the bytes."""
     core = tokenizers.Tokenizer(models.BPE(vocab={c: b for b, c in enumerate(_alphabet())}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
@@ -95,7 +95,7 @@ def _as_file() -> tokenizers.Tokenizer:
 
 
 def _alphabet() -> list[str]:
-    """The character by which byte-level files write each byte: itself when printable, else one from U+0100 on."""
+    """The character of each byte in byte-level files: the byte itself if printable, else one from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(b if b in printable else next(others)) for b in range(256)]

@@ -74,7 +74,7 @@ RUNS = {
     "nothing to freeze": (RUN.replace("{steps: 4", "{freeze: [layer.0.*], steps: 4"), "named like 'layer.0.*'"),
     "no such device": (RUN.replace("{peak", "{device: abacus, peak"), "cannot use 'abacus'"),
     "not UTF-8": (RUN.replace("corpus.txt", "latin.txt"), "must be UTF-8"),
-    "no tokenizer's file": (RUN + "tokenizer: {type: bpe, file: broken.jsonl}\n", "not a tokenizer's file"),
+    "no tokenizer's file": (RUN + "tokenizer: {type: bpe, file: broken.jsonl}\n", "not a tokenizer file"),
     "steps before all gradients are there": (
         RUN.replace("{peak", "{optimizer_in_backward: true, peak"),
         "choose train.max_grad_norm: null and train.gradient_accumulation: 1, got 1.0 and 1",

@@ -140,7 +140,7 @@ def test_truncate_refuses_what_is_not_held() -> None:
     state = made("all", 1, 9, 1).state
     state.context(torch.zeros(1, 3))
     for length in (-1, 4):
-        with pytest.raises(ValueError, match=f"from 0 to 3, the tokens that are held, got {length}"):
+        with pytest.raises(ValueError, match=f"from 0 to 3, the number of cached tokens, got {length}"):
             state.truncate(length)
 
 
