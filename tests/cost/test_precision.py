@@ -52,7 +52,7 @@ def test_a_run_says_what_it_multiplies_in_unless_asked_for_another(page: Page) -
 def test_what_cannot_be_is_refused(page: Page) -> None:
     with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, auto, got 'int8'"):
         card(page(), precision="int8")
-    with pytest.raises(ValueError, match="is of weights in float32, not bfloat16; leave out precision or dtype"):
+    with pytest.raises(ValueError, match="requires weights in float32, not bfloat16; leave out precision or dtype"):
         card(page(), dtype="bfloat16", precision="bfloat16")
     assert card(_run(page, precision="bfloat16"), **ASKED, dtype="bfloat16") is not None
 

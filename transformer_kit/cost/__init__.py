@@ -1,1 +1,1 @@
-"""What a model costs, counted on the built module: parameters, FLOPs, memory, decode state."""
+"""The cost of a model, counted on the built module: parameters, FLOPs, memory, decode state."""

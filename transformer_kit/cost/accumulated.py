@@ -1,7 +1,7 @@
-"""Which additions of gradients autograd makes in place.
+"""Detects which gradient additions autograd makes in place.
 
-It adds into a gradient that it alone has, but never while functions are watched (torch/csrc/autograd/input_buffer.cpp),
-so whoever watches must tell by himself.
+Autograd adds in place into a gradient that nobody else holds, but never under a dispatch mode
+(torch/csrc/autograd/input_buffer.cpp). A dispatch mode must therefore detect these additions itself.
 """
 
 from functools import cache
@@ -16,14 +16,14 @@ ADD = torch.ops.aten.add.Tensor
 
 
 class Accumulation:
-    """Tells these additions from others."""
+    """Detects in-place additions of gradients."""
 
     def __init__(self) -> None:
-        """Outside of dispatch modes."""
+        """Call it outside of dispatch modes."""
         self._alone = _owners_of_none_but_autograd()
 
     def is_in_place(self, func: Any, args: tuple[Any, ...]) -> bool:
-        """Whether the call of `func` with `args`, met by a dispatch mode, is an addition to the first of them."""
+        """Whether autograd would make the addition `func(*args)`, seen by a dispatch mode, in place on `args[0]`."""
         if func is not ADD or not in_backward():
             return False
         a, b = args
@@ -33,7 +33,7 @@ class Accumulation:
 
 @cache
 def _owners_of_none_but_autograd() -> tuple[int, int]:
-    """What `owners` is, in a dispatch mode, of a gradient that nobody but autograd has."""
+    """The value of `owners`, in a dispatch mode, for a gradient that only autograd holds."""
     with torch.enable_grad(), _Watch() as watch:
         x = torch.ones(2, device="meta", requires_grad=True)
         (x * 2 + x * 3).sum().backward()

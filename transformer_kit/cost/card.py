@@ -1,8 +1,8 @@
-"""The card: what a model is and what it costs, counted on the module that its spec builds.
+"""The cost report: the parts of a model and what it costs, counted on the module that its spec builds.
 
     card(read("llama-3-8b"), batch=4, seq=2048).text()
 
-Nothing is allocated for it, except a small model's weights, once, for its initial loss.
+Counting allocates nothing. Only the initial loss needs weights, and only a small model computes it.
 """
 
 import math
@@ -25,13 +25,13 @@ from transformer_kit.spec.read import page_of
 from transformer_kit.spec.schema import ModelSpec, Spec
 
 SMALL = 64_000_000
-"""Parameters of the largest model that is filled and run for its initial loss."""
+"""Parameters of the largest model whose initial loss is computed."""
 SAMPLE = 512
-"""Tokens that its loss is taken over."""
+"""Number of tokens in the initial loss."""
 
 
 class Card(Figures):
-    """What a model is and what it costs. Prints as plain text, shows as a table in a notebook."""
+    """The cost report of a model. Prints as plain text, shows as a table in a notebook."""
 
     def text(self) -> str:
         """Plain, aligned text."""
@@ -46,7 +46,7 @@ class Card(Figures):
         return show.rich(self)
 
     def data(self) -> dict[str, Any]:
-        """Everything, as mappings, lists and numbers that JSON can write."""
+        """The report as mappings, lists and numbers that JSON can write."""
         sections = {name: getattr(self, name)._asdict() for name in ("parameters", "flops", "memory", "state", "loss")}
         if self.purpose == "decode":
             sections["memory"] = show.decoding(self)
@@ -83,15 +83,15 @@ def card(
     signal: bool = False,
     purpose: str = "train",
 ) -> Card:
-    """Count what the model of `spec` costs with `batch` rows of `seq` tokens, all tensors in `dtype`.
+    """Count the cost of the model of `spec` with `batch` sequences of `seq` tokens, all tensors in `dtype`.
 
-    With `precision` bfloat16 that is the type of weights, and products are made in bfloat16, as `kit train` may. With
-    `signal`, activations and gradients at the start are measured too.
+    `precision` bfloat16 counts matrix products in bfloat16 and weights in `dtype`, as `kit train` may run them.
+    `signal` also measures activations and gradients at initialization.
 
-    What is not given is the run's. Without a run, `batch` is 1, `seq` the longest there can be, two values are assumed
-    to be kept for each parameter by the optimizer, activations are not checkpointed, products are in float32, and
-    the optimizer steps after the backward pass. With `purpose` "decode" the card is about decoding alone, else about
-    training too. Raises SpecError for a spec that cannot be built, ValueError for sizes that it does not allow.
+    Arguments that are None come from the run. Without a run, `batch` is 1 and `seq` the longest possible. The optimizer
+    then keeps two values for each parameter, activations are not checkpointed, products are in float32, and the
+    optimizer steps after the backward pass. With `purpose` "decode" the report covers decoding alone, else also
+    training. Raises SpecError for a spec that cannot be built, ValueError for sizes that it does not allow.
     """
     ways: dict[str, Any] = {
         "activation_checkpointing": activation_checkpointing,
@@ -136,18 +136,18 @@ def _notes(plan: Plan) -> list[str]:
     if plan.dtype != "float32":
         notes.append(f"all in {plan.dtype}; `kit train` keeps weights, gradients and optimizer state in float32")
     if plan.precision == "auto":
-        notes.append("precision auto is counted as float32; ask for bfloat16 where the hardware will multiply it")
+        notes.append("precision auto is counted as float32; choose bfloat16 for hardware that supports it")
     if plan.model.spec.model.dropout:
         notes.append("activations: with dropout a CPU keeps all attention weights; a GPU's fused kernel keeps none")
     if plan.activation_checkpointing:
         notes.append("activation checkpointing: layers recompute their activations, and training FLOPs include that")
     if plan.optimizer_in_backward:
-        notes.append("optimizer in backward: the gradient of one tensor is there at a time")
+        notes.append("optimizer in backward: one gradient is in memory at a time")
     return notes
 
 
 def _loss(model: Model, size: int, length: int) -> Loss:
-    """Loss of a freshly filled copy on random tokens, when the model is small."""
+    """Loss of a freshly initialized copy on random tokens, when the model is small."""
     vocabulary = model.spec.model.vocab_size
     uniform = math.log(vocabulary)
     if size > SMALL:

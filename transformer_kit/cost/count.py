@@ -1,6 +1,6 @@
-"""Counts on a built model: its parameters, its distinct layers, what an optimizer and a decode state remember.
+"""Counts on a built model: parameters, distinct layers, optimizer state and decode state.
 
-Where a model holds equal layers once, as `assemble_distinct` makes it, `places` says which layers each stands for.
+A model from `assemble_distinct` holds equal layers once. `places` then lists the layers that each of them stands for.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,19 +23,19 @@ Places = Sequence[Sequence[int]]
 
 
 class Parameters(NamedTuple):
-    """Numbers of parameters; a tensor that stands in several places counts once."""
+    """Numbers of parameters; a shared tensor counts once."""
 
     total: int
     active: int
-    """Those that the forward pass of one token reads: all but what parts say it leaves idle."""
+    """Parameters that the forward pass of one token uses, without idle ones such as inactive experts."""
     embedding: int
-    """Of the tables of token ids and of positions, and of the head's own."""
+    """Parameters of the token and position embeddings, and of an untied head."""
     non_embedding: int
-    """All others: the N of scaling laws (Kaplan et al. 2020, arXiv:2001.08361)."""
+    """All other parameters: the N of scaling laws (Kaplan et al. 2020, arXiv:2001.08361)."""
     tied: int
-    """Those used in more than one place, such as a table that the head reads too."""
+    """Parameters used in more than one place, such as a tied embedding."""
     trainable: int
-    """Those that a gradient changes."""
+    """Parameters that require gradients."""
 
 
 @dataclass
@@ -50,12 +50,12 @@ class Kind:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of layers."""
         return len(self.indices)
 
 
 def parameters(model: Model, places: Places | None = None) -> Parameters:
-    """Count the parameters of a model, whatever device it is on."""
+    """Count the parameters of a model on any device."""
     pieces = _pieces(model, places)
     times = {p: n for piece, n in pieces for p in piece.parameters()}
     total = sum(n * p.numel() for p, n in times.items())
@@ -68,7 +68,7 @@ def parameters(model: Model, places: Places | None = None) -> Parameters:
 
 
 def kinds(model: Model, places: Places | None = None) -> list[Kind]:
-    """The distinct layers, by options, shapes and whether they learn, in the order in which they first stand."""
+    """The distinct layers, by options, shapes and `requires_grad`, in the order of their first index."""
     found: list[Kind] = []
     for layer, indices in zip(model.blocks(), _places(model, places), strict=True):
         options = model.spec.model.layers.blocks[indices[0]]
@@ -84,8 +84,8 @@ def kinds(model: Model, places: Places | None = None) -> list[Kind]:
 def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
     """One forward and backward pass of a model on the meta device.
 
-    One layer of each kind is measured with everything around it; a kind's further layers each take what the second
-    one of a stack of two takes, so tables that layers share are not counted again.
+    One layer of each kind is measured inside the whole model. Each further layer of a kind costs as much as the second
+    layer of a stack of two, so tables that layers share are not counted again.
     """
     whole = measure(model, [kind.layer for kind in stack], work)
     depth = sum(kind.count for kind in stack)
@@ -93,7 +93,7 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
     for first, kind in enumerate(stack):
         two = measure(model, [kind.layer] * 2, work._replace(objective=_Last(None))) if kind.count > 1 else whole
         further = two.backward[-1]
-        # Of a layer that stands twice, gradients are whole, and go, in its first place alone.
+        # A layer that stands twice completes and drops its gradients in its first place alone.
         if work.optimizer_in_backward or work.accumulates:
             further = further._replace(net=further.net - gradient_bytes(kind.layer))
         for i in kind.indices:
@@ -105,7 +105,7 @@ def usage(model: Model, stack: list[Kind], work: Work) -> Timeline:
 
 
 class _Last(Objective):
-    """An objective of next to no work: for what layers take, the loss does not matter."""
+    """An objective of almost no cost: the loss does not change what layers take."""
 
     def loss(self, model: Model, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         seen = None if segments is None else segments[:, :-1]
@@ -120,14 +120,14 @@ def weight_bytes(model: Model, places: Places | None = None) -> int:
 
 
 def gradient_bytes(model: nn.Module, places: Places | None = None) -> int:
-    """Bytes of the gradients of what learns in a model, or in a part of one."""
+    """Bytes of the gradients of all trainable parameters in a model or a part."""
     pieces = _pieces(model, places) if isinstance(model, Model) else [(model, 1)]
     times = {p: n for piece, n in pieces for p in piece.parameters()}
     return sum(n * p.nbytes for p, n in times.items() if p.requires_grad)
 
 
 def optimizer_bytes(model: Model, options: Options, places: Places | None = None) -> int:
-    """Bytes that the optimizer of `options` keeps after a step, found by taking one on the meta device."""
+    """Bytes that the optimizer of `options` keeps after a step, measured by one step on the meta device."""
     optimizer = options.part(options).make(model)
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
@@ -140,31 +140,31 @@ def optimizer_bytes(model: Model, options: Options, places: Places | None = None
 
 
 def state_bytes(model: Model, batch: int, length: int, places: Places | None = None) -> int:
-    """Bytes of the decode state for `batch` rows of up to `length` tokens."""
+    """Bytes of the decode state for `batch` sequences of up to `length` tokens."""
     return batch * sum(n * layer.bytes_per_sequence for layer, n in _states(model, length, places))
 
 
 def state_bytes_per_token(model: Model, places: Places | None = None) -> int:
-    """Bytes of the decode state that one more token of a row takes."""
+    """Bytes that one more token of one sequence adds to the decode state."""
     return sum(n * layer.bytes_per_token for layer, n in _states(model, 1, places))
 
 
 def _states(model: Model, length: int, places: Places | None) -> Iterator[tuple[LayerState, int]]:
-    """The decode state of each layer, for one row, and how often it stands in the model."""
+    """The decode state of each layer for one sequence, and how often the layer stands in the model."""
     for layer, indices in zip(model.state(1, length).layers, _places(model, places), strict=True):
         if layer is not None:
             yield layer, len(indices)
 
 
 def _places(model: Model, places: Places | None) -> Places:
-    """`places`, or each layer for itself when not given."""
+    """`places`, or the identity mapping when not given."""
     found = [[i] for i in range(len(model.blocks()))] if places is None else places
     assert sum(map(len, found)) == len(model.spec.model.layers.blocks), "equal layers stand once; give `places`"
     return found
 
 
 def _pieces(model: Model, places: Places | None) -> list[tuple[nn.Module, int]]:
-    """Modules that together are the model, and how often each stands in it."""
+    """Modules that make up the model, and how often each stands in it."""
     stacked = [stack.layers for stack in model.stacks]
     outer = [(child, 1) for child in model.children() if child not in stacked]
     layers = zip(model.blocks(), _places(model, places), strict=True)
@@ -180,7 +180,7 @@ def _shapes(module: nn.Module) -> list[tuple[str, torch.Size, bool]]:
 
 
 def reads_table(model: Model) -> bool:
-    """Whether the head's logits depend on the embedding's table."""
+    """Whether the head's logits depend on the embedding's weight."""
     table = model.embedding.weight.detach().requires_grad_()
     x = torch.zeros(1, 1, model.spec.model.d_model, dtype=table.dtype, device=table.device, requires_grad=True)
     logits = model.head(x, table)

@@ -1,14 +1,15 @@
-"""The private interfaces of torch that counting needs, each with its reason and with what happens without it.
+"""The private interfaces of torch that counting needs, each with its reason and its fallback.
 
-Tried on torch 2.13; `TorchDispatchMode`, the operators and the counts are there since 2.4.
+Tried on torch 2.13; `TorchDispatchMode`, the operators and the counts exist since 2.4.
 
-TorchDispatchMode    sees each operator of a step, also those of the backward pass; there is no public way, and torch's
-                     own FLOP counter is made of it
-FLASH                the fused attention that a CPU runs, which torch does not choose on the meta device; without it
-                     attention is counted as its parts, with too much memory
-in_backward          whether autograd is running: `torch._C._current_graph_task_id`; without it gradients are counted as
-                     if each was added to another out of place
-owners               how many hold a tensor and its storage, which decides where autograd adds in place; as above
+TorchDispatchMode    intercepts each operator of a step, also in the backward pass; there is no public interface, and
+                     torch's own FLOP counter uses it
+FLASH                the fused attention of a CPU, which torch does not choose on the meta device; without it the
+                     operators of unfused attention are counted, with too much memory
+in_backward          whether autograd is running: `torch._C._current_graph_task_id`; without it all gradient additions
+                     count as out of place
+owners               number of references to a tensor and its storage, which decides whether autograd adds in place;
+                     same fallback
 """
 
 from collections.abc import Callable
@@ -30,6 +31,6 @@ def in_backward() -> bool:
 
 
 def owners(tensor: Tensor) -> tuple[int, int]:
-    """How many have a tensor and its storage, those included that brought it here."""
-    count = getattr(tensor, "_use_count", int)  # older versions of torch do not tell
+    """Number of references to a tensor and its storage, including those of the caller."""
+    count = getattr(tensor, "_use_count", int)  # older versions of torch have no such count
     return count(), _storage_count(tensor.untyped_storage()._cdata)

@@ -1,4 +1,4 @@
-"""What a card tells: figures of a model and of what it costs."""
+"""The figures of a cost report."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,33 +10,33 @@ from transformer_kit.cost.tree import Node
 
 
 class Flops(NamedTuple):
-    """Floating-point operations for each token of a sequence of the card's length."""
+    """Floating-point operations for each token of a sequence of the report's length."""
 
     forward_per_token: float
     train_per_token: float
-    """Forward and backward, as computed: with activation checkpointing a layer has two forward passes."""
+    """FLOPs of a forward and backward pass as computed: activation checkpointing runs a layer's forward pass twice."""
 
 
 class Decoding(NamedTuple):
     """Bytes of the decode state."""
 
     bytes_per_token: int
-    """What the second token of one row adds."""
+    """Bytes that the second token of a sequence adds."""
     length: int
-    """Tokens of a row when it is full."""
+    """Tokens at which the state of a sequence stops growing."""
     batch: int
     total: int
-    """Bytes of `batch` rows of `length` tokens."""
+    """Bytes for `batch` sequences of `length` tokens."""
 
 
 class Loss(NamedTuple):
-    """Cross-entropy in nats of fresh weights on random tokens."""
+    """Cross-entropy in nats of an untrained model on random tokens."""
 
     initial: float | None
     uniform: float
-    """ln V: the loss of a model that knows nothing, which fresh weights should be near."""
+    """ln V: the loss of uniform predictions. An initial loss should be near it."""
     skipped: str | None
-    """Why there is no initial loss."""
+    """Reason why there is no initial loss."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Figures:
     seq: int
     dtype: str
     precision: str
-    """What products are made in: `dtype`, or a lower type in mixed precision."""
+    """Type of matrix products: `dtype`, or a lower type in mixed precision."""
     parameters: Parameters
     flops: Flops
     memory: Memory
@@ -56,6 +56,6 @@ class Figures:
     notes: tuple[str, ...]
     parts: tuple[Node, ...]
     signal: Signal | None = None
-    """Activations and gradients at the start, where they were asked for."""
+    """Activations and gradients at initialization, when requested."""
     purpose: str = "train"
-    """`train`, or `decode`: then nothing is said about training."""
+    """`train`, or `decode` for a report without training."""

@@ -1,9 +1,9 @@
-"""What fits: the largest batch, or the longest context, whose counted memory stays below a limit.
+"""The largest batch or the longest context whose counted memory stays below a limit.
 
     with planned(read("gpt2-124m"), dtype="float32", optimizer="adamw", activation_checkpointing=None) as plan:
         largest_batch(plan, "train", 24 * 1024**3, seq=1024)
 
-Every answer is counted, and so is the next larger size, which does not fit: nothing is extrapolated.
+The answer and the next larger size, which does not fit, are both counted. Nothing is extrapolated.
 """
 
 from collections.abc import Callable
@@ -15,22 +15,22 @@ from transformer_kit.cost.plan import Plan
 
 PURPOSES = ("train", "decode")
 MOST = 1_000_000_000
-"""Rows beyond which nobody asks."""
+"""Largest batch to consider."""
 
 
 class Fit(NamedTuple):
-    """What fits into a limit, or the least there is, which does not."""
+    """The largest size that fits a limit, or the smallest size when that does not fit."""
 
     limit: int
     """Bytes there are."""
     purpose: str
-    """What they are for: `train`, a training step, or `decode`, weights and decode state."""
+    """`train` for a training step, or `decode` for weights and decode state."""
     batch: int
     seq: int
     needs: int
-    """Bytes that it takes."""
+    """Bytes of this size."""
     beyond: int | None
-    """Bytes that the next larger size would take; None when there is none or nobody asked."""
+    """Bytes of the next larger size; None when there is none or it was not counted."""
 
     @property
     def fits(self) -> bool:
@@ -39,7 +39,7 @@ class Fit(NamedTuple):
 
 
 def needs(plan: Plan, purpose: str, batch: int, seq: int) -> int:
-    """Bytes of a training step at its peak, or of weights and decode state. ValueError when too large to count."""
+    """Peak bytes of a training step, or bytes of weights and decode state. ValueError when too large to count."""
     if purpose == "train":
         return plan.memory(plan.timeline(batch, seq)).peak
     return count.weight_bytes(plan.model, plan.places) + count.state_bytes(plan.model, batch, seq, plan.places)
@@ -51,14 +51,14 @@ def check(plan: Plan, purpose: str, limit: int, *, batch: int, seq: int) -> Fit:
 
 
 def largest_batch(plan: Plan, purpose: str, limit: int, *, seq: int) -> Fit:
-    """The most rows of `seq` tokens that fit; one row when not even that does."""
+    """The largest batch of `seq` tokens that fits; 1 when not even that does."""
     cost = cache(lambda batch: needs(plan, purpose, batch, seq))
     batch = largest(cost, limit, MOST)
     return Fit(limit, purpose, batch, seq, cost(batch), _beyond(cost, batch, MOST, limit))
 
 
 def longest_context(plan: Plan, purpose: str, limit: int, *, batch: int) -> Fit:
-    """The most tokens, up to max_seq_len, of `batch` rows that fit; one token when not even that does."""
+    """The longest sequence, up to max_seq_len, that fits with `batch` sequences; 1 when not even that does."""
     most = plan.page.model.max_seq_len
     cost = cache(lambda seq: needs(plan, purpose, batch, seq))
     seq = largest(cost, limit, most)
@@ -66,10 +66,10 @@ def longest_context(plan: Plan, purpose: str, limit: int, *, batch: int) -> Fit:
 
 
 def largest(cost: Callable[[int], int], limit: int, most: int) -> int:
-    """The largest n from 1 to `most` with cost(n) <= limit, 1 if there is none; `cost` never falls.
+    """The largest n from 1 to `most` with cost(n) <= limit, 1 if there is none; `cost` must not decrease.
 
-    Costs are nearly linear, so each guess lies where a line through the last bounds meets the limit; wherever that
-    does not halve what is left, the middle is tried.
+    Costs are nearly linear. Each guess interpolates between the last bounds; when that does not halve the interval,
+    the next guess is its middle.
     """
     low, high = 1, 2
     if most == 1 or cost(1) > limit:
@@ -78,7 +78,7 @@ def largest(cost: Callable[[int], int], limit: int, most: int) -> int:
         if high == most:
             return most
         ahead = _meeting(cost, low, high, limit)
-        # Never far ahead: where costs have been level the line says nothing, and counting a giant takes its time.
+        # Limit the step: where costs are level, interpolation says nothing, and counting a huge size is slow.
         low, high = high, min(most, 2 * high if ahead is None else max(high + 1, min(ahead + 1, 8 * high)))
     while high - low > 1:
         width = high - low
@@ -87,7 +87,7 @@ def largest(cost: Callable[[int], int], limit: int, most: int) -> int:
                 continue
             tried = min(max(guess, low + 1), high - 1)
             low, high = (tried, high) if cost(tried) <= limit else (low, tried)
-            # The line is exact for a line: then the neighbor is the other bound.
+            # Interpolation is exact for linear costs: then the neighbor is the other bound.
             near = tried + 1 if low == tried else tried - 1
             if low < near < high:
                 low, high = (near, high) if cost(near) <= limit else (low, near)
@@ -97,7 +97,7 @@ def largest(cost: Callable[[int], int], limit: int, most: int) -> int:
 
 
 def _meeting(cost: Callable[[int], int], low: int, high: int, limit: int) -> int | None:
-    """Where the line through both bounds meets the limit; None when it is level."""
+    """Where the line through both bounds meets the limit; None when the line is level."""
     rise = cost(high) - cost(low)
     return None if rise <= 0 else low + (limit - cost(low)) * (high - low) // rise
 

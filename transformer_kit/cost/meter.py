@@ -1,7 +1,7 @@
-"""One training step on the meta device, watched: its FLOPs, and every tensor's birth and death.
+"""Measures one training step on the meta device: its FLOPs, and when each tensor is allocated and freed.
 
-The device has no storage, so a step of any size takes milliseconds and no memory; shapes, lifetimes and what autograd
-keeps are those of the real step.
+The meta device has no storage, so a step of any size takes milliseconds and no memory. Shapes, lifetimes and the
+tensors that autograd saves are those of the real step.
 """
 
 import weakref
@@ -26,7 +26,7 @@ from transformer_kit.model.model import Model
 
 
 class Minimized(Protocol):
-    """What an objective gives."""
+    """Return value of an objective."""
 
     def loss(self, model: Any, tokens: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `Objective.loss`."""
@@ -34,25 +34,25 @@ class Minimized(Protocol):
 
 
 class Work(NamedTuple):
-    """What a training step does."""
+    """Settings of a training step."""
 
     objective: Minimized
     batch: int
-    """Rows of one forward pass."""
+    """Sequences of one forward pass."""
     seq: int
-    """Tokens of a row."""
+    """Tokens of a sequence."""
     document_mask: bool = False
-    """Whether attention stays within the documents of a row."""
+    """Whether attention stays within the documents of a sequence."""
     accumulates: bool = False
-    """Whether gradients are there from an earlier pass, to be added to."""
+    """Whether gradients of an earlier pass exist and are accumulated into."""
     optimizer_in_backward: bool = False
-    """Whether a parameter's gradient is dropped once it is complete."""
+    """Whether a parameter's gradient is freed once it is complete."""
     mixed: torch.dtype | None = None
-    """What products are made in, of weights in float32; as they are given when None."""
+    """Type of matrix products with float32 weights; None keeps the type of the operands."""
 
 
 def measure(model: Model, layers: Sequence[nn.Module], work: Work) -> Timeline:
-    """One forward and backward pass of `model` (on meta), were its stack `layers`. Gradients of parameters count."""
+    """Measure one forward and backward pass of `model` (on meta) with `layers` as its stack, gradients included."""
     stack, training = model.layers, model.training
     model.layers = nn.ModuleList(layers)
     try:
@@ -81,14 +81,14 @@ def _step(model: Model, work: Work) -> Timeline:
 
 @contextmanager
 def torch_functions() -> Iterator[None]:
-    """Inside, torch's functions do on the meta device what they do on a CPU: fused attention, mixed precision."""
+    """Inside, torch runs the functions of a CPU on the meta device: fused attention, mixed precision."""
     with Fused(), Mixed():
         yield
 
 
 @contextmanager
 def _dropped_gradients(model: Model) -> Iterator[None]:
-    """Inside, a gradient goes once it is whole."""
+    """Inside, a gradient is freed once it is complete."""
 
     def drop(parameter: Tensor) -> None:
         parameter.grad = None
@@ -102,14 +102,14 @@ def _dropped_gradients(model: Model) -> Iterator[None]:
 
 
 class _Marks:
-    """Notes where in a step each layer and the head begin and end, in the forward and in the backward pass."""
+    """Records where each layer and the head begin and end, in the forward and in the backward pass."""
 
     def __init__(self, model: Model, meter: "_Meter") -> None:
         self.meter = meter
         layers = model.blocks()
         self.depth = len(layers)
         self.forward: list[_Mark] = []  # before the first layer, and after each
-        self.backward: dict[int, _Mark] = {}  # when the gradient of that many layers' output is there
+        self.backward: dict[int, _Mark] = {}  # when the gradient of that many layers' output exists
         self.head: _Mark | None = None
         self.head_flops = 0
         self._handles = [layers[0].register_forward_pre_hook(lambda _, given: self._enter(given[0]))]
@@ -145,12 +145,12 @@ class _Marks:
             self._pass(x)
 
     def _pass(self, x: Tensor) -> None:
-        """Note that `x` flows between two layers, and when its gradient will flow back."""
+        """Record that `x` flows between two layers, and when its gradient flows back."""
         place = len(self.forward)
         self.forward.append(self.meter.now())
         if x.requires_grad:
             x.register_hook(lambda _: self._return(place))
-        elif place == 0:  # the second layer would free it, and no further one has anything like it
+        elif place == 0:  # the second layer would free it, and no further layer has such a tensor
             self._first = x
 
     def _return(self, place: int) -> None:
@@ -168,7 +168,7 @@ class _Marks:
 
 
 class Fused(TorchFunctionMode):
-    """Attention by torch's fused kernel wherever that would run; on the meta device torch itself never chooses it."""
+    """Attention with torch's fused kernel wherever a CPU would run it; torch never chooses it on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -180,7 +180,7 @@ class Fused(TorchFunctionMode):
 def _is_fusible(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, *_: Any, **__: Any
 ) -> bool:
-    """Whether torch's fused kernel takes these on a CPU."""
+    """Whether torch's fused kernel takes these arguments on a CPU."""
     plain = attn_mask is None or (attn_mask.dim() in (2, 4) and not attn_mask.requires_grad)
     return plain and dropout_p == 0.0 and q.dim() == 4 and q.shape[-1] == v.shape[-1]
 
@@ -195,7 +195,7 @@ def _flash(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What torch's dispatcher does once it has chosen the kernel."""
+    """What torch's dispatcher does after it chose the kernel."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
     out: Tensor = FLASH(q, k, v, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
@@ -203,22 +203,22 @@ def _flash(
 
 
 class _Mark(NamedTuple):
-    """A moment of a step."""
+    """A point in a step."""
 
     changes: int
-    """Changes of memory so far."""
+    """Memory changes so far."""
     flops: int
 
 
 class _Meter(TorchDispatchMode):
-    """Counts FLOPs by torch's own formulas, and the bytes of tensors alive that are not among `given`."""
+    """Counts FLOPs by torch's formulas, and the bytes of live tensors outside `given`."""
 
     def __init__(self, given: Sequence[Tensor]) -> None:
         super().__init__()
         self.flops = 0
         self.changes: list[int] = []
-        """Bytes taken or given back, as it happens."""
-        self._alive: set[int] = set()  # ids of storages, each of which torch gives one object as long as it lives
+        """Bytes allocated (above 0) or freed (below 0), in order."""
+        self._alive: set[int] = set()  # ids of storages; torch keeps one object for each storage while it lives
         self._given = given
         self._shapes = Shapes(_flops)
         self._accumulation = Accumulation()
@@ -260,6 +260,6 @@ def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:
 
 
 def _attention_flops(q: Tensor, k: Tensor, v: Tensor) -> int:
-    """Scores and their product with the values; torch's own formula knows no grouped heads before 2.12."""
+    """FLOPs of scores and of their product with values; torch's formula lacks grouped-query attention before 2.12."""
     B, H, T, K = q.shape
     return 2 * B * H * T * k.shape[2] * (K + v.shape[3])

@@ -1,7 +1,8 @@
-"""Mixed precision on the meta device, where torch does not cast: what a processor's autocast casts is cast here.
+"""Mixed precision on the meta device, where torch does not cast: casts the same operands as autocast on a CPU.
 
-Those are products and attention, as far as parts call them (https://docs.pytorch.org/docs/stable/amp.html); what a
-plugin calls beside them is counted in the type that it is given. A part that leaves autocast for a while is heeded.
+Casts apply to matrix products and attention, as far as parts call them
+(https://docs.pytorch.org/docs/stable/amp.html). Other functions that a plugin calls are counted in the type of their
+arguments. A part may turn autocast off for some of its operators.
 """
 
 from collections.abc import Iterator
@@ -26,12 +27,12 @@ PRODUCTS = frozenset(
 
 
 _CASTS: dict[Tensor, Tensor] = {}
-"""Weights that autocast has cast, where it keeps them until it ends."""
+"""Weights that autocast has cast, where it caches them until it ends."""
 
 
 @contextmanager
 def autocast(dtype: torch.dtype | None) -> Iterator[None]:
-    """A processor's autocast to `dtype`, which casts a weight for each product, as in a training step."""
+    """CPU autocast to `dtype` that casts a weight for each product, as in a training step."""
     if dtype is None:
         yield
         return
@@ -41,7 +42,7 @@ def autocast(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 class Mixed(TorchFunctionMode):
-    """Inside, products on the meta device are made in the type of a processor's autocast, where that is on."""
+    """Inside, products on the meta device use the type of CPU autocast, where that is on."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

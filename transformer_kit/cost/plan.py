@@ -1,4 +1,4 @@
-"""What is to be counted: a model on the meta device, and the run that it is to take part in."""
+"""What to count: a model on the meta device, and its run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from transformer_kit.transform.freeze import freeze
 from transformer_kit.transform.pipeline import transformed
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "auto": None}
-"""What products are made in, where weights are in float32 and products may differ; `auto` is counted as float32."""
+"""Types of matrix products with float32 weights; `auto` is counted as float32."""
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
@@ -33,39 +33,39 @@ class Memory(NamedTuple):
 
     weights: int
     gradients: int
-    """Those that are there when the optimizer steps."""
+    """Gradients alive during the optimizer's step."""
     optimizer: int
     activations: int
-    """Alive when the last norm's output reaches the head; in mixed precision also the weights that were cast."""
+    """Alive when the last norm's output reaches the head; in mixed precision also the cast weights."""
     logits: int
     """What head and loss add to the activations: logits, and the first gradients."""
     peak: int
-    """The most that is alive at one time: less than the sum, since gradients come while activations go."""
+    """Peak of live bytes: less than the sum, since the backward pass frees activations while it adds gradients."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model and how it is to be trained. Made by `planned`."""
+    """A model and its training settings. Made by `planned`."""
 
     page: Spec
     model: Model
     """On the meta device."""
     places: Places | None
-    """The layers that each of the model's stands for; each for itself when None."""
+    """For each of the model's layers, the indices that it stands for; None for the identity mapping."""
     dtype: str
     precision: str | None
-    """What training multiplies, of weights in float32: one of PRECISIONS; None when nobody says it."""
+    """One of PRECISIONS, the type of products in training with float32 weights; None when not given."""
     optimizer: Options | None
-    """None when two values are assumed for each parameter."""
+    """None to assume two values for each parameter."""
     activation_checkpointing: bool
     """Whether layers recompute their activations in the backward pass."""
     optimizer_in_backward: bool
-    """Whether the optimizer steps in the backward pass, and gradients go at once."""
+    """Whether the optimizer steps in the backward pass and frees each gradient at once."""
     objective: Objective
     stack: list[Kind]
 
     def batch(self, given: int | None) -> int:
-        """Rows of a forward pass: as given, else the run's, else 1. ValueError when they cannot be."""
+        """Sequences of a forward pass: `given`, else the run's, else 1. ValueError below 1."""
         if given is None:
             return self.page.train.batch_size if isinstance(self.page, RunSpec) else 1
         if given < 1:
@@ -73,7 +73,7 @@ class Plan:
         return given
 
     def length(self, given: int | None) -> int:
-        """Tokens of a row: as given, else the run's, else the model's limit. ValueError when they cannot be."""
+        """Tokens of a sequence: `given`, else the run's, else max_seq_len. ValueError when out of range."""
         limit = self.page.model.max_seq_len
         if given is None:
             given = self.page.train.seq_len if isinstance(self.page, RunSpec) else None
@@ -83,7 +83,7 @@ class Plan:
         return given
 
     def timeline(self, batch: int, seq: int) -> Timeline:
-        """A forward and backward pass of `batch` rows of `seq` tokens. ValueError when tensors are too large."""
+        """A forward and backward pass of `batch` sequences of `seq` tokens. ValueError when tensors are too large."""
         work = Work(
             self.objective,
             batch,
@@ -99,17 +99,17 @@ class Plan:
             if "overflow" not in str(error):
                 raise
             raise ValueError(
-                f"batch {batch} of {seq} tokens needs tensors of more bytes than there are addresses; "
+                f"batch {batch} of {seq} tokens needs tensors larger than the address space; "
                 f"choose a smaller batch or seq"
             ) from None
 
     def memory(self, timeline: Timeline) -> Memory:
-        """Bytes of a training step whose passes are like `timeline`."""
+        """Bytes of a training step whose passes follow `timeline`."""
         weights = count.weight_bytes(self.model, self.places)
         gradients = self._gradient_bytes()
         optimizer = self.optimizer_bytes()
         passes = timeline.whole().peak
-        # With accumulation, gradients outlive a pass. Without, they are all there when the optimizer steps.
+        # With accumulation, gradients outlive a pass. Without it, all gradients exist when the optimizer steps.
         moving = gradients + passes if self._accumulates else max(gradients, passes)
         return Memory(
             weights=weights,
@@ -121,13 +121,13 @@ class Plan:
         )
 
     def optimizer_bytes(self) -> int:
-        """Bytes that the optimizer keeps."""
+        """Bytes of the optimizer state."""
         if self.optimizer is None:
             return 2 * count.gradient_bytes(self.model, self.places)
         return count.optimizer_bytes(self.model, self.optimizer, self.places)
 
     def _gradient_bytes(self) -> int:
-        """Bytes of the gradients that are there when the optimizer steps: of the largest alone, or all."""
+        """Bytes of the gradients alive during the optimizer's step: the largest one alone, or all."""
         if self.optimizer_in_backward:
             return max((p.nbytes for p in self.model.parameters() if p.requires_grad), default=0)
         return count.gradient_bytes(self.model, self.places)
@@ -147,7 +147,7 @@ def planned(
     optimizer_in_backward: bool | None = None,
     precision: str | None = None,
 ) -> Iterator[Plan]:
-    """The plan of `page`, with the plugins it names, as long as it is needed. What is None is the run's."""
+    """The plan of `page`, with its plugins registered inside the context. None takes the run's value."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got '{dtype}'")
     run = page if isinstance(page, RunSpec) else None
@@ -159,7 +159,7 @@ def planned(
     if in_backward and run is not None and run.train.gradient_accumulation > 1:
         given = run.train.gradient_accumulation
         raise ValueError(f"optimizer_in_backward accumulates no gradients, but train.gradient_accumulation is {given}")
-    learning = torch.inference_mode(False), torch.enable_grad()  # which is counted, whatever the caller is doing
+    learning = torch.inference_mode(False), torch.enable_grad()  # the run's precision is counted for every purpose
     with core.activate(frozenset(page.plugins)), uncompiled(), learning[0], learning[1]:
         chosen, products = _optimizer(run, optimizer), _precision(run, dtype, precision)
         objective = _objective(run)
@@ -171,12 +171,12 @@ def planned(
 
 
 def mixed(precision: str | None) -> torch.dtype | None:
-    """What products are made in that are not in the type of their weights; None where they are."""
+    """Type of matrix products where it differs from the weights' type; else None."""
     return None if precision is None else PRECISIONS[precision]
 
 
 def _assembled(page: Spec) -> tuple[Model, Places | None]:
-    """The model, equal layers once; but all of them where some are frozen, which is by name."""
+    """The model, with equal layers held once unless some are frozen, since freezing goes by name."""
     if not isinstance(page, RunSpec):
         return assemble_distinct(page)
     if not page.train.freeze:
@@ -185,12 +185,14 @@ def _assembled(page: Spec) -> tuple[Model, Places | None]:
 
 
 def _precision(run: RunSpec | None, dtype: str, given: str | None) -> str | None:
-    """What products are made in: as given, else as the run says, which may be `auto`; None where nobody says it."""
+    """Precision of products: `given`, else the run's, which may be `auto`; None when neither is given."""
     if given is not None and given not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got '{given}'")
     if dtype != "float32":
         if given is not None:
-            raise ValueError(f"precision {given} is of weights in float32, not {dtype}; leave out precision or dtype")
+            raise ValueError(
+                f"precision {given} requires weights in float32, not {dtype}; leave out precision or dtype"
+            )
         return None
     return given if given is not None or run is None else run.hardware.precision
 
@@ -205,7 +207,7 @@ def _optimizer(run: RunSpec | None, given: str | Options | None) -> Options | No
 
 
 def _objective(run: RunSpec | None) -> Any:
-    """The run's, or the one that a run has when it names none."""
+    """The run's optimizer, or the default one of a run."""
     if run is not None:
         return run.objective.part(run.objective)
     part = core.get("objective", RunSpec.model_fields["objective"].default)

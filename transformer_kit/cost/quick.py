@@ -1,10 +1,10 @@
-"""Makes counting on the meta device start fast. Nothing here changes a number; without it the same is counted later.
+"""Makes counting on the meta device start fast. It changes no number; without it, counting starts later.
 
-Shapes on the meta device come from torch's Python decompositions, which import the compiler (`torch._dynamo`, more
-than a second) only to tell it to leave them alone. Nobody compiles while the cost is counted.
+Shapes on the meta device come from torch's Python decompositions. These import the compiler (`torch._dynamo`, more
+than a second) only to disable it for themselves. Counting compiles nothing.
 
 `torch._dynamo` is private, and `torch.compiler`, which is public, imports it. Tried on torch 2.13; without this file
-counting takes that second more.
+counting takes one second more.
 """
 
 import sys
@@ -21,7 +21,7 @@ COMPILER = "torch._dynamo"
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Inside, "do not compile this function" costs nothing; whatever else is asked of the compiler imports it."""
+    """Inside, `disable` of the compiler costs nothing; any other use of the compiler imports it."""
     if COMPILER in sys.modules:
         yield
         return
@@ -34,7 +34,7 @@ def uncompiled() -> Iterator[None]:
 
 
 class _Asleep(ModuleType):
-    """Stands in for the compiler. Knows `disable`; any other attribute brings the real one."""
+    """Stands in for the compiler. Has `disable`; any other attribute imports the real one."""
 
     def __init__(self) -> None:
         super().__init__(COMPILER)
@@ -42,7 +42,7 @@ class _Asleep(ModuleType):
         self.disabled: list[Callable[..., Any]] = []
 
     def disable(self, fn: Callable[..., Any], recursive: bool = True, *, wrapping: bool = True) -> Any:
-        """`fn` itself, remembered: once the compiler is there, it must be told for real."""
+        """Return `fn` and remember it, to disable it for the real compiler after its import."""
         self.disabled.append(fn)
         return fn
 

@@ -1,6 +1,6 @@
-"""What functions return on the meta device, found once for equal shapes.
+"""Caches the output shapes of functions on the meta device.
 
-torch takes long to find shapes there, and a mixture asks for the same ones with each of its experts.
+torch computes shapes there slowly, and a mixture of experts asks for the same shapes with each expert.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from torch import Tensor
 
 
 class Shapes:
-    """Remembers what functions returned, and their FLOPs."""
+    """Caches output shapes of functions, and their FLOPs."""
 
     def __init__(self, flops: Callable[[Any, Any, Any, Any], int]) -> None:
-        """`flops` counts those of a function, by it, its arguments, keyword arguments and result."""
+        """`flops` counts FLOPs from the function, its arguments, its keyword arguments and its result."""
         self._flops = flops
         self._known: dict[Any, _Known] = {}
-        self._views: set[Any] = set()  # functions that return what they were given, or a view of it
+        self._views: set[Any] = set()  # functions that return an argument or a view of it
 
     def run(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, int]:
-        """What `func` returns, and its FLOPs."""
+        """The result of `func`, and its FLOPs."""
         key = None if func in self._views else _key((func, args, kwargs))
         if key in self._known:
             return self._known[key].again(), self._known[key].flops
@@ -35,17 +35,17 @@ class Shapes:
 
 
 class _Known(NamedTuple):
-    """What a function returned for arguments of these shapes."""
+    """Output of a function for arguments of these shapes."""
 
     outputs: list[tuple[Any, ...]]
     """Shape, strides and type of each tensor."""
     made: type[list[Any]] | type[tuple[Any, ...]] | None
-    """What holds them; None for one alone."""
+    """Type of the container of outputs; None for a single tensor."""
     flops: int
 
     @classmethod
     def of(cls, out: Any, given: list[Any], flops: int) -> "_Known | None":
-        """None where something else than new tensors is returned, such as a view of what was given."""
+        """None where a function returns anything but new tensors, such as a view of an argument."""
         outputs = listed(out)
         if not outputs or not all(isinstance(t, Tensor) and t.is_meta for t in outputs):
             return None
@@ -63,12 +63,12 @@ class _Known(NamedTuple):
 
 
 def listed(value: Any) -> Any:
-    """The tensors, and whatever else, in what a function takes or returns."""
+    """All values in the arguments or the result of a function."""
     return value if isinstance(value, (tuple, list)) else (value,)
 
 
 def _key(value: Any) -> Any:
-    """Equal for arguments that torch cannot tell apart on the meta device; None for what has values or no key."""
+    """Equal for arguments that torch cannot distinguish on the meta device; None for values or unhashable ones."""
     if isinstance(value, Tensor):
         return (value.shape, value.stride(), value.dtype) if value.is_meta else None
     if isinstance(value, (tuple, list)):

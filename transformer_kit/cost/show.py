@@ -1,4 +1,4 @@
-"""A card as plain text, for a `rich` console, and as HTML."""
+"""A cost report as plain text, for a `rich` console, and as HTML."""
 
 from collections.abc import Iterator
 from html import escape
@@ -12,7 +12,7 @@ from transformer_kit.cost.tree import Node
 
 COLUMNS = ("", "part", "shapes", "parameters of one")
 WIDE = 40
-"""Characters of a column of plain text."""
+"""Width of a text column, in characters."""
 
 
 class Row(NamedTuple):
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def text(card: Figures) -> str:
-    """The card in plain text, columns aligned."""
+    """The cost report in plain text, columns aligned."""
     lines = [title(card), "", *_aligned([COLUMNS, *(row.cells() for row in rows(card))]), ""]
     for name, figures in sections(card):
         lines += [f"{name:<14}{first}" if i == 0 else f"{'':<14}{first}" for i, first in enumerate(_pairs(figures))]
@@ -39,7 +39,7 @@ def text(card: Figures) -> str:
 
 
 def rich(card: Figures) -> Any:
-    """The card as a renderable of `rich`."""
+    """The cost report as a renderable of `rich`."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -60,7 +60,7 @@ def rich(card: Figures) -> Any:
 
 
 def html(card: Figures) -> str:
-    """The card as HTML tables; whatever the spec holds is escaped."""
+    """The cost report as HTML tables, with values of the spec escaped."""
     head = "".join(f"<th style='text-align:left'>{escape(c)}</th>" for c in COLUMNS)
     body = "".join(_html_row(row) for row in rows(card))
     figures = "".join(
@@ -82,7 +82,7 @@ def _html_row(row: Row) -> str:
 
 
 def title(card: Figures) -> str:
-    """What is counted, in one line."""
+    """One line: parameters, batch and types."""
     products = "" if card.precision == card.dtype else f", products in {card.precision}"
     return f"{card.parameters.total:,} parameters; {rows_of(card.batch, card.seq)} in {card.dtype}{products}"
 
@@ -122,7 +122,7 @@ def _value(value: Any) -> str:
 
 
 def sections(card: Figures) -> Iterator[tuple[str, dict[str, str]]]:
-    """Headings and, under each, names and values."""
+    """Headings, each with its names and values."""
     p, s, decodes = card.parameters, card.state, card.purpose == "decode"
     yield (
         "parameters",
@@ -147,7 +147,7 @@ def sections(card: Figures) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _signal(signal: Signal) -> Iterator[tuple[str, str]]:
-    """A line for each stage: root mean squares of activations and gradients, and what tells tokens apart."""
+    """A line for each stage: root mean squares of activations and gradients, and spread of tokens and positions."""
     if signal.skipped is not None:
         yield "stages", f"not measured: {signal.skipped}"
     for stage in signal.stages:
@@ -159,13 +159,13 @@ def _signal(signal: Signal) -> Iterator[tuple[str, str]]:
 
 
 def decoding(card: Figures) -> dict[str, int]:
-    """Bytes that decoding takes."""
+    """Bytes of decoding."""
     weights, state = card.memory.weights, card.state.total
     return {"weights": weights, "decode_state": state, "peak": weights + state}
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that fits, 1024 to a step."""
+    """Bytes in the largest unit that fits, in steps of 1024."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if value < 1024 or unit == "TiB":
@@ -175,7 +175,7 @@ def size(count: int) -> str:
 
 
 def amount(count: float) -> str:
-    """A large number in the unit that fits, 1000 to a step."""
+    """A large number in the largest unit that fits, in steps of 1000."""
     value = float(count)
     for unit in ("", "K", "M", "G", "T", "P"):
         if value < 1000 or unit == "P":
@@ -190,7 +190,7 @@ def _pairs(figures: dict[str, str]) -> list[str]:
 
 
 def _aligned(table: list[tuple[str, ...]]) -> list[str]:
-    """Columns side by side, the last to the right; cells wider than `WIDE` go on in further lines."""
+    """Columns aligned, the last one to the right; cells wider than `WIDE` continue in further lines."""
     lines: list[tuple[str, ...]] = []
     for first, *middle, last in table:
         wrapped = [wrap(cell, WIDE) or [""] for cell in middle]

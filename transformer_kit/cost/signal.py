@@ -1,8 +1,8 @@
-"""How large activations and gradients are at the start, stage by stage, and whether positions drown tokens.
+"""Size of activations and gradients at initialization, stage by stage, and of token against position embeddings.
 
     signal(read("quickstart"), length=256).stages
 
-Measured on fresh weights and random tokens, in float32 on the CPU. Letters: N token ids, T tokens, D d_model.
+Measured with untrained weights and random tokens, in float32 on the CPU. Letters: N token ids, T tokens, D d_model.
 """
 
 import copy
@@ -23,29 +23,29 @@ from transformer_kit.transform.materialize import fill, materialize
 from transformer_kit.transform.pipeline import transformed
 
 SMALL = 64_000_000
-"""Parameters of the largest model, or of the largest tables, that are filled for this."""
+"""Limit in parameters for a model, or for its embeddings, to be measured."""
 SAMPLE = 512
-"""Tokens that a pass takes in."""
+"""Tokens of the measured pass."""
 IDS, PLACES = 32, 256
-"""Token ids and positions whose vectors are compared."""
+"""Number of token ids and positions whose vectors are compared."""
 FAR = 5.0
-"""Ratio of scales from which one of the two is hard to learn from."""
+"""Ratio of scales above which the smaller signal is hard to learn from."""
 
 
 class Stage(NamedTuple):
-    """What one stage gives to the next."""
+    """Measurements of one stage of the model."""
 
     name: str
     activation: float
-    """Root mean square of its output."""
+    """Root mean square of the stage's output."""
     gradient: float
-    """Root mean square of the gradient of one token's loss with respect to that output."""
+    """Root mean square of the gradient of one token's loss with respect to the output."""
     weights: float | None
-    """Root mean square of the gradient of the mean loss with respect to its parameters; None when it has none."""
+    """Root mean square of the mean loss's gradient with respect to the stage's parameters; None without parameters."""
 
 
 class Scales(NamedTuple):
-    """How much vectors differ before the first layer, in root mean squares of standard deviations."""
+    """How much vectors differ before the first layer, as root mean squares of standard deviations."""
 
     tokens: float
     """Between token ids at one position."""
@@ -53,7 +53,7 @@ class Scales(NamedTuple):
     """Between positions of one token id."""
 
     def note(self) -> str | None:
-        """What to say where one is much larger than the other."""
+        """Warning where one is much larger than the other."""
         if max(self) <= FAR * min(self):
             return None
         small, large = ("tokens", "positions") if self.tokens < self.positions else ("positions", "tokens")
@@ -65,13 +65,13 @@ class Scales(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """A model at its first step."""
+    """Measurements of an untrained model."""
 
     stages: tuple[Stage, ...]
     scales: Scales | None
     """None where positions are not added to embeddings."""
     skipped: str | None
-    """Why nothing was measured."""
+    """Reason why nothing was measured."""
 
     def data(self) -> dict[str, Any]:
         """Mappings, lists and numbers that JSON can write."""
@@ -80,7 +80,7 @@ class Signal(NamedTuple):
 
 
 def signal(spec: Spec, length: int, seed: int = 0) -> Signal:
-    """Measure the model of `spec` on rows of up to `length` tokens; skipped where it is large."""
+    """Measure the model of `spec` on sequences of up to `length` tokens; large models are skipped."""
     model = assemble(spec)
     if sum(p.numel() for p in model.parameters()) > SMALL:
         return Signal((), scales(model), f"the model has more than {SMALL:,} parameters")
@@ -92,7 +92,7 @@ def signal(spec: Spec, length: int, seed: int = 0) -> Signal:
 
 
 def stages(model: Model, tokens: Tensor, targets: Tensor) -> Iterator[Stage]:
-    """The stages of one pass forward and backward, in their order: `Model.forward` step by step."""
+    """The stages of one forward and backward pass, in order: `Model.forward` step by step."""
     context = Context.of(tokens, causal=model.stacks[0].causal)
     kept: list[tuple[str, object, Tensor]] = []
 
@@ -113,16 +113,16 @@ def stages(model: Model, tokens: Tensor, targets: Tensor) -> Iterator[Stage]:
         cross_entropy(logits, targets).backward()
     for name, module, x in kept:
         assert x.grad is not None
-        own = module.parameters() if isinstance(module, nn.Module) else ()  # what does nothing may be a function
+        own = module.parameters() if isinstance(module, nn.Module) else ()  # an identity may be a function
         found = [p.grad.flatten() for p in own if p.grad is not None]
         yield Stage(name, _rms(x), _rms(x.grad) * tokens.numel(), _rms(torch.cat(found)) if found else None)
 
 
 @torch.no_grad()
 def scales(model: Model) -> Scales | None:
-    """How much token ids and positions tell vectors apart; None where nothing is added, or where tables are large.
+    """How much vectors differ by token id and by position; None without added positions, or with large tables.
 
-    `model` may be on the meta device: its embedding and its positions alone are filled.
+    `model` may be on the meta device: only its embedding and its positions are initialized.
     """
     first = nn.Module()
     first.embedding, first.position = copy.deepcopy((model.embedding, model.position))

@@ -1,4 +1,4 @@
-"""A training step as a row of stretches, each with what it allocates, so that a deep stack follows from two layers."""
+"""A training step as a sequence of stretches with their allocations; two layers determine a stack of any depth."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Self
@@ -8,15 +8,15 @@ class Stretch(NamedTuple):
     """A piece of a step."""
 
     net: int = 0
-    """Bytes that are alive at its end and were not at its beginning."""
+    """Bytes allocated in it and still alive at its end, less those it freed."""
     peak: int = 0
-    """The most bytes that were alive in it, beyond those at its beginning; at least 0."""
+    """Peak of live bytes in it, relative to its beginning; at least 0."""
     flops: int = 0
-    """A multiplication and an addition are two."""
+    """A multiply-add counts as two."""
 
     @classmethod
     def of(cls, changes: Iterable[int], flops: int) -> Self:
-        """The stretch in which bytes were taken (above 0) and given back (below 0) in this order."""
+        """The stretch in which bytes were allocated (above 0) and freed (below 0) in this order."""
         alive = peak = 0
         for change in changes:
             alive += change
@@ -30,25 +30,25 @@ class Stretch(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """One forward and backward pass, in the order in which it runs."""
+    """One forward and backward pass, in execution order."""
 
     begin: Stretch
     """Embedding."""
     forward: tuple[Stretch, ...]
-    """Each layer, the first first."""
+    """Each layer, from the first to the last."""
     norm: Stretch
     """Between the last layer and the head."""
     head: Stretch
     """Logits and loss, and their backward pass down to the last layer."""
     backward: tuple[Stretch, ...]
-    """Each layer, the first first, though the last is the first to run."""
+    """Each layer, from the first to the last, although the last one runs first."""
     end: Stretch
     """The rest of the backward pass."""
     forward_flops: int
-    """Of the forward pass alone; where the loss takes its gradients at once, they are a part of it."""
+    """FLOPs of the forward pass alone, including gradients that the loss computes at once."""
 
     def before_head(self) -> Stretch:
-        """What has run when the head begins."""
+        """Everything before the head."""
         return joined([self.begin, *self.forward, self.norm])
 
     def whole(self) -> Stretch:
@@ -57,7 +57,7 @@ class Timeline(NamedTuple):
 
 
 def joined(stretches: Iterable[Stretch]) -> Stretch:
-    """All of them, one after the other."""
+    """All stretches, one after the other."""
     total = Stretch()
     for stretch in stretches:
         total = total.then(stretch)

@@ -19,17 +19,17 @@ class Node:
     """A part, or several equal ones."""
 
     label: str
-    """Its place: the attribute that holds it, or the layers it stands for."""
+    """The attribute that holds the part, or the layers it stands for."""
     part: str
     """Its registered name."""
     choices: dict[str, Any] = field(default_factory=dict)
     """Options that differ from their defaults."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Its own parameters, without those of the parts in it; of experts, those of one."""
+    """Its own parameters, without those of its child parts; for experts, those of one expert."""
     parameters: int = 0
-    """How many, of one, with the parts in it."""
+    """Parameters of one such part, child parts included."""
     count: int = 1
-    """How many such there are."""
+    """How many such parts there are."""
     children: tuple["Node", ...] = ()
 
     def data(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Node:
 
 
 def tree(model: Model, stack: list[Kind]) -> list[Node]:
-    """Embedding, layers (one node for each kind), final norm and head, as they run."""
+    """Embedding, layers (one node for each kind), final norm and head, in execution order."""
     page = model.spec.model
     layers = []
     for kind in stack:
@@ -58,7 +58,7 @@ def tree(model: Model, stack: list[Kind]) -> list[Node]:
 
 
 def listed(indices: list[int]) -> str:
-    """`0-31`, `0, 2, .. 24`, or each number: indices in rising order, in few letters."""
+    """`0-31`, `0, 2, .. 24`, or each number: sorted indices in short form."""
     if len(indices) < 3:
         return ", ".join(map(str, indices))
     step = indices[1] - indices[0]
@@ -80,7 +80,7 @@ def _runs(indices: list[int]) -> list[tuple[int, int]]:
 
 
 def _node(label: str, module: nn.Module, around: list[Group]) -> Node:
-    """`around` are the groups of options, innermost first, of which one chose the module."""
+    """Options of `module`; `around` are the enclosing groups of options, innermost first."""
     options = _chosen(label, module, around)
     shapes = dict(_own_shapes("", module))
     children = tuple(_fold(list(_children(module, around if options is None else [options, *around]))))
@@ -90,7 +90,7 @@ def _node(label: str, module: nn.Module, around: list[Group]) -> Node:
 
 
 def _chosen(label: str, module: nn.Module, around: list[Group]) -> Options | None:
-    """The options that made a module: those of its own name, else those of its class, else the model's of its class."""
+    """The options that made a module: by its name, else by its class, else the model's default of its class."""
     for group in around:
         slots = dict(_slots(group))
         for value in (slots.get(label), *slots.values(), group):
@@ -100,7 +100,7 @@ def _chosen(label: str, module: nn.Module, around: list[Group]) -> Options | Non
 
 
 def _slots(group: Group) -> Iterator[tuple[str, Any]]:
-    """The fields of a group of options, those of groups in it among them."""
+    """The fields of a group of options, nested groups included."""
     for name in type(group).model_fields:
         value = getattr(group, name)
         yield name, value
@@ -109,7 +109,7 @@ def _slots(group: Group) -> Iterator[tuple[str, Any]]:
 
 
 def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Parameters of a module and of the plain torch modules in it: `q` for `q.weight`."""
+    """Parameters of a module and of its plain torch modules: `q` for `q.weight`."""
     stacked = isinstance(module, GroupedLinear)
     for name, parameter in module.named_parameters(recurse=False):
         shape = tuple(parameter.shape)[1:] if stacked else tuple(parameter.shape)
@@ -120,10 +120,10 @@ def _own_shapes(prefix: str, module: nn.Module) -> Iterator[tuple[str, tuple[int
 
 
 def _children(module: nn.Module, around: list[Group]) -> Iterator[Node]:
-    """The parts directly in a module that do something; the kernel belongs to the run, not to the model."""
+    """Child parts that are not an identity. The kernel belongs to the run, not to the model."""
     for name, child in module.named_children():
         if isinstance(child, ModelPart):
-            # A position without a name acts elsewhere, and `none` is the name of what does nothing.
+            # A position without a name acts elsewhere, and `none` names the identity.
             if child.name not in ("", "none") and not isinstance(child, Kernel):
                 yield _node(name, child, around)
         elif isinstance(child, StackedExperts):
@@ -134,7 +134,7 @@ def _children(module: nn.Module, around: list[Group]) -> Iterator[Node]:
 
 
 def _fold(nodes: list[Node]) -> Iterator[Node]:
-    """Neighbors that differ in their place alone become one node."""
+    """Fold neighbors that differ only in their place into one node."""
     i = 0
     while i < len(nodes):
         alike = [nodes[i]]
