@@ -53,7 +53,7 @@ def test_a_machine_without_faults_gets_no_advice(sound: dict[str, Any]) -> None:
         ("libraries", {"MKL": False, "oneDNN": False}, "cpu", "neither MKL nor oneDNN"),
         ("compiler", {"C++": None}, "cpu", "install g++"),
         ("compiler", {"triton": False}, "cuda", "without triton"),
-        ("precision", {"float32 products by": "oneDNN"}, "cpu", "hardware.compile makes this processor slower"),
+        ("precision", {"float32 products by": "oneDNN"}, "cpu", "hardware.compile makes this CPU slower"),
         ("plugins", {"problems": ["acme is broken"]}, "cuda", "acme is broken"),
     ],
 )

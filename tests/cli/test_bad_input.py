@@ -69,7 +69,7 @@ RUNS = {
     "binary corpus": (RUN.replace("corpus.txt", "binary.txt"), "binary.txt"),
     "sequence longer than the model's": (RUN.replace("seq_len: 16", "seq_len: 64"), "max_seq_len"),
     "broken line": (JSONL, "broken.jsonl"),
-    "prompt of nothing": (RUN.replace("the ", ""), "must have one token at least"),
+    "prompt of nothing": (RUN.replace("the ", ""), "must have at least one token"),
     "momentum that is none": (RUN.replace("adamw, lr: 1e-3", "sgd, lr: 1e-3, nesterov: true"), "needs a momentum"),
     "nothing to freeze": (RUN.replace("{steps: 4", "{freeze: [layer.0.*], steps: 4"), "named like 'layer.0.*'"),
     "no such device": (RUN.replace("{peak", "{device: abacus, peak"), "cannot use 'abacus'"),

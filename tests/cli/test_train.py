@@ -241,7 +241,7 @@ def test_lines_do_not_flood(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_generate_notes_special_tokens_that_a_prompt_spells(kit: Kit, trained: Path) -> None:
     told = kit("generate", trained, "the <|endoftext|>", "--greedy", "--max-new-tokens", 1)
-    assert "note: the prompt spells special tokens, which are read as such: <|endoftext|>" in told.err
+    assert "note: the prompt contains special tokens, which are encoded as such: <|endoftext|>" in told.err
     shown = kit("generate", trained, "the <|endoftext|>", "--greedy", "--max-new-tokens", 1, "--json").json()
     assert len(shown["notes"]) == 1
     quiet = kit("generate", trained, "the <|endoftext|>", "--split-special-tokens", "--greedy", "--json").json()
@@ -266,7 +266,8 @@ def test_generate_says_what_was_used(kit: Kit, trained: Path) -> None:
 def test_a_corpus_that_spells_special_tokens_is_noted(kit: Kit, run_page: Path) -> None:
     (run_page.parent / "corpus.txt").write_text("the <|endoftext|> fox jumps\n" * 60)
     assert (
-        "the corpus spells special tokens, which are read as such: '<|endoftext|>' (60)" in kit("train", run_page).out
+        "the corpus contains special tokens, which are encoded as such: '<|endoftext|>' (60)"
+        in kit("train", run_page).out
     )
     again = kit("train", run_page, "--out", "again")  # from the cache
     assert "'<|endoftext|>' (60)" in again.out

@@ -32,7 +32,7 @@ def test_it_starts_from_the_trained_weights_with_a_fresh_optimizer(
     before, after = _weights(trained), _weights(result.layout.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert recorder.plans[0].start == 0
-    assert any("text becomes tokens as in" in note for note in recorder.notes)
+    assert any("the spec's `tokenizer` is not" in note for note in recorder.notes)
 
 
 def test_a_run_folder_stands_for_the_model_in_it(spec: Callable[..., RunSpec], trained: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_it_ends_as_if_begun_with_that_many(
     run(longer, out, resume=True, report=report)
     assert report.plans[0].start == done
     assert f"the run ends after {wanted} steps, where it was to end after {begun}" in report.notes
-    assert any("stays the model of an earlier end" in note for note in report.notes)
+    assert any("keeps the model of an earlier end" in note for note in report.notes)
     whole = tmp_path / "whole"
     run(longer, whole)
     assert losses(out) == losses(whole)
@@ -58,7 +58,7 @@ def test_it_ends_as_if_begun_with_that_many(
     ("schedule", "begun", "wanted", "told"),
     [
         ({"type": "cosine", "warmup": 2}, 6, 9, r"step 4 depend on it: 0\.8682 of the peak, not 0\.9554; a checkpoint "
-         r"of step 3 or before can go on so"),
+         r"of step 3 or before can resume this way"),
         ({"type": "linear"}, 4, 9, r"schedule 'linear' made the learning rate of step 2 depend on it"),
         ({"type": "wsd", "decay": 3}, 6, 9, r"step 5 depend on it: .* a checkpoint of step 4 or before"),
         ({"type": "constant"}, 6, 4, r"train\.steps must be at least 6, the steps that are done, got 4"),

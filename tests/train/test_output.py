@@ -62,7 +62,7 @@ def test_a_run_that_is_refused_leaves_no_folder(spec: Callable[..., RunSpec], tm
 
 def test_a_run_that_is_there_offers_to_go_on(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     run(spec(train={"steps": 1}), tmp_path / "out")
-    with pytest.raises(OutputError, match="go on with it by --resume"):
+    with pytest.raises(OutputError, match="resume it with --resume"):
         run(spec(train={"steps": 1}), tmp_path / "out")
 
 
@@ -175,7 +175,7 @@ def test_metrics_are_complete(spec: Callable[..., RunSpec], recorder: Recorder, 
     [
         ({"train": {"seq_len": 17}}, r"train.seq_len: must be at most model.max_seq_len \(16\), got 17"),
         ({"model": {"vocab_size": 200}}, r"model.vocab_size: must be at least the tokenizer's \(257\), got 200"),
-        ({"sample": {"prompt": ""}}, "sample.prompt: must have one token at least, got 0"),
+        ({"sample": {"prompt": ""}}, "sample.prompt: must have at least one token, got 0"),
         ({"optimizer": {"type": "sgd", "lr": 0.1, "nesterov": True}}, "optimizer: nesterov needs a momentum"),
         ({"hardware": {"device": "cuda:77"}}, "hardware.device: cannot use 'cuda:77' here"),
         ({"hardware": {"device": "abacus"}}, "hardware.device: cannot use 'abacus'"),
@@ -214,7 +214,7 @@ def test_a_prompt_is_refused_before_the_first_step_whatever_the_tokenizer(
     spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:
     learned, model = {"type": "bpe", "vocab_size": 260}, {"vocab_size": 300, "position": "rope"}
-    with pytest.raises(SpecError, match=r"sample.prompt: must have one token at least"):
+    with pytest.raises(SpecError, match=r"sample.prompt: must have at least one token"):
         run(spec(tokenizer=learned, model=model, sample={"prompt": ""}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     model = {"position": "rope"}

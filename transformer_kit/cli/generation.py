@@ -155,7 +155,10 @@ def _notes(tokenizer: "Tokenizer", text: str, add_special_tokens: bool, split_sp
     found = [] if split_special_tokens else spelled(tokenizer, text)
     if found:
         some = ", ".join(found[:4]) + (" and others" if len(found) > 4 else "")
-        yield f"the prompt spells special tokens, which are read as such: {some}; --split-special-tokens reads text"
+        yield (
+            f"the prompt contains special tokens, which are encoded as such: {some}; "
+            "--split-special-tokens encodes them as text"
+        )
     first = tokenizer.special_tokens.get(tokenizer.prefix[0]) if tokenizer.prefix and add_special_tokens else None
     if first in found and text.startswith(str(first)):
         yield f"the tokenizer puts {first} first, so it stands there twice; --no-add-special-tokens leaves it out"

@@ -1,7 +1,7 @@
-"""Memory that is freed stays with the process, so that the next step need not fetch it anew.
+"""Keeps freed memory in the process, so that the next training step reuses it.
 
-The C library gives large blocks back to the system, and a training step asks for the same ones again: each spec is then
-cleared and mapped once more, which took up to 6 % of a step of 124 million weights on two cores.
+The C library returns large blocks to the system, and the next step allocates them again. The system then clears and
+maps each memory page again, which took up to 6 % of a step with 124 million parameters on two cores.
 """
 
 import ctypes
@@ -13,15 +13,15 @@ import torch
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Names of settings in the C library (mallopt(3))."""
 KEPT = 2**28
-"""Bytes of the largest blocks that stay: few are larger, and to keep those, too, would take much more memory."""
+"""Size in bytes of the largest blocks to keep. Few blocks are larger, and keeping those takes much more memory."""
 THEIRS = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"}
-"""Variables by which a user chooses what is kept."""
+"""Environment variables by which users choose these settings."""
 
 
 def keep_freed(device: torch.device) -> bool:
-    """Keep what this process frees from now on, when computing is to be on `device`; whether that was done.
+    """Keep freed memory in this process for training on `device`; return whether the settings were changed.
 
-    Does nothing elsewhere than on a CPU with the GNU C library, and where the user chose what is kept.
+    Does nothing without a CPU device and the GNU C library, or where the user chose these settings.
     """
     chosen = not THEIRS.isdisjoint(os.environ) or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
     if device.type != "cpu" or chosen or platform.libc_ver()[0] != "glibc":

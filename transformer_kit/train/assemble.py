@@ -1,4 +1,4 @@
-"""Makes the pieces of a run from its spec: trackers, optimizer, counters, the header of its checkpoints."""
+"""Builds the pieces of a run from its spec: trackers, optimizer, FLOP counter, checkpoint header."""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,21 +48,21 @@ def sequence_length(spec: RunSpec) -> int:
 
 
 def architecture(spec: RunSpec) -> Spec:
-    """The part of a run config that describes the model."""
+    """The model spec inside a run config."""
     page = Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model)
     page._source = spec._source
     return page
 
 
 def outline(spec: RunSpec) -> Model:
-    """The model without memory, as it will learn. SpecError for what is wrong with it, or with what is frozen."""
+    """The model on the meta device, frozen as in training. SpecError for a wrong model or a wrong freeze pattern."""
     model = build(architecture(spec), device="meta", kernel=spec.hardware.kernel)
     with at(spec, "train", "freeze"):
         return transformed(model, freeze=partial(freeze, patterns=spec.train.freeze))
 
 
 def learner(spec: RunSpec, placement: Placement) -> Model:
-    """The model in memory with its first weights, as it will learn: all transforms that need no optimizer."""
+    """The model in memory with initial weights, after all transforms that need no optimizer."""
     hardware, device = spec.hardware, placement.device
     in_float32 = device.type == "cpu" and placement.dtype == torch.float32
     return transformed(
@@ -76,7 +76,7 @@ def learner(spec: RunSpec, placement: Placement) -> Model:
 
 
 def placed(spec: RunSpec, outlined: Model) -> Placement:
-    """Where the run computes. RoomError when there is not even room for weights and gradients."""
+    """Device and precision of the run. RoomError when weights and gradients do not fit into memory."""
     with at(spec, "hardware", "device"):
         placement = place(spec.hardware)
     gradients = [p.nbytes for p in outlined.parameters() if p.requires_grad]
@@ -103,9 +103,9 @@ def assemble(
     allow_partial: bool,
     peak: float = 0.0,
 ) -> Run:
-    """A run at step 0: the model with its first weights, or those of the trained folder `source`.
+    """A run at step 0: the model with initial weights, or with those of the trained folder `source`.
 
-    `outlined` is the model without memory, on which FLOPs are counted; `peak` what MFU was measured against so far.
+    `outlined` is the model on the meta device, for counting FLOPs; `peak` is the peak FLOP/s that MFU used so far.
     """
     model = learner(spec, placement)
     if source is not None:
@@ -140,7 +140,7 @@ def _with_optimizer(spec: RunSpec, model: Model) -> tuple[Model, Optimizer, Opti
 
 
 def plan(run: Run) -> Plan:
-    """What is about to run."""
+    """Facts about a run before it starts."""
     train, parameters = run.spec.train, list(run.model.parameters())
     return Plan(
         folder=run.layout.folder,
@@ -157,7 +157,7 @@ def plan(run: Run) -> Plan:
 
 
 def parts(spec: RunSpec) -> tuple[Objective, Schedule]:
-    """What is minimized, and the learning rate over the run. SpecError when their options cannot work."""
+    """The objective and the learning rate schedule. SpecError when their options are invalid."""
     with at(spec, "objective"):
         objective = spec.objective.part(spec.objective)
     with at(spec, "schedule"):
@@ -166,7 +166,7 @@ def parts(spec: RunSpec) -> tuple[Objective, Schedule]:
 
 
 def trackers(spec: RunSpec, folder: Path) -> list[Tracker]:
-    """Those of the spec, and those that always write: the ones a spec without any has."""
+    """Trackers of the spec, and the default trackers, which are always on."""
     chosen = [*spec.trackers]
     names = {options.part.name for options in chosen}
     always = RunSpec.model_fields["trackers"].default
@@ -193,7 +193,7 @@ def _meter(
 
 
 def _note_space(spec: RunSpec, model: nn.Module, layout: Layout, report: Reporter) -> None:
-    # Two numbers beside each that learns is what Adam keeps; few optimizers keep more.
+    # Two values for each trainable parameter, as Adam keeps; few optimizers keep more.
     weights = sum(t.nbytes for t in snapshot.live(model).values())
     state = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
     note = check_space(layout.folder, weights + state, spec.checkpoint.keep)
@@ -213,7 +213,7 @@ def _writer(
 
 
 def _uncompiled(write: Callable[[], str]) -> Callable[[], str]:
-    """Written token by token, a text would be compiled for every length."""
+    """`write` without compilation, which would run again for each length."""
 
     def plainly() -> str:
         with torch.compiler.set_stance("force_eager"):

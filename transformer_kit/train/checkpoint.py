@@ -1,7 +1,7 @@
-"""Folders that are whole or absent: a kill, a crash or a full disk at any instant leaves the last good one.
+"""Checkpoints are complete or absent: after a kill, a crash or a full disk the last good one remains.
 
-A checkpoint is written under a hidden name beside its place, brought to disk file by file, listed with sizes and
-SHA-256 in `manifest.json`, and only then renamed. What verifies against its manifest is good; nothing else is read.
+A checkpoint is written into a hidden folder next to its final path. Each file is synced to disk and listed with size
+and SHA-256 in `manifest.json`; then the folder is renamed. Only checkpoints that match their manifest are loaded.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ DRAFT = ".draft-"
 
 
 def path_of(parent: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
+    """Path of the checkpoint of `step`."""
     return parent / f"step-{step:08d}"
 
 
 def found(parent: Path) -> list[tuple[int, Path]]:
-    """Step and folder of everything that is named like a checkpoint, newest first; not yet verified."""
+    """Step and folder of each checkpoint by name, newest first, not yet verified."""
     if not parent.is_dir():
         return []
     named = ((NAME.fullmatch(p.name), p) for p in parent.iterdir())
@@ -35,7 +35,7 @@ def found(parent: Path) -> list[tuple[int, Path]]:
 
 @contextmanager
 def committed(path: Path) -> Iterator[Path]:
-    """An empty folder to fill; on leaving it becomes `path`, whole and on disk. After an error, nothing is left."""
+    """An empty folder to fill. On exit it is synced to disk and renamed to `path`; after an error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     draft = path.with_name(f"{DRAFT}{path.name}")
@@ -52,7 +52,7 @@ def committed(path: Path) -> Iterator[Path]:
 
 
 def fault(folder: Path) -> str | None:
-    """Why the folder is not what was written; None when every file is there, byte for byte."""
+    """Why the folder does not match its manifest; None when each file is there, byte for byte."""
     try:
         files = untrusted.mapping(folder / MANIFEST)["files"]
         if not files:
@@ -78,25 +78,25 @@ def fault(folder: Path) -> str | None:
 
 
 def prune(parent: Path, keep: int, step: int) -> None:
-    """Remove all but the newest `keep` of the checkpoints up to `step`.
+    """Remove all but the newest `keep` checkpoints up to `step`.
 
-    Later ones were found damaged when the run resumed; they count for nothing and are replaced in their turn.
+    Later ones were found damaged when the run resumed. They do not count, and later steps replace them.
     """
     for _, path in [pair for pair in found(parent) if pair[0] <= step][keep:]:
-        # Renamed first: a kill in the middle of removing must not leave half of a checkpoint under its name.
+        # Rename first, so that a kill while removing leaves no partial checkpoint under its name.
         doomed = path.with_name(f"{DRAFT}old-{path.name}")
         path.rename(doomed)
         _remove(doomed)
 
 
 def sweep(parent: Path) -> None:
-    """Remove drafts that a crash left."""
+    """Remove unfinished folders that a crash left."""
     for path in parent.glob(f"{DRAFT}*"):
         _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """A folder with all that is in it; of a link, and of a file in the place of a checkpoint, itself alone."""
+    """Remove a folder and its contents; remove links and files themselves, without following links."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
@@ -104,7 +104,7 @@ def _remove(path: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    """Bring every file to disk and list it in the manifest."""
+    """Sync each file to disk and list it in the manifest."""
     files = {}
     for path in sorted(folder.iterdir()):
         _sync(path)

@@ -1,4 +1,4 @@
-"""The data of a run: which tokenizer, and batches to learn from and to evaluate on."""
+"""The data of a run: its tokenizer, and the batches for training and evaluation."""
 
 import hashlib
 from dataclasses import dataclass
@@ -18,32 +18,32 @@ from transformer_kit.train.sample import check_prompt
 from transformer_kit.train.step import Stream
 
 BLOCK, BLOCKS = 1 << 16, 64
-"""Tokens, and places, that a corpus is recognised by."""
+"""Tokens of a block, and number of blocks, in the fingerprint of a corpus."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Batches by number, and what they were made of."""
+    """Numbered batches and their source."""
 
     training: Stream
     validation: Stream | None
-    """None when no share of the corpus is kept for it."""
+    """None when no share of the corpus is held out for validation."""
     bytes_per_token: float
-    """Of the validation share's text."""
+    """Bytes per token of the validation share."""
     fingerprints: dict[str, str]
-    """What the batches are made of: a run goes on only with the same."""
+    """Fingerprints of the data; a resumed run requires the same ones."""
     tokenizer: Tokenizer | None = None
-    """None when tokens stand for no text; then there are no samples."""
+    """None when tokens stand for no text; then the run generates no samples."""
     validation_batches: int | None = None
-    """How many hold every target once; None when that is not known."""
+    """Number of batches in one pass over the validation share; None when unknown."""
 
 
 def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path | None, report: Reporter) -> Tokenizer:
     """The tokenizer of the run.
 
     base    folder that relative paths start from
-    origin  the trained folder that the run starts from, whose tokens its weights know
-    kept    the folder of the run that is resumed, which keeps what was used from the start
+    origin  the trained folder that the run starts from; its weights require its tokenizer
+    kept    the folder of the resumed run, which keeps the tokenizer of its start
     """
     with at(spec, "tokenizer"):
         own: Tokenizer = spec.tokenizer.part(spec.tokenizer, base)
@@ -54,15 +54,15 @@ def choose_tokenizer(spec: RunSpec, base: Path, origin: Path | None, kept: Path 
         with at(spec, "data"):
             return trained(own, spec.data.part(spec.data, base), note=report.note)
     if kept is None:
-        report.note(f"text becomes tokens as in {folder}; the spec's `tokenizer` is not used")
+        report.note(f"the tokenizer of {folder} is used; the spec's `tokenizer` is not")
     return load_tokenizer(folder)
 
 
 def open_corpus(spec: RunSpec, base: Path, tokenizer: Tokenizer, seq_len: int, report: Reporter) -> Corpus:
-    """The corpus of the spec, tokenized now or found in the cache, in batches of `seq_len` targets.
+    """The corpus of the spec in batches of `seq_len` targets, tokenized now or loaded from the cache.
 
-    Raises SpecError when the model has fewer ids than the tokenizer, or cannot take the sample's prompt, and for a
-    corpus that cannot be used.
+    Raises SpecError when the model has fewer ids than the tokenizer, when it cannot take the sample's prompt, and for
+    a corpus that cannot be used.
     """
     check_vocabulary(spec, tokenizer)
     check_prompt(spec, tokenizer)
@@ -84,31 +84,31 @@ def _reading(train: Train) -> Reading:
 
 
 def _note_tokens(store: TokenStore, train: Train, tokenizer: Tokenizer, report: Reporter) -> None:
-    """Say what about the ids of a corpus is easily not meant."""
+    """Report likely mistakes about special tokens in a corpus."""
     if tokenizer.end_of_text is None:
         report.note(
-            "nothing ends a document: the tokenizer names no end of text, so documents follow each other without a "
-            "mark; name the token by `tokenizer.end_of_text`, or by `eos_token` in the tokenizer_config.json of --from"
+            "documents follow each other without an end token, since the tokenizer names no end of text; "
+            "set `tokenizer.end_of_text`, or `eos_token` in the tokenizer_config.json of --from"
         )
     if not store.spelled:
         return
     counts = ", ".join(f"{token!r} ({n:,})" for token, n in [*store.spelled.items()][:4])
     more = "" if len(store.spelled) <= 4 else f" and {len(store.spelled) - 4} others"
     report.note(
-        f"the corpus spells special tokens, which are read as such: {counts}{more}; "
-        "`train.split_special_tokens: true` reads them as text"
+        f"the corpus contains special tokens, which are encoded as such: {counts}{more}; "
+        "`train.split_special_tokens: true` encodes them as text"
     )
     before = [tokenizer.special_tokens.get(i) for i in tokenizer.prefix] if train.add_special_tokens else []
     twice = [token for token in before if token in store.spelled]
     if twice:
         report.note(
-            f"the tokenizer puts {twice[0]!r} before each document, and the corpus spells it too; where documents "
+            f"the tokenizer adds {twice[0]!r} before each document, and the corpus contains it too; if documents "
             "begin with it, choose `train.add_special_tokens: false`"
         )
 
 
 def _pass(validation: Batches, spec: RunSpec, report: Reporter) -> int:
-    """Batches in one pass over the validation share, said where fewer than the spec asks for."""
+    """Batches in one pass over the validation share; reports when the spec asks for more."""
     count = validation.per_pass
     if count < spec.evaluate.batches:
         report.note(f"the validation share has {count} of the {spec.evaluate.batches} batches of `evaluate.batches`")
@@ -137,7 +137,7 @@ def _batches(store: TokenStore, spec: RunSpec, split: Split, seq_len: int) -> Ba
 
 
 def fingerprint(store: TokenStore) -> str:
-    """Hash of a corpus's size and of its tokens in many places: files may be moved and touched, not changed."""
+    """Hash of a corpus's size and of tokens at many positions. Moving or touching files does not change it."""
     digest = hashlib.sha256(f"{len(store)} {len(store.ends)}".encode())
     places = np.linspace(0, max(0, len(store) - BLOCK), BLOCKS, dtype=np.int64)
     for place in np.unique(places):

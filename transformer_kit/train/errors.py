@@ -1,11 +1,11 @@
-"""What can go wrong in training, as one family. A message says what happened and what to do about it.
+"""The errors of training, as one family. A message says what happened and what to do about it.
 
 Errors: TrainError (a ValueError)
         |- OutputError       the run's folder cannot be used, or a write into it failed
-        |- CheckpointError   no checkpoint can be read, or it is not one of this run
+        |- CheckpointError   no checkpoint can be loaded, or it belongs to another run
         |- Diverged          a loss, a gradient or a weight is no longer a finite number
-        |- TransferError     a trained folder does not fit the model that is to start from it
-        `- RoomError         the weights do not fit into the memory there is
+        |- TransferError     a trained folder does not fit the model of the run
+        `- RoomError         the weights do not fit into memory
 """
 
 
@@ -18,7 +18,7 @@ class OutputError(TrainError):
 
 
 class CheckpointError(TrainError):
-    """No checkpoint can be read, or it is not one of this run."""
+    """No checkpoint can be loaded, or it belongs to another run."""
 
 
 class Diverged(TrainError):
@@ -26,8 +26,8 @@ class Diverged(TrainError):
 
 
 class TransferError(TrainError):
-    """A trained folder does not fit the model that is to start from it."""
+    """A trained folder does not fit the model of the run."""
 
 
 class RoomError(TrainError):
-    """The weights do not fit into the memory there is."""
+    """The weights do not fit into memory."""

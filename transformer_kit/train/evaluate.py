@@ -1,4 +1,4 @@
-"""The loss on text that is not learned from."""
+"""The loss on held-out data."""
 
 import math
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from transformer_kit.train.step import Stream
 def evaluate(
     model: nn.Module, objective: Objective, stream: Stream, batches: int, placement: Placement, seed: int
 ) -> float:
-    """Mean loss in nats over the valid targets of the first `batches` of `stream`. Leaves no trace in the run.
+    """Mean loss in nats over the valid targets of the first `batches` of `stream`. Does not change the run's state.
 
-    An objective that draws random numbers draws the same for a batch in each evaluation.
+    An objective that draws random numbers draws the same ones for a batch in each evaluation.
     """
     total = torch.zeros((), device=placement.device, dtype=torch.float64 if placement.device.type != "mps" else None)
     count = torch.zeros_like(total)
@@ -37,13 +37,13 @@ def evaluate(
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """A loss in nats per token, as bits for each byte of text: comparable between tokenizers."""
+    """Convert nats per token to bits per byte of text, which is comparable between tokenizers."""
     return loss / math.log(2) / bytes_per_token
 
 
 @contextmanager
 def aside(model: nn.Module, seed: int, purpose: str) -> Iterator[None]:
-    """Inside, the model does not learn or drop out, and random numbers are those of `purpose`."""
+    """Inside, the model is in evaluation mode without gradients, and random numbers depend on `purpose`."""
     was = model.training
     with seeds.scope(seed, purpose), torch.no_grad():
         model.eval()

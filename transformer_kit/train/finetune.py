@@ -1,7 +1,7 @@
-"""Fine-tuning: a run that starts from a trained folder's weights, with a fresh optimizer.
+"""Fine-tuning: a run that starts from a trained folder's weights, with a new optimizer state.
 
-What carries over is decided tensor by tensor, by name and shape. A run whose model differs from the folder's in
-anything is refused, with the differences, unless a partial start was asked for.
+Name and shape decide which tensors are loaded. A run whose model differs from the folder's is refused, and the message
+lists the differences, unless a partial start is allowed.
 """
 
 from pathlib import Path
@@ -20,13 +20,13 @@ from transformer_kit.train.transfer import Transfer
 def start_from(folder: Path, model: Model, *, allow_partial: bool, report: Reporter) -> Transfer:
     """Copy the weights of the trained `folder` into `model`.
 
-    Raises TransferError when the two specs differ and that was not allowed, FolderError for what is no model folder.
+    Raises TransferError when the two specs differ and that is not allowed, FolderError when it is not a model folder.
     """
     trained = load(folder)
     transfer = compare(trained, model)
     if transfer.differences or transfer.fresh or transfer.dropped:
         if not allow_partial:
-            raise TransferError(f"{folder}: {transfer.text()}\n  use --allow-partial to start like this")
+            raise TransferError(f"{folder}: {transfer.text()}\n  use --allow-partial to start anyway")
         report.transfer(transfer)
     if not transfer.carried:
         raise TransferError(f"{folder}: no tensor there fits this model; train it from the start instead")
@@ -38,7 +38,7 @@ def start_from(folder: Path, model: Model, *, allow_partial: bool, report: Repor
 
 
 def compare(trained: Model, model: Model) -> Transfer:
-    """What `model` would take over from `trained`."""
+    """What `model` would load from `trained`."""
     source = {name: t.shape for name, t in trained.state_dict().items()}
     own = {name: t.shape for name, t in model.state_dict().items()}
     return Transfer(

@@ -37,18 +37,18 @@ from transformer_kit.train.resume import check, known_peak, newest
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended."""
+    """Outcome of a run."""
 
     layout: Layout
-    """Where its files lie."""
+    """Paths of its files."""
     step: int
-    """Steps done in all."""
+    """Total number of steps done."""
     loss: float | None
-    """Training loss of the last step; None when no step was left to do."""
+    """Training loss of the last step; None when no step remained."""
     validation_loss: float | None
-    """The last one measured in this process, in nats per token."""
+    """The last validation loss of this process, in nats per token."""
     interrupted: str | None
-    """The signal that ended it early; `run(..., resume=True)` goes on."""
+    """The signal that ended the run early; `run(..., resume=True)` continues it."""
 
 
 def run(
@@ -61,17 +61,16 @@ def run(
     allow_partial: bool = False,
     report: Reporter | None = None,
 ) -> Result:
-    """Train what `spec` describes and leave everything in the folder `out`.
+    """Train the model of `spec` and write everything into the folder `out`.
 
-    spec           a run spec, or what `read` takes for one
-    base           folder that relative paths in the spec start from; its own, or the working folder, when not given
-    resume         go on from the newest whole checkpoint in `out`, bit for bit on the same machine
+    spec           a run spec, or anything that `read` accepts
+    base           folder that relative paths in the spec start from; default: the spec's own, or the working folder
+    resume         continue from the newest complete checkpoint in `out`, bit for bit on the same machine
     source         a trained folder, or a run's, to start from (fine-tuning): its weights and its tokenizer
     allow_partial  start even when the model differs from the one in `source`
-    report         told what happens; nobody is when None
+    report         reporter of progress; None reports nothing
 
-    Raises SpecError for a spec that cannot be trained, with everything that is wrong and where it stands, TrainError
-    for the rest (see `errors`).
+    Raises SpecError with all faults of the spec and their places, TrainError for other faults (see `errors`).
     """
     report = Silent() if report is None else report
     base = (files.base(spec) if isinstance(spec, (str, Path)) else Path()) if base is None else Path(base)
@@ -94,7 +93,7 @@ def run(
 def train(
     spec: RunSpec, corpus: Corpus, out: str | Path, *, resume: bool = False, report: Reporter | None = None
 ) -> Result:
-    """As `run`, on batches of one's own: for data that no part of the registry describes."""
+    """Like `run`, with a `Corpus` of the caller: for data that no part of the registry describes."""
     with _apart(spec):
         outlined = outline(spec)
         placement = placed(spec, outlined)
@@ -120,7 +119,7 @@ def _train(
         report.note(text)
     keep_freed(placement.device)
     saved = newest(layout.checkpoints, report) if resume else None
-    # A resumed run has its weights in the checkpoint; what it once started from may be gone.
+    # A resumed run has its weights in the checkpoint; the folder that it started from may be gone.
     origin_now = origin if saved is None else None
     partial, peak = partial or resume, 0.0 if saved is None else known_peak(saved, placement)
     made = assemble(
@@ -142,9 +141,9 @@ def _train(
 
 @contextmanager
 def _apart(spec: RunSpec) -> Iterator[None]:
-    """Inside, global random numbers are the run's, and those of the caller are back afterwards.
+    """Inside, global random numbers are the run's; on exit those of the caller are restored.
 
-    Where nothing is compiled, the compiler need not be imported, which takes longer than everything else here.
+    Without compilation the compiler is not imported, since that takes longer than all other preparation.
     """
     _check_alone()
     with seeds.scope(spec.train.seed, "run"), nullcontext() if spec.hardware.compile else uncompiled():
@@ -162,7 +161,7 @@ def _check_alone() -> None:
 
 
 def _go_back(made: Run, saved: Path | None) -> None:
-    """Take up the run where `saved` left it; at its beginning when nothing was saved."""
+    """Restore the run from its checkpoint `saved`, or start at step 0 without one."""
     if saved is None:
         made.report.note(f"{made.layout.checkpoints} holds no checkpoint yet; starting from the first step")
     else:
@@ -175,12 +174,12 @@ def _go_back(made: Run, saved: Path | None) -> None:
         made.metrics.rewind(made.header.step)
         _record(made)
     if made.layout.model.exists() and made.header.step < made.spec.train.steps:
-        made.report.note(f"{made.layout.model} stays the model of an earlier end until this run has come to its own")
+        made.report.note(f"{made.layout.model} keeps the model of an earlier end until this run finishes")
     _note_lost(made)
 
 
 def _note_lost(made: Run) -> None:
-    """Say so when the metrics of steps that were done are gone."""
+    """Report lost metrics of earlier steps."""
     known = len({record["step"] for record in records(made.layout.metrics)})
     if known < made.header.step:
         lost = f"holds {known} of the {made.header.step} steps that were done; the metrics of the others are lost"
@@ -188,7 +187,7 @@ def _note_lost(made: Run) -> None:
 
 
 def _write_page(made: Run, origin: Path | None) -> None:
-    """What the run is, written last of all preparations: a folder with a spec is a run that began."""
+    """Write the run's spec, as the last preparation: a folder with a spec holds a run that began."""
     layout = made.layout
     with writing(layout.folder):
         if made.corpus.tokenizer is not None:
@@ -200,7 +199,7 @@ def _write_page(made: Run, origin: Path | None) -> None:
 
 
 def _record(made: Run) -> None:
-    """Write the spec that the run has now, all or nothing."""
+    """Write the run's current spec atomically."""
     page = made.layout.page
     draft = page.with_name(f".{page.name}.draft")
     draft.write_text(yaml.safe_dump(made.spec.resolved(), sort_keys=False, allow_unicode=True), "utf-8")
@@ -219,11 +218,11 @@ def _recorded_source(layout: Layout) -> str | None:
 
 
 def _finish(made: Run) -> None:
-    """Leave the model as a folder that can be loaded, and the picture of the loss."""
+    """Write the model folder and the plot of the loss."""
     layout = made.layout
     with writing(layout.model), checkpoint.committed(layout.model) as draft:
         write_model(made.model, draft, made.corpus.tokenizer)
-        if layout.origin.is_file():  # what says how its tokenizer is used, a chat template too, goes on with it
+        if layout.origin.is_file():  # the model folder keeps the tokenizer's configuration, chat template included
             carry_in(layout.folder, draft)
     with writing(layout.plot):
         draw(layout.metrics, layout.plot)

@@ -1,4 +1,4 @@
-"""The loop of a run: take a step, now and then measure, show and save, until done, interrupted or diverged."""
+"""The loop of a run: steps with evaluation, samples and checkpoints, until done, interrupted or diverged."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
 
 @dataclass
 class Run:
-    """Everything that a run is made of, ready to go."""
+    """All components of a run, ready to start."""
 
     spec: RunSpec
     layout: Layout
@@ -39,24 +39,24 @@ class Run:
     schedule: Schedule
     corpus: Corpus
     header: Header
-    """What its checkpoints say about it; step and seconds are those that it starts from."""
+    """Header of its checkpoints; step and seconds are those at the start."""
     meter: Meter
     metrics: Metrics
     report: Reporter
     optimizer_in_backward: OptimizerInBackward | None = None
     write_sample: Callable[[], str] | None = None
-    """Lets the model write, with random numbers of its own."""
+    """Generates sample text, with its own random numbers."""
 
 
 class Loop:
-    """Steps through a run."""
+    """Runs the steps."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.step = run.header.step
         """Steps done."""
         self.validation_loss: float | None = None
-        """The last one measured, in nats per token."""
+        """The last validation loss, in nats per token."""
         newest = checkpoint.found(run.layout.checkpoints)
         self._saved = next((step for step, _ in newest if step == self.step), None)
         max_grad_norm = run.spec.train.max_grad_norm
@@ -65,9 +65,9 @@ class Loop:
         )
 
     def go(self) -> str | None:
-        """Run to the end; the name of the signal if one ended it earlier. Saves either way.
+        """Run to the end and save; return the name of the signal that ended the run earlier, if any.
 
-        Raises Diverged, leaving the checkpoints as they are, and OutputError when something cannot be written.
+        Raises Diverged, leaving the checkpoints unchanged, and OutputError when a write fails.
         """
         run = self.run
         run.model.train()
@@ -79,7 +79,7 @@ class Loop:
         return interrupts.asked
 
     def _one(self) -> None:
-        """One step, and what is due after it."""
+        """One step, and the actions due after it."""
         run, spec = self.run, self.run.spec
         scale = run.schedule.scale(self.step, spec.train.steps)
         outcome = self._advance(self._batches(), scale)
@@ -95,9 +95,9 @@ class Loop:
             self._save()
 
     def _batches(self) -> Iterator[Batch]:
-        """The micro-batches of the next step, each fetched when the one before is done with.
+        """The micro-batches of the next step, each loaded after the one before is done.
 
-        What is drawn until the next one, by dropout or by a plugin, depends on seed, step and micro-batch alone.
+        Random numbers of a micro-batch, as for dropout, depend on seed, step and micro-batch alone.
         """
         train = self.run.spec.train
         for i in range(train.gradient_accumulation):
@@ -143,7 +143,7 @@ class Loop:
             raise Diverged(f"{error}{self._last_good()}") from None
 
     def _save(self) -> None:
-        """Write a checkpoint, unless this step has one; never one with weights that are not finite."""
+        """Write a checkpoint unless this step has one; never with weights that are not finite."""
         self._flush()
         if self._saved == self.step:
             return
@@ -160,8 +160,8 @@ class Loop:
         run.report.checkpoint(self.step, path)
 
     def _refuse_infinite(self) -> None:
-        """A finite loss comes from the weights before the step; the step itself may have broken them."""
-        # NaN is the least and the greatest of what it is among, and nothing of a parameter's size is allocated.
+        """Raise Diverged unless all weights are finite: the step may break them although its loss was finite."""
+        # min and max propagate NaN, and allocate nothing of a parameter's size.
         bounds = [torch.stack(torch.aminmax(p.detach())) for p in self.run.model.parameters()]
         if not torch.isfinite(torch.stack(bounds)).all():
             raise Diverged(f"weights are no longer finite after step {self.step}{self._last_good()}")

@@ -1,4 +1,4 @@
-"""What a run measures: kept on the device, fetched a few times a second, checked, and written down."""
+"""Metrics of a run: kept on the device, fetched a few times a second, checked, and logged."""
 
 import math
 import time
@@ -12,11 +12,11 @@ from transformer_kit.train.step import Outcome
 from transformer_kit.train.throughput import REMEDY, Meter
 
 INTERVAL = 0.5
-"""Seconds between fetches. A fetch waits for the device, so it must be rare; a person reads no faster."""
+"""Seconds between fetches. A fetch waits for the device, so fetches must be rare."""
 
 
 class Metrics:
-    """Collects the outcome of each step and passes it on, one record a step, to trackers and reporter."""
+    """Collects the outcome of each step, and passes one record for each step to trackers and reporter."""
 
     def __init__(self, trackers: list[Tracker], report: Reporter, meter: Meter, steps: int) -> None:
         """`steps` is the length of the whole run."""
@@ -32,12 +32,12 @@ class Metrics:
         self._began = self._fetched = 0.0
 
     def begin(self) -> None:
-        """The clock runs from here."""
+        """Start the clock."""
         self._began = time.perf_counter()
         self._meter.begin()
 
     def add(self, step: int, outcome: Outcome, lr: float) -> None:
-        """Take in what `step` gave, without waiting for it."""
+        """Add the outcome of `step`, without waiting for the device."""
         self._taken += 1
         self._pending.append((step, outcome, {"lr": lr}))
 
@@ -46,11 +46,11 @@ class Metrics:
         self._pending[-1][2].update(values)
 
     def due(self) -> bool:
-        """Whether the last fetch is long enough ago."""
+        """Whether the next fetch is due."""
         return time.perf_counter() - self._fetched >= INTERVAL
 
     def flush(self) -> None:
-        """Fetch and write down all that is pending. Diverged at the first step that is not finite."""
+        """Fetch and log all pending outcomes. Raises Diverged at the first step that is not finite."""
         if not self._pending:
             return
         fetched = _fetched([outcome for _, outcome, _ in self._pending])
@@ -66,7 +66,7 @@ class Metrics:
         self._fetched = time.perf_counter()
 
     def _note_mfu(self, mfu: float) -> None:
-        """Say once that the machine does more than it is taken for."""
+        """Warn once when MFU exceeds 1."""
         if mfu > 1 and not self._noted:
             self._noted = True
             self._report.note(
@@ -74,12 +74,12 @@ class Metrics:
             )
 
     def rewind(self, step: int) -> None:
-        """Forget what was written down after `step`."""
+        """Remove records after `step`."""
         for tracker in self._trackers:
             tracker.rewind(step)
 
     def close(self) -> None:
-        """Let the trackers go."""
+        """Close the trackers."""
         for tracker in self._trackers:
             tracker.close()
 
@@ -95,7 +95,7 @@ class Metrics:
 
 
 def _fetched(outcomes: list[Outcome]) -> list[tuple[float, float, dict[str, float]]]:
-    """Loss, norm and what parts measured, of each step: the one place that waits for the device."""
+    """Loss, gradient norm and the parts' metrics of each step: the only code that waits for the device."""
     scalars = [t for o in outcomes for t in (o.loss, o.grad_norm, *o.measured.values())]
     numbers = iter(torch.stack([t.float() for t in scalars]).tolist())
     return [(next(numbers), next(numbers), {name: next(numbers) for name in o.measured}) for o in outcomes]

@@ -1,9 +1,9 @@
-"""The run's folder: whether it can be used is found out before the first step, not at the first checkpoint.
+"""The run's folder, checked before the first step.
 
 OUT/run.yaml          the spec, resolved
 OUT/metrics.jsonl     one line for each step
-OUT/checkpoints/      what the run can resume from
-OUT/samples/          what the model wrote on the way
+OUT/checkpoints/      checkpoints to resume from
+OUT/samples/          text generated during training
 OUT/model/            the trained model, ready to load
 OUT/loss.png          the loss over the steps
 """
@@ -27,35 +27,35 @@ BEGUN = re.compile(
     r"\.lock|\.probe|\.?tokenizer.*\.json.*|special_tokens_map\.json|chat_template\.jinja|generation_config\.json"
     r"|origin\.json|\.run\.yaml\.draft"
 )
-"""What a run has written before its spec is there: one that was killed by then has done nothing worth keeping."""
+"""Files of a run before its spec is written; a run killed by then has no result to keep."""
 
 
 class Layout:
-    """Where the files of a run lie."""
+    """Paths of a run's files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.page = folder / RUN
         self.origin = folder / "origin.json"
-        """Which trained folder a fine-tuning run started from."""
+        """The trained folder that a fine-tuning run started from."""
         self.metrics = folder / "metrics.jsonl"
         self.checkpoints = folder / "checkpoints"
         self.samples = folder / "samples"
         self.model = folder / "model"
         self.plot = folder / "loss.png"
         self.made: list[Path] = []
-        """Folders that were made for it, the innermost first."""
+        """Folders that were created for the run, the innermost first."""
 
 
 def claim(folder: Path, *, resume: bool) -> Layout:
-    """The layout of a run in `folder`, which is made if need be. OutputError when a run cannot write there."""
+    """The layout of a run in `folder`, created if missing. OutputError when a run cannot write there."""
     layout = Layout(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; choose a folder for the run")
     if resume and not layout.page.is_file():
         raise OutputError(f"{folder} holds no run to resume (no {layout.page.name}); leave --resume out to start one")
     if not resume and folder.is_dir() and not _is_free(folder):
-        hint = "go on with it by --resume, or choose" if layout.page.is_file() else "choose"
+        hint = "resume it with --resume, or choose" if layout.page.is_file() else "choose"
         raise OutputError(f"{folder} exists and is not empty; {hint} another folder")
     _check_kinds(layout)
     layout.made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -67,13 +67,13 @@ def claim(folder: Path, *, resume: bool) -> Layout:
 
 @contextmanager
 def lock(layout: Layout) -> Iterator[None]:
-    """Inside, no other process trains in the folder. OutputError when one does already; ends with the process."""
+    """Inside, no other process trains in the folder: it is locked while this process lives. OutputError if locked."""
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    with writing(layout.folder):  # a pipe would wait, and what a link leads to is none of ours
+    with writing(layout.folder):  # opening a pipe would block, and the target of a link may lie outside the folder
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         file = os.fdopen(os.open(layout.folder / LOCK, flags, 0o644), "w")
     with file:
@@ -93,20 +93,20 @@ def lock(layout: Layout) -> Iterator[None]:
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether nothing is in the folder, or only what a run left that was killed before its spec was there."""
+    """Whether the folder is empty, or holds only files of a run that was killed before its spec was written."""
     names = {path.name for path in folder.iterdir()}
     return names <= {PROBE} or (LOCK in names and all(map(BEGUN.fullmatch, names)))
 
 
 def _clear(folder: Path) -> None:
-    """Take away what a run has written before its spec was there."""
+    """Remove files of a run that was killed before its spec was written."""
     for path in folder.iterdir():
         if path.name != LOCK and BEGUN.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
             path.unlink(missing_ok=True)
 
 
 def _check_kinds(layout: Layout) -> None:
-    """OutputError where something else is in the place of one of the run's files or folders, such as a pipe."""
+    """OutputError where another kind of file, such as a pipe, has the name of one of the run's files or folders."""
     files = [p for p in (layout.origin, layout.metrics, layout.plot) if os.path.lexists(p) and not p.is_file()]
     folders = [p for p in (layout.checkpoints, layout.samples) if os.path.lexists(p) and not p.is_dir()]
     for path in (*files, *folders):
@@ -114,11 +114,11 @@ def _check_kinds(layout: Layout) -> None:
 
 
 def _leave(layout: Layout) -> None:
-    """Take away the folders that were made for a run which came to nothing."""
+    """Remove the folders that were created for a run that failed to start."""
     for path in layout.made:
         try:
             path.rmdir()
-        except OSError:  # it holds something
+        except OSError:  # the folder is not empty
             return
 
 
@@ -127,14 +127,14 @@ def check_space(folder: Path, checkpoint_bytes: int, keep: int) -> str | None:
     free = shutil.disk_usage(folder).free
     if free < checkpoint_bytes:
         raise OutputError(f"{folder}: a checkpoint takes {size(checkpoint_bytes)}, the disk has {size(free)} left")
-    # One more than is kept exists while the oldest is still there.
+    # One more checkpoint exists until the oldest is removed.
     most = (keep + 1) * checkpoint_bytes
     return f"checkpoints will take {size(most)}, the disk has {size(free)} left" if free < most else None
 
 
 @contextmanager
 def writing(path: Path, more: str = "") -> Iterator[None]:
-    """Inside, a write that fails becomes an OutputError that says what could not be written, why, and `more`."""
+    """Inside, a failed write becomes an OutputError with the path, the reason and `more`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -145,7 +145,7 @@ def writing(path: Path, more: str = "") -> Iterator[None]:
 
 
 def _errno(error: Exception) -> int | None:
-    """The system's number for what went wrong; safetensors gives it in words only."""
+    """The system's error number; safetensors reports it only in its message."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"os error (\d+)", str(error))
@@ -153,7 +153,7 @@ def _errno(error: Exception) -> int | None:
 
 
 def _probe(folder: Path) -> None:
-    """Write a file and bring it to disk: permission bits alone do not tell about quotas and read-only mounts."""
+    """Write a file and sync it to disk: permission bits do not show quotas and read-only mounts."""
     path = folder / PROBE
     try:
         path.unlink(missing_ok=True)
@@ -166,7 +166,7 @@ def _probe(folder: Path) -> None:
 
 
 def size(count: float) -> str:
-    """Bytes for a person: `1.5 GiB`."""
+    """Bytes in readable form: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.4g} {unit}"

@@ -1,4 +1,4 @@
-"""The loss over the steps, as a picture."""
+"""Plot of the loss over the steps."""
 
 import math
 import os
@@ -8,15 +8,15 @@ from registry import untrusted
 
 LARGEST = 1e300
 SMOOTH = 0.02
-"""Share of the run over which the bold line averages."""
+"""Fraction of the run over which the bold line averages."""
 
 
 def draw(metrics: Path, picture: Path) -> bool:
-    """Draw the records of `metrics` (JSON lines) into `picture`; False when there is nothing to draw."""
+    """Plot the records of `metrics` (JSON lines) into `picture`; False without records."""
     records = read(metrics)
     if not records:
         return False
-    # Imported here: it takes longer than a small run's first steps, and needs no screen in this form.
+    # Imported here: the import takes longer than a small run's first steps. This backend needs no display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -41,7 +41,7 @@ def draw(metrics: Path, picture: Path) -> bool:
 
 
 def read(metrics: Path) -> list[dict[str, float]]:
-    """The records of a file of JSON lines, in order; lines that are not whole are left out."""
+    """The records of a file of JSON lines, in order; incomplete lines are skipped."""
     if not metrics.is_file():
         return []
     records = (_record(line) for line in metrics.read_text("utf-8", errors="replace").splitlines())
@@ -49,7 +49,7 @@ def read(metrics: Path) -> list[dict[str, float]]:
 
 
 def smooth(values: list[float], span: float) -> list[float]:
-    """Exponential average over about `span` values, without the pull of its start."""
+    """Exponential average over about `span` values, with bias correction."""
     keep, average, weight, result = math.exp(-1 / span), 0.0, 0.0, []
     for value in values:
         average = keep * average + (1 - keep) * value

@@ -1,7 +1,7 @@
-"""Where a run computes and in what precision.
+"""Device and precision of a run.
 
-Weights and optimizer state are always float32; bfloat16 is what autocast multiplies in. On a processor without
-bfloat16 units such a multiplication is hundreds of times slower than in float32, so the hardware is asked.
+Weights and optimizer state are always float32; with bfloat16, autocast runs matrix products in bfloat16. On a CPU
+without bfloat16 instructions such products are hundreds of times slower than in float32, so the hardware decides.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -14,34 +14,34 @@ from transformer_kit.spec.schema import Hardware
 from transformer_kit.transform.cpu import prefers_onednn
 
 FAST_BF16 = ("amx_bf16", "avx512_bf16", "sve_bf16")
-"""Processor features that multiply bfloat16 as fast as float32, or faster."""
+"""CPU features with which bfloat16 products are at least as fast as float32."""
 COMPILED = (
-    "in float32, hardware.compile makes this processor slower: layers that are not compiled multiply with oneDNN; "
+    "in float32, hardware.compile makes this CPU slower: layers that are not compiled multiply with oneDNN; "
     "leave it out"
 )
-"""What to know where `onednn_linear` does more than a compiler."""
+"""The note where `onednn_linear` gains more than compilation."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A device, the type it multiplies in, and what the user should know about the choice."""
+    """A device, the type of its matrix products, and notes about the choice."""
 
     device: torch.device
     dtype: torch.dtype
     note: str | None = None
 
     def autocast(self, *, once: bool = False) -> AbstractContextManager[object]:
-        """The context in which forward passes run: many with the same weights, or `once`, a training step's.
+        """The context of forward passes: many with the same weights, or `once`, a single training step.
 
-        By default autocast keeps each weight that it cast until the end. In a training step parts use a weight once, so
-        nothing is kept but by autograd; and by that nothing, where layers are computed again.
+        Autocast caches each cast weight until the context ends. A training step uses each weight once, so `once` turns
+        this cache off: only autograd keeps cast weights, and with activation checkpointing nothing does.
         """
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not once)
 
     def move(self, tensor: Tensor) -> Tensor:
-        """`tensor` on the device; the host does not wait for the copy."""
+        """Copy `tensor` to the device, without waiting for the copy."""
         if self.device.type == "cpu":
             return tensor
         if self.device.type == "cuda":
@@ -50,7 +50,7 @@ class Placement:
 
 
 def place(hardware: Hardware) -> Placement:
-    """What `hardware` asks for, or the best that this machine has. ValueError when it has no such device."""
+    """The placement that `hardware` asks for, or the best of this machine. ValueError for a missing device."""
     device = _device(hardware.device)
     fast = has_fast_bfloat16(device)
     if hardware.precision == "float32" or (hardware.precision == "auto" and not fast):
@@ -61,7 +61,7 @@ def place(hardware: Hardware) -> Placement:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware itself multiplies bfloat16."""
+    """Whether the hardware has bfloat16 products."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -72,7 +72,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def named_device(name: str) -> torch.device | None:
-    """The device that a spec names; None for `auto`. ValueError for what is no name of a device that trains."""
+    """The device that a spec names; None for `auto`. ValueError for unknown devices and those that cannot train."""
     if name == "auto":
         return None
     try:

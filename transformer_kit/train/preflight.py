@@ -1,6 +1,6 @@
-"""What is wrong with a run config that a schema cannot see, found before anything is made: `kit check` looks here too.
+"""Faults of a run config that a schema cannot see, found before the run starts; `kit check` uses it too.
 
-Parts, data and tokenizer are asked; small data is read, of larger ones the beginning of each file.
+It asks parts, data and tokenizer. It loads small data whole, and of larger data the beginning of each file.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,10 +20,10 @@ from transformer_kit.train.sample import check_prompt
 
 
 def check(spec: RunSpec, base: Path, *, own_tokenizer: bool = True) -> Model:
-    """The model without memory, as it will learn. SpecError with everything that keeps `spec` from being trained.
+    """The model on the meta device, frozen as in training. SpecError with all faults that would prevent training.
 
     base           folder that relative paths in the spec start from
-    own_tokenizer  False where the tokens are those of a folder that the run starts from
+    own_tokenizer  False where the run takes the tokenizer of a trained folder
     """
     made: list[Model] = []
     _all(_looks(spec, base, own_tokenizer, made))
@@ -61,7 +61,7 @@ def _device(spec: RunSpec) -> None:
 
 
 def _model(spec: RunSpec) -> Model:
-    """The model itself, and what of it learns."""
+    """The model, and which of its parameters learn."""
     model = outline(spec)
     with at(spec, "optimizer"):
         spec.optimizer.part(spec.optimizer).make(model)
@@ -69,7 +69,7 @@ def _model(spec: RunSpec) -> Model:
 
 
 def _optimizer(spec: RunSpec) -> None:
-    """The optimizer without its model, of which something may be wrong too."""
+    """Check the optimizer's options without a model."""
     with at(spec, "optimizer"):
         spec.optimizer.part(spec.optimizer)
 
@@ -78,13 +78,13 @@ def _data(spec: RunSpec, base: Path) -> None:
     with at(spec, "data"):
         found = list(islice(spec.data.part(spec.data, base).faults(), SHOWN + 1))
     if found:
-        listed = [*found[:SHOWN], *(["more is wrong than is named here"] if len(found) > SHOWN else [])]
+        listed = [*found[:SHOWN], *(["more faults follow"] if len(found) > SHOWN else [])]
         raise SpecError([Problem(mark(spec, "data"), text) for text in listed])
 
 
 def _tokenizer(spec: RunSpec, base: Path) -> None:
     with at(spec, "tokenizer"):
         tokenizer: Tokenizer = spec.tokenizer.part(spec.tokenizer, base)
-    if tokenizer.needs_training:  # how many ids it will have, and how it cuts a prompt, is not known yet
+    if tokenizer.needs_training:  # an untrained tokenizer does not know its vocabulary size, nor how it splits a prompt
         return
     _all([lambda: check_vocabulary(spec, tokenizer), lambda: check_prompt(spec, tokenizer)])

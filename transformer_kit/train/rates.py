@@ -1,15 +1,15 @@
-"""What learning rates a run has."""
+"""The learning rates of a run."""
 
 from transformer_kit.spec.schema import RunSpec
 
 LOOKED = 100_000
-"""Steps that are looked at; of a longer run evenly spread ones."""
+"""Number of steps to check; a longer run is sampled evenly."""
 NEAR = 0.999
-"""Share of the peak that counts as the peak where not every step is looked at."""
+"""Fraction of the peak that counts as the peak in a sampled run."""
 
 
 def note(spec: RunSpec) -> str | None:
-    """What to say of a run that ends before its learning rate was at the peak; None for others."""
+    """A note for a run whose learning rate never reaches its peak; None for others."""
     steps, schedule = spec.train.steps, spec.schedule.part(spec.schedule)
     looked = range(0, steps, -(-steps // LOOKED))
     reached = max(schedule.scale(step, steps) for step in (*looked, steps - 1))

@@ -1,4 +1,4 @@
-"""What a run tells while it runs. The engine calls a `Reporter`; whoever started it decides how that looks."""
+"""Progress of a run. The engine calls a `Reporter`; the caller of the run decides how to show it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,28 +9,28 @@ from transformer_kit.train.transfer import Transfer
 
 @dataclass(frozen=True)
 class Plan:
-    """What is about to run."""
+    """Facts about a run before it starts."""
 
     folder: Path
     start: int
-    """Steps already done: 0, or those of the checkpoint that the run resumes from."""
+    """Steps already done: 0, or the step of the checkpoint that the run resumes from."""
     steps: int
-    """Steps of the whole run."""
+    """Total number of steps."""
     tokens_per_step: int
     parameters: int
     learning: int
-    """How many of the parameters learn."""
+    """Number of trainable parameters."""
     device: str
     precision: str
     flops_per_token: float
-    """Of a forward and a backward pass."""
+    """FLOPs of a forward and backward pass for each token."""
     peak_flops: float
-    """Per second; what MFU is measured against."""
+    """Peak FLOP/s for MFU."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run stands."""
+    """Progress of the run."""
 
     step: int
     steps: int
@@ -39,25 +39,25 @@ class Progress:
     lr: float
     tokens_per_second: float
     mfu: float
-    """Share of the peak that the model's own arithmetic reaches."""
+    """Model FLOPs utilization."""
     eta: float
-    """Seconds to the end, at the pace since the start."""
+    """Estimated seconds to the end, at the mean speed since the start."""
 
 
 class Reporter(Protocol):
-    """Takes what a run has to say. Called often; must not be slow and must not raise."""
+    """Receives the events of a run. Its methods are called often; they must be fast and must not raise."""
 
     def tokenizing(self, done: int) -> None:
-        """So many bytes of the corpus are tokenized; not called when they are found in the cache."""
+        """Number of bytes of the corpus that are tokenized; not called when the cache has the tokens."""
 
     def begin(self, plan: Plan) -> None:
         """The first step comes next."""
 
     def note(self, text: str) -> None:
-        """One line that is worth reading: a choice made for the user, something skipped."""
+        """A note of one line: a choice made for the user, or a skipped item."""
 
     def transfer(self, transfer: Transfer) -> None:
-        """The model differs from the trained one that it starts from; this is what it takes over."""
+        """The model differs from the trained one that it starts from; `transfer` says which tensors are loaded."""
 
     def progress(self, progress: Progress) -> None:
         """Some steps were done."""
@@ -66,14 +66,14 @@ class Reporter(Protocol):
         """The validation loss, in nats per token, and in bits per byte of text."""
 
     def sample(self, step: int, text: str) -> None:
-        """What the model writes, prompt included."""
+        """Generated text, prompt included."""
 
     def checkpoint(self, step: int, folder: Path) -> None:
-        """The run can be resumed from this step."""
+        """A checkpoint of this step was written."""
 
 
 class Silent:
-    """The reporter that says nothing."""
+    """The reporter that does nothing."""
 
     def tokenizing(self, done: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Going on where a run stopped: which checkpoint, whether it is this run's, and what is said about it."""
+"""Resuming a run: finds its newest checkpoint, and checks that spec, data and machine match."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,16 +15,16 @@ from transformer_kit.train.report import Reporter
 from transformer_kit.train.snapshot import Header, read_header
 
 HARMLESS = ("trackers", "evaluate", "checkpoint", "sample", "hardware")
-"""Sections of a run config that may change between start and resume: they do not say what is learned."""
+"""Sections of a run config that may change on resume, since they do not change the result."""
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:
-    """What of a run config decides what is learned."""
+    """The part of a run config that determines the weights."""
     return {key: value for key, value in spec.resolved().items() if key not in HARMLESS}
 
 
 def machine(placement: Placement) -> dict[str, Any]:
-    """What the last bits of a result depend on."""
+    """Facts about the machine that may change the last bits of a result."""
     return {
         "torch": torch.__version__,
         "processor": processor() if placement.device.type == "cpu" else name(placement.device),
@@ -35,46 +35,48 @@ def machine(placement: Placement) -> dict[str, Any]:
 
 
 def newest(checkpoints: Path, report: Reporter) -> Path | None:
-    """The newest checkpoint that is whole; None when none was ever written. Says which are passed over, and why.
+    """The newest complete checkpoint; None when none was written. Reports damaged ones, with the reason.
 
-    Raises CheckpointError when there are some and none is whole.
+    Raises CheckpointError when checkpoints exist and all are damaged.
     """
     candidates = checkpoint.found(checkpoints)
     for _, path in candidates:
         reason = checkpoint.fault(path)
         if reason is None:
             return path
-        report.note(f"passed over {path}: {reason}")
+        report.note(f"skipped {path}: {reason}")
     if candidates:
-        raise CheckpointError(f"{checkpoints}: none of {len(candidates)} checkpoints is whole; the run cannot go on")
+        raise CheckpointError(
+            f"{checkpoints}: none of {len(candidates)} checkpoints is complete; the run cannot resume"
+        )
     return None
 
 
 def known_peak(saved: Path, placement: Placement) -> float:
-    """FLOP/s that the checkpoint's run was measured against, on this machine; 0 where that is not known."""
+    """Peak FLOP/s that the checkpoint's run used for MFU on this machine; 0 when unknown."""
     header = read_header(saved)
     return 0.0 if differing(header.machine, machine(placement)) else header.peak
 
 
 def check(path: Path, header: Header, ours: Header, schedule: Schedule, report: Reporter) -> None:
-    """CheckpointError unless the checkpoint at `path` is of this run, whose number of steps may have changed.
+    """CheckpointError unless the checkpoint at `path` belongs to this run; the number of steps may differ.
 
-    A note when it has, and when the machine is another.
+    Reports a different number of steps, and a different machine.
     """
     before, after = _apart(header.spec), _apart(ours.spec)
     differences = [*differing(before.rest, after.rest), *differing(header.corpus, ours.corpus, "corpus")]
     if differences:
         listed = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
-        raise CheckpointError(f"{path} is of another run: {listed}; resume with the spec the run was started with")
+        raise CheckpointError(f"{path} belongs to another run: {listed}; resume with the spec the run was started with")
     if before.steps != after.steps:
         _check_steps(path, header.step, before.steps, after.steps, schedule)
         report.note(f"the run ends after {after.steps} steps, where it was to end after {before.steps}")
     for difference in differing(header.machine, ours.machine):
-        report.note(f"not the machine that the run was saved on, so the last bits may differ: {difference}")
+        report.note(f"this machine differs from the one that saved the run, so the last bits may differ: {difference}")
 
 
 class _Apart(NamedTuple):
-    """What decides what is learned, the number of steps by itself."""
+    """The configuration that determines the weights, and separately the number of steps."""
 
     steps: int
     rest: dict[str, Any]
@@ -86,7 +88,7 @@ def _apart(spec: dict[str, Any]) -> _Apart:
 
 
 def _check_steps(path: Path, done: int, before: int, after: int, schedule: Schedule) -> None:
-    """CheckpointError unless a run of `after` steps would have begun with the `done` steps of one of `before`."""
+    """CheckpointError unless the first `done` steps of a run of `after` steps equal those of a run of `before`."""
     if after < done:
         raise CheckpointError(f"{path}: train.steps must be at least {done}, the steps that are done, got {after}")
     rates = ((step, schedule.scale(step, before), schedule.scale(step, after)) for step in range(done))
@@ -94,7 +96,7 @@ def _check_steps(path: Path, done: int, before: int, after: int, schedule: Sched
     if first is None:
         return
     step, old, new = first
-    earlier = f"a checkpoint of step {step} or before can go on so; or " if step else ""
+    earlier = f"a checkpoint of step {step} or before can resume this way; or " if step else ""
     raise CheckpointError(
         f"{path}: train.steps was {before} and is {after}, but schedule '{schedule.name}' made the learning rate of "
         f"step {step + 1} depend on it: {old:.4g} of the peak, not {new:.4g}; {earlier}resume with train.steps="
@@ -113,5 +115,5 @@ def differing(before: Any, after: Any, at: str = "") -> list[str]:
 
 
 def _json(value: Any) -> Any:
-    """JSON knows no tuples."""
+    """JSON has no tuples."""
     return [_json(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""What the model writes while it learns."""
+"""Generates sample text during training."""
 
 from collections.abc import Callable
 
@@ -11,23 +11,23 @@ from transformer_kit.train.precision import Placement
 
 
 def check_prompt(spec: RunSpec, tokenizer: Tokenizer) -> None:
-    """SpecError for a prompt of the spec that its model cannot take."""
+    """SpecError when the model cannot take a sample's prompt."""
     if spec.sample is None:
         return
     with at(spec, "sample", "prompt"):
         if not _ids(spec.sample.prompt, spec.train, tokenizer):
-            raise ValueError("must have one token at least, got 0")
+            raise ValueError("must have at least one token, got 0")
 
 
 def cropped(spec: RunSpec, sample: Sample, tokenizer: Tokenizer) -> str | None:
-    """What to say where a sample goes on past the context; None where it does not."""
+    """A note where a sample exceeds the context; else None."""
     length = len(_ids(sample.prompt, spec.train, tokenizer))
     told = note(spec.model, length, fitting(spec.model, length, sample.max_new_tokens))
     return None if told is None else f"samples: {told}"
 
 
 def writer(model: Model, tokenizer: Tokenizer, sample: Sample, train: Train, placement: Placement) -> Callable[[], str]:
-    """A function that lets the model continue the prompt, the same draw each time; returns prompt and continuation."""
+    """A function that generates a continuation of the prompt with a fixed seed; returns prompt and continuation."""
     prompt = _ids(sample.prompt, train, tokenizer)
     count = fitting(model.spec.model, len(prompt), sample.max_new_tokens)
 
@@ -47,7 +47,7 @@ def writer(model: Model, tokenizer: Tokenizer, sample: Sample, train: Train, pla
 
 
 def _ids(prompt: str, train: Train, tokenizer: Tokenizer) -> list[int]:
-    """The prompt as the corpus is read."""
+    """Encode the prompt like the corpus."""
     return tokenizer.encode(
         prompt, add_special_tokens=train.add_special_tokens, split_special_tokens=train.split_special_tokens
     )

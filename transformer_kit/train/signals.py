@@ -1,4 +1,4 @@
-"""Ctrl-C and polite kills: the step that is running ends, the run is saved, and only then it stops."""
+"""SIGINT and SIGTERM: the current step ends, the run is saved, and then it stops."""
 
 import signal
 import threading
@@ -13,11 +13,11 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked: str | None = None
-        """Name of the signal that came."""
+        """Name of the first signal received."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        # Python lets only the main thread set handlers; elsewhere whoever owns that thread decides.
+        # Only the main thread can set handlers; elsewhere the main thread's handlers stay.
         if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.signal(s, self._take) for s in SIGNALS}
         return self

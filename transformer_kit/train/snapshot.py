@@ -1,8 +1,8 @@
-"""Everything a run needs to go on: weights, optimizer state, and how far it came.
+"""The state of a run: weights, optimizer state, and progress.
 
-Tensors are stored as safetensors, the rest as JSON, in which a tensor of the optimizer's state stands as
-`{"tensor": shape}`. Neither the position in the data nor random numbers need storing: a batch, and what is drawn in its
-step, are functions of the seed and the step's number.
+Tensors are stored as safetensors, other state as JSON, in which `{"tensor": shape}` stands for a tensor of the
+optimizer's state. Data position and random numbers are not stored: the seed and the step number determine the batch of
+a step and its random numbers.
 """
 
 import json
@@ -23,32 +23,32 @@ from transformer_kit.train.errors import CheckpointError
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 MAX_STATE = 256 * 2**20
-"""Bytes of the state that is no tensor."""
+"""Bytes of the state other than tensors."""
 
 Json = Any
-"""What `json` reads and writes."""
+"""Values of JSON."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says about itself."""
+    """Header of a checkpoint."""
 
     step: int
     """Optimizer steps done."""
     spec: dict[str, Json]
-    """The run config, resolved, less what does not change the weights."""
+    """The run config, resolved, without settings that do not change the weights."""
     corpus: dict[str, str]
     """Fingerprints of the corpus and the tokenizer."""
     machine: dict[str, Json]
-    """What the last bits of a result depend on: versions, device, threads."""
+    """Facts that may change the last bits of a result: versions, device, threads."""
     seconds: float
     """Time spent training."""
     peak: float = 0.0
-    """FLOP/s that MFU is measured against, the same for the whole run on one machine."""
+    """Peak FLOP/s for MFU, constant for the whole run on one machine."""
 
 
 def save(folder: Path, header: Header, model: nn.Module, optimizer: Optimizer) -> None:
-    """Write the state of a run into `folder`. Raises OSError, or CheckpointError for state that cannot be stored."""
+    """Write the state of a run into `folder`. Raises OSError, or CheckpointError for unsupported optimizer state."""
     tree, tensors = _optimizer_state(model, optimizer)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in live(model).items()}
     save_file(weights, folder / WEIGHTS)
@@ -58,7 +58,7 @@ def save(folder: Path, header: Header, model: nn.Module, optimizer: Optimizer) -
 
 
 def read_header(folder: Path) -> Header:
-    """What the checkpoint in `folder` says about itself."""
+    """Load the header of the checkpoint in `folder`."""
     with _of_this_version(folder):
         header = Header(**_state(folder)["header"])
         kinds: dict[str, Any] = {"step": int, "spec": dict, "corpus": dict, "machine": dict, "seconds": (int, float)}
@@ -69,7 +69,7 @@ def read_header(folder: Path) -> Header:
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Give model and optimizer the state in `folder`. CheckpointError when it does not fit them."""
+    """Load the state in `folder` into model and optimizer. CheckpointError when it does not fit them."""
     state = _state(folder)
     load_weights(model, _tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     with _of_this_version(folder):
@@ -78,7 +78,7 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
 
 @contextmanager
 def _of_this_version(folder: Path) -> Iterator[None]:
-    """Inside, state of another shape than `save` gives it is a CheckpointError."""
+    """Inside, state of an unexpected structure raises CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -88,13 +88,13 @@ def _of_this_version(folder: Path) -> Iterator[None]:
 
 
 def live(model: nn.Module) -> dict[str, Tensor]:
-    """The model's own tensors that are stored, each once, under its first name."""
+    """Stored tensors of the model, each once, under its first name."""
     stored = model.state_dict().keys()
     return {name: t for name, t in [*model.named_parameters(), *model.named_buffers()] if name in stored}
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy `tensors` into the model's own. CheckpointError lists what is missing, unknown or of another shape."""
+    """Copy `tensors` into the model. CheckpointError lists missing and unknown tensors, and wrong shapes."""
     own = live(model)
     _compare(_shapes(own), _shapes(tensors), source)
     with torch.no_grad():
@@ -155,7 +155,7 @@ def _restore_optimizer(folder: Path, tree: Json, model: nn.Module, optimizer: Op
     current, _ = _optimizer_state(model, optimizer)
     order = [name for group in current["groups"] for name in group["params"]]
     if [g["params"] for g in tree["groups"]] != [g["params"] for g in current["groups"]]:
-        raise CheckpointError(f"{folder / STATE}: the optimizer there steps other parameters than this run's")
+        raise CheckpointError(f"{folder / STATE}: its optimizer updates other parameters than this run's")
     state = {order.index(n): {k: tensors.get(f"{n}:{k}", v) for k, v in s.items()} for n, s in tree["state"].items()}
     ordinals = iter(range(len(order)))
     groups = [
@@ -166,7 +166,7 @@ def _restore_optimizer(folder: Path, tree: Json, model: nn.Module, optimizer: Op
 
 
 def _like(live: Json, value: Json) -> Json:
-    """JSON knows no tuples."""
+    """JSON has no tuples."""
     return tuple(value) if isinstance(live, tuple) else value
 
 
@@ -183,5 +183,5 @@ def _state(folder: Path) -> Json:
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except Exception as error:  # safetensors raises its own error, which derives from Exception alone
+    except Exception as error:  # SafetensorError derives from Exception directly
         raise CheckpointError(f"{path}: cannot be read: {error}") from error

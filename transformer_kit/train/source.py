@@ -1,4 +1,4 @@
-"""The trained folder that a run starts from: the spec of its model, and whether the run's model is the same."""
+"""The trained folder that a run starts from: its model spec, and whether the run's model is the same."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformer_kit.train.finetune import compare
 
 
 def page_in(source: Path) -> Path | dict[str, Any]:
-    """The spec of the model in a trained folder: a file, or what the config of a Hugging Face folder means.
+    """The model spec of a trained folder, or the spec converted from a Hugging Face config.
 
     Raises FolderError for a folder that holds neither, ConvertError for a config with faults.
     """
@@ -23,7 +23,7 @@ def page_in(source: Path) -> Path | dict[str, Any]:
     if (folder / SPEC).is_file():
         return folder / SPEC
     if not (folder / CONFIG).is_file():
-        raise FolderError(f"{source}: no trained folder: it holds neither {SPEC} nor {CONFIG}")
+        raise FolderError(f"{source}: not a trained folder: it holds neither {SPEC} nor {CONFIG}")
     config = read_config(folder)
     with of_folder(folder):
         declaration = fitted(declaration_of(config), config)
@@ -31,12 +31,12 @@ def page_in(source: Path) -> Path | dict[str, Any]:
 
 
 def page_of_run(folder: Path) -> Path | None:
-    """The spec that the folder of a run keeps."""
+    """The spec in the folder of a run."""
     return folder / RUN if (folder / RUN).is_file() else None
 
 
 def check(source: Path, model: Model) -> None:
-    """Raise TransferError where `model` is another than the one in the trained folder; weights are not read."""
+    """Raise TransferError where `model` differs from the one in the trained folder; weights are not loaded."""
     transfer = compare(assemble(read(page_in(source))), model)
     if transfer.differences or transfer.fresh or transfer.dropped:
-        raise TransferError(f"{source}: {transfer.text()}\n  use --allow-partial to start like this")
+        raise TransferError(f"{source}: {transfer.text()}\n  use --allow-partial to start anyway")

@@ -1,4 +1,4 @@
-"""One optimizer step: the arithmetic of training, and nothing that waits for the device."""
+"""One optimizer step: the arithmetic of training, without synchronization with the device."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -14,14 +14,14 @@ from transformer_kit.transform.optimizer_in_backward import OptimizerInBackward
 
 
 class Batch(NamedTuple):
-    """Tokens (B, T+1) and, when documents are kept apart, the segment of each."""
+    """Tokens (B, T+1), and with a document mask their segments."""
 
     tokens: Tensor
     segments: Tensor | None
 
 
 class Stream(Protocol):
-    """Batches by number: the same number is the same batch, in every run and after every crash."""
+    """Numbered batches: a number gives the same batch in every run and after every crash."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, T+1) and segments (B, T+1) or None."""
@@ -35,11 +35,11 @@ class Outcome(NamedTuple):
     grad_norm: Tensor
     """Norm of the gradient of that mean, before clipping."""
     measured: dict[str, Tensor]
-    """What parts of the model say of the step, such as the load of experts."""
+    """Metrics of the model's parts, such as the load of experts."""
 
 
 class Step:
-    """w <- optimizer(w, clip(grad sum(losses) / count)): sums over all micro-batches, so ragged masks weigh right."""
+    """w <- optimizer(w, clip(grad sum(losses) / count)); sums run over the targets of all micro-batches."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Step:
         max_grad_norm: float | None,
         in_backward: OptimizerInBackward | None = None,
     ) -> None:
-        """`model` is what the objective calls; with `in_backward`, a model of which that transform was applied."""
+        """`model` is the argument of the objective; `in_backward` is the transform that was applied to it, if any."""
         assert in_backward is None or max_grad_norm is None
         self.model = model
         self.objective = objective
@@ -64,11 +64,11 @@ class Step:
         self._peaks = [group["initial_lr"] for group in optimizer.param_groups]
 
     def lr(self, scale: float) -> float:
-        """The learning rate at a schedule's `scale`; the highest, where parameter groups differ."""
+        """The learning rate at a schedule's `scale`; the highest one of the parameter groups."""
         return max(self._peaks) * scale
 
     def __call__(self, batches: Iterable[Batch], scale: float) -> Outcome:
-        """Learn from the micro-batches, at `scale` times the peak learning rate."""
+        """One optimizer step on the micro-batches, at `scale` times the peak learning rate."""
         self.optimizer.zero_grad(set_to_none=True)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * scale
@@ -80,7 +80,7 @@ class Step:
         return Outcome(total / count, norm, measured)
 
     def _after_backward(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tensor]:
-        """Step with the gradients of all micro-batches; sum of the losses, number of targets, norm of the gradient."""
+        """Step with the gradients of all micro-batches; return sum of losses, number of targets, gradient norm."""
         total = torch.zeros((), device=self.placement.device)
         count = torch.zeros((), device=self.placement.device)
         for batch in batches:
@@ -94,7 +94,7 @@ class Step:
         return total, count, norm
 
     def _in_backward(self, batches: Iterable[Batch], transform: OptimizerInBackward) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_after_backward` with the one batch, whose backward pass takes the step."""
+        """Like `_after_backward`, with one batch, whose backward pass runs the optimizer."""
         (batch,) = batches
         loss, valid = self._loss(batch)
         count = valid.clamp(min=1)
@@ -109,7 +109,7 @@ class Step:
             return self.objective.loss(self.model, self.placement.move(tokens), segments)
 
     def _scale_gradients(self, count: Tensor) -> Tensor:
-        """Divide the gradients by `count` and clip them, in one pass; the norm before clipping."""
+        """Divide the gradients by `count` and clip them, in one pass; return the norm before clipping."""
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm(gradients) / count
         factor = 1 / count
@@ -121,5 +121,5 @@ class Step:
 
 
 def _tells(part: ModelPart) -> bool:
-    """Whether a part does something after a step."""
+    """Whether a part has an `after_step` of its own."""
     return type(part).after_step is not ModelPart.after_step

@@ -1,4 +1,4 @@
-"""How fast a run is, and how fast it could be: FLOPs of a token, the machine's peak, tokens per second, MFU."""
+"""Speed of a run: FLOPs of a token, the machine's peak FLOP/s, tokens per second, MFU."""
 
 import time
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ PEAKS = {
     "4090": 165e12,
     "3090": 71e12,
 }
-"""Dense bfloat16 (V100: float16) FLOP/s by a part of the device's name, from the makers' data sheets."""
+"""Dense bfloat16 (V100: float16) FLOP/s by a part of the device's name, from vendors' data sheets."""
 REMEDY = "MFU may be too high; set hardware.peak_tflops to what the machine can do"
 
 
 def flops_per_token(twin: Model, objective: Objective, seq_len: int, *, document_mask: bool = False) -> float:
     """FLOPs of a forward and backward pass for each token, counted on `twin`, the model on the meta device.
 
-    They are the card's, without those of activations that are computed again.
+    Equal to the cost report's FLOPs, without recomputed activations.
     """
     return (
         usage(twin, kinds(twin), Work(objective, batch=1, seq=seq_len, document_mask=document_mask)).whole().flops
@@ -41,9 +41,9 @@ def flops_per_token(twin: Model, objective: Objective, seq_len: int, *, document
 
 
 def peak_flops(placement: Placement, named: float | None) -> tuple[float, str | None]:
-    """FLOP/s that a run is measured against: `named` (in TFLOP/s), the data sheet's, or else a measurement.
+    """The peak FLOP/s for MFU: `named` (in TFLOP/s), else the data sheet's, else a measurement.
 
-    With it, what a reader of MFU should know about it.
+    Returns it with a note about its accuracy.
     """
     if named:
         return named * 1e12, None
@@ -53,13 +53,13 @@ def peak_flops(placement: Placement, named: float | None) -> tuple[float, str | 
         if known is not None:
             return known, None
     others = busy(placement.device)
-    # A slow or busy machine ends this early: it must not delay the first step.
+    # A slow or busy machine ends this early, so that it does not delay the first step.
     peak = matmul_peak(placement.device, placement.dtype, budget=0.1)
     return peak, None if others is None else f"{others} while the peak for MFU was measured; {REMEDY}"
 
 
 class Meter:
-    """Counts tokens and the seconds spent on them; what happens inside `pause` is not counted."""
+    """Counts tokens and training time, without the time inside `pause`."""
 
     def __init__(self, tokens_per_step: int, flops_per_token: float, peak: float) -> None:
         self.tokens_per_step = tokens_per_step
@@ -71,23 +71,23 @@ class Meter:
         self._window = 0.0
 
     def begin(self) -> None:
-        """The clock runs from here."""
+        """Start the clock."""
         self._since = time.perf_counter()
 
     def lap(self, steps: int) -> float:
-        """Tokens per second over the last `steps` steps, which end now."""
+        """Tokens per second over the last `steps` steps."""
         self._take()
         window, self._window = self._window, 0.0
         self.seconds += window
         return steps * self.tokens_per_step / max(window, 1e-9)
 
     def mfu(self, tokens_per_second: float) -> float:
-        """Model FLOPs utilization: the share of the peak that so many tokens per second are; 0 without a peak."""
+        """Model FLOPs utilization at `tokens_per_second`; 0 without a peak."""
         return tokens_per_second * self.flops_per_token / self.peak if self.peak else 0.0
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Leave out what happens inside."""
+        """Exclude the time inside."""
         self._take()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a model takes over from a trained folder, tensor by tensor, and how that is told."""
+"""Which tensors a model loads from a trained folder, and the report about it."""
 
 import re
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from itertools import groupby
 
 @dataclass(frozen=True)
 class Transfer:
-    """What starts from where."""
+    """Comparison of a model with a trained folder."""
 
     differences: list[str]
-    """Where the two specs differ: `model.dropout: 0.1, now 0.0`."""
+    """Differences of the two specs: `model.dropout: 0.1, now 0.0`."""
     carried: list[str]
-    """Tensors that start from the folder's."""
+    """Tensors loaded from the folder."""
     fresh: list[str]
-    """Tensors of the model that start anew."""
+    """Tensors of the model that keep their initial weights."""
     dropped: list[str]
-    """Tensors of the folder that the model has no use for."""
+    """Tensors of the folder without a counterpart in the model."""
 
     def text(self) -> str:
-        """Everything, in a few lines."""
+        """The comparison in a few lines."""
         named = {"carried over": self.carried, "starting anew": self.fresh, "left behind": self.dropped}
         lines = [f"the model differs from the trained one: {', '.join(self.differences)}"]
         lines += [f"{how}: {', '.join(folded(names))}" for how, names in named.items() if names]
@@ -27,7 +27,7 @@ class Transfer:
 
 
 def folded(names: list[str]) -> list[str]:
-    """The names, those that differ by a layer's number as one: `layers.0-3,7.ffn.up.weight`."""
+    """The names, with layer numbers grouped: `layers.0-3,7.ffn.up.weight`."""
     layers: dict[str, list[int]] = {}
     for name in names:
         found = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
@@ -36,6 +36,6 @@ def folded(names: list[str]) -> list[str]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Numbers in order, neighbours as a range."""
+    """Numbers in order, neighbors as a range."""
     runs = [[n for _, n in run] for _, run in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])]
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
