@@ -1,4 +1,4 @@
-"""Choosing the next token: samplers narrow the logits, then each row draws with its own random numbers."""
+"""Chooses the next token: samplers narrow the logits, then each row samples with its own random numbers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class Narrows(Protocol):
 
 
 def built(samplers: Sequence[object]) -> list[Narrows]:
-    """Samplers from their options, or as YAML writes them (`"greedy"`, `{"type": "top_k", "k": 40}`); built ones pass.
+    """Build samplers from options or YAML forms (`"greedy"`, `{"type": "top_k", "k": 40}`); built ones stay.
 
-    Raises ValueError that says which sampler is wrong, and how.
+    Raises ValueError with the faulty sampler and its fault.
     """
     if isinstance(samplers, (str, dict, Options, Sampler)):
         raise ValueError(f"samplers must be a list, got {samplers!r}; put it in brackets")
@@ -43,8 +43,8 @@ def _build(sampler: object, place: int) -> Narrows:
 def uniforms(seed: int | None, rows: int, count: int) -> Tensor:
     """`count` numbers in [0, 1) for each row, (rows, count), float64 on the CPU, the same for every device.
 
-    A row's numbers depend on the seed and the row's index alone: more rows, or more numbers, change none of them.
-    Without a seed, torch's global generator gives one. Raises ValueError for a seed outside [0, 2^64).
+    A row's numbers depend on the seed and the row's index alone, not on `rows` or `count`. Without a seed, torch's
+    global generator draws one. Raises ValueError for a seed outside [0, 2^64).
     """
     if seed is None:
         seed = int(torch.randint(2**62, ()))
@@ -61,9 +61,9 @@ def _generator(seed: int, row: int) -> torch.Generator:
 
 
 def choose(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) -> Tensor:
-    """One token for each row: logits (B, V), uniform (B,) in [0, 1) -> (B,); the likeliest when there is no `uniform`.
+    """One token for each row: logits (B, V), uniform (B,) in [0, 1) -> (B,); the argmax without `uniform`.
 
-    Raises ValueError when the logits are not numbers, or when the samplers leave a row nothing to choose.
+    Raises ValueError when the logits are not finite, or when the samplers leave no token in a row.
     """
     chosen = pick(logits, samplers, uniform)
     sound(chosen[1].tolist())
@@ -71,9 +71,9 @@ def choose(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) 
 
 
 def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) -> Tensor:
-    """As `choose`, without looking at values, which a GPU would have to be waited for.
+    """Like `choose`, without synchronization: it checks no values.
 
-    (2, B): the tokens, and what is wrong with each row, which `sound` reads.
+    Returns (2, B): the tokens, and an error code for each row, which `sound` checks.
     """
     narrowed = logits = logits.float()
     for sampler in samplers:
@@ -85,28 +85,28 @@ def pick(logits: Tensor, samplers: Sequence[Narrows], uniform: Tensor | None) ->
         return torch.stack([likeliest, wrong])
     cumulative = narrowed.double().softmax(dim=-1).cumsum(dim=-1)  # (B, V)
     shares = cumulative / cumulative[:, -1:]
-    # The first share above the number: there is one, for the last is 1, and its token has a probability.
+    # The first cumulative probability above the number exists: the last is 1, and its token has a probability.
     drawn = torch.searchsorted(shares, uniform[:, None].contiguous(), right=True).squeeze(1)
-    return torch.stack([drawn.clamp(max=logits.shape[1] - 1), wrong])  # within bounds where something is wrong
+    return torch.stack([drawn.clamp(max=logits.shape[1] - 1), wrong])  # keep the index in range for faulty rows
 
 
 class Picker:
-    """`pick` by these samplers among the ids below `limit`; without samplers, the likeliest."""
+    """`pick` with these samplers among ids below `limit`; the argmax without samplers."""
 
     def __init__(self, samplers: Sequence[Narrows], limit: int) -> None:
         self.samplers, self.limit = samplers, limit
 
     def __call__(self, logits: Tensor, draw: Tensor | None) -> Tensor:
-        """Logits (B, V) and draws (B,) -> what was chosen, (2, B), in memory of its own."""
+        """Logits (B, V) and draws (B,) -> choices (2, B), in new memory."""
         return pick(logits[:, : self.limit], self.samplers, draw if self.samplers else None)
 
 
 NOTHING, UNUSABLE = 1, 2
-"""What can be wrong with a row: nothing is left to choose, or its logits are not numbers; 0 is sound."""
+"""Error code of a row: no token is left, or its logits are not numbers; 0 is sound."""
 
 
 def sound(wrong: Sequence[int]) -> None:
-    """Raise ValueError if something is wrong with a row."""
+    """Raise ValueError if a row has an error code."""
     if UNUSABLE in wrong:
         row = wrong.index(UNUSABLE)
         raise ValueError(

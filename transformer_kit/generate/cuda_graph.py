@@ -1,6 +1,6 @@
-"""Decoding steps on a GPU as a CUDA graph: captured once and replayed, so that nothing waits for Python.
+"""Decoding steps as a CUDA graph: captured once and replayed, without launches from Python.
 
-A step of a small model takes a GPU less time than Python needs to launch its several hundred kernels.
+A GPU runs a step of a small model faster than Python launches its several hundred kernels.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,13 +18,13 @@ from transformer_kit.transform.linear_layers import hooked
 from transformer_kit.transform.static_cache import has_static_form
 
 LEAST = 16
-"""Tokens still to come below which capturing costs more than it saves."""
+"""Least number of remaining tokens for which capture pays."""
 FIRST = 256
-"""Tokens that the first captured step has room for, at least; each after it has room for twice what there is."""
+"""Least capacity in tokens of the first captured step; each later one has twice the length so far."""
 TUNED = {"coordinate_descent_tuning": True}
-"""Options of the compiler with which it writes products of one row itself, which read weights faster than libraries."""
+"""Compiler options for products of one row: generated kernels load weights faster than library kernels."""
 SHAPES = 64
-"""Versions of a layer that may be compiled: one or two for each number of rows and each room."""
+"""Number of compiled versions of a layer: one or two for each batch size and each capacity."""
 _REFUSED = (
     "only steps on a GPU, of a model whose shapes do not depend on its tokens (no positions scaled by the current "
     "length) and whose modules have no hooks, are compiled; leave it out"
@@ -34,11 +34,11 @@ _REFUSED = (
 def captured(
     model: LanguageModel, state: DecodeState, pick: Picker, draws: Tensor, chosen: Tensor, compile: bool = False
 ) -> "CUDAGraph | None":
-    """The rest of the steps, captured; None where they cannot be, or where it does not pay.
+    """The remaining steps as a captured graph; None where capture is impossible or does not pay.
 
-    What is replayed computes what the captured step did, so the model is one that was prepared for inference, or
-    `compile` asks for it: that builds kernels for the layers, which takes tens of seconds the first time. Raises
-    ValueError where steps that would be compiled cannot be captured.
+    Replay repeats the captured operators, so the model must be prepared for inference, or `compile` must be set.
+    `compile` builds kernels for the layers, which takes tens of seconds the first time. Raises ValueError where steps
+    to be compiled cannot be captured.
     """
     possible = chosen.is_cuda and can_be_captured(model, state)
     if compile and not possible:
@@ -55,17 +55,17 @@ def captured(
 
 
 def can_be_captured(model: LanguageModel, state: DecodeState) -> bool:
-    """Whether the state has a static form, and no module has hooks, which are not replayed."""
+    """Whether the state has a static form, and no module has hooks, which replay would skip."""
     return settled(model) and has_static_form(state) and not any(map(hooked, model.modules()))
 
 
 class CUDAGraph:
-    """A `StaticStep` on a GPU, captured and replayed. Each call gives what is chosen next, (2, B), in new memory."""
+    """A captured `StaticStep` on a GPU. Each call replays it and returns the next choices, (2, B), in new memory."""
 
     def __init__(self, step: StaticStep, compile: bool = False) -> None:
         """`compile` builds kernels for the layers, which takes tens of seconds the first time."""
         self.step, self.compile = step, compile
-        self.weights = [p.detach() for p in step.model.parameters()]  # what is replayed reads them where they are
+        self.weights = [p.detach() for p in step.model.parameters()]  # a replay loads them from their fixed address
         with torch.cuda.device(step.chosen.device):
             self.stream = torch.cuda.Stream()
             self._prepare()
@@ -84,7 +84,7 @@ class CUDAGraph:
             return self.step.chosen.clone()
 
     def _prepare(self) -> None:
-        """Make room, and do a step there once: libraries get ready, and what is compiled is compiled."""
+        """Allocate the capacity and run one step, so that libraries initialize and layers compile."""
         self.step.widen(more(self.step.state.length))
         with aside(self.stream):
             self._step()
@@ -100,16 +100,16 @@ class CUDAGraph:
 
 
 def more(length: int) -> int:
-    """For how many more tokens than are held there is room."""
+    """How many more tokens the next captured step has capacity for."""
     return max(FIRST - length, length)
 
 
 @contextmanager
 def _compiled(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, layers are compiled; then as they were. What was compiled is kept.
+    """Inside, layers are compiled; on exit they run eagerly again. Compiled code is kept.
 
-    Private interfaces of torch, tried on 2.13: `_compiled_call_impl`, since `Module.compile` has no way back, and
-    `torch._dynamo.config`, which allows as many shapes. Without `compile` neither is used.
+    Private interfaces of torch, tried on 2.13: `_compiled_call_impl`, since `Module.compile` has no inverse, and
+    `torch._dynamo.config`, to allow as many shapes. Without `compile` neither is used.
     """
     before = [(layer, layer._compiled_call_impl) for layer in layers]
     for layer, _ in before:
@@ -124,7 +124,7 @@ def _compiled(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def aside(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Inside, work goes to `stream`, after what was launched before and before what is launched later."""
+    """Inside, work runs on `stream`, ordered after earlier work and before later work of the current stream."""
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         yield
@@ -132,7 +132,7 @@ def aside(stream: torch.cuda.Stream) -> Iterator[None]:
 
 
 def _waits(step: Callable[[], object]) -> bool:
-    """Whether Python waits for the device in `step`, as for a value that it branches on."""
+    """Whether `step` synchronizes with the device, as for a value that Python branches on."""
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,7 +1,7 @@
-"""The decode loop: prompts in one pass (or in chunks), then one token of every row at a time.
+"""The decode loop: prompts in one pass (or in chunks), then one token for each row at a time.
 
-Text longer than max_seq_len is cropped where positions are absolute (`sinusoidal`, `learned`): each token past it is
-chosen from the last max_seq_len tokens, which are read as a whole and not compiled.
+With absolute positions (`sinusoidal`, `learned`), sequences longer than max_seq_len are cropped. Each token past the
+limit is then chosen from the last max_seq_len tokens, in an uncompiled pass without a cache.
 
 Letters: B prompts, T tokens of the longest, V vocab.
 """
@@ -23,7 +23,7 @@ from transformer_kit.generate.sliding import Window, cached
 
 
 class Settings(Sampling, total=False):
-    """What `stream` takes besides model and prompts; it says what each means."""
+    """Settings of `stream`, which documents each."""
 
     max_new_tokens: Required[int]
     samplers: Sequence[object]
@@ -37,7 +37,7 @@ class Settings(Sampling, total=False):
 def generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]] | Tensor, **settings: Unpack[Settings]
 ) -> list[list[int]]:
-    """The ids that continue each prompt, without the prompt. As `stream`, which says what the settings mean."""
+    """The new ids of each prompt, without the prompt. Settings are those of `stream`."""
     rows: list[list[int]] = [[] for _ in listed(prompts)]
     for step in stream(model, prompts, **settings):
         for row, token in zip(rows, step, strict=True):
@@ -59,19 +59,19 @@ def stream(
     compile: bool = False,
     **sampling: Unpack[Sampling],
 ) -> Iterator[list[int | None]]:
-    """The next id of each prompt, step by step; None for rows that have ended. Ends when all rows have.
+    """The next id of each prompt, step by step; None for finished rows. Ends when all rows are finished.
 
     prompts   lists of ids, one for each row, or a tensor or an array of them
-    samplers  narrow the choice in their order: options, names, or mappings as in YAML; none takes the likeliest token;
-              or by keywords: temperature, top_k, top_p, min_p
-    seed      0 to 2^64 - 1, drawn when not given; a row's choices depend on it, the row's index and its own prompt
-    stop      ids that end a row; they are not part of what is generated
-    vocab     only ids below it are chosen, for a tokenizer smaller than the model's table
-    chunk     tokens of a prompt that are read at once, to bound memory; all when not given
-    compile   on a GPU, compile the steps: tens of seconds the first time, faster ever after
+    samplers  options, names, or mappings as in YAML, applied in order; without them, the argmax; or by keywords:
+              temperature, top_k, top_p, min_p
+    seed      0 to 2^64 - 1, random by default; a row's choices depend on it, the row's index and its own prompt
+    stop      ids that end a row and are not returned
+    vocab     number of ids to choose from, for a tokenizer smaller than the model's vocabulary
+    chunk     tokens of a prompt in one pass, to limit memory; all by default
+    compile   on a GPU, compile the steps: takes tens of seconds the first time, later steps are faster
 
-    The model is in eval mode until the last step, then as it was. Meanwhile modules and hooks may not change.
-    Raises ValueError, before anything is computed, for prompts or settings that cannot work.
+    The model is in eval mode until the last step; then its mode is restored. Do not change modules or hooks meanwhile.
+    Raises ValueError for invalid prompts or settings, before it computes anything.
     """
     rows, samplers = listed(prompts), narrowing(samplers, {**sampling}, [*Settings.__annotations__])
     check(rows, max_new_tokens, model.spec.model)
@@ -108,7 +108,7 @@ def _steps(
     chunk: int | None,
     compile: bool,
 ) -> Generator[Tensor]:
-    """What is chosen at each step, (2, B). Rows that have ended go on; nobody reads what they say."""
+    """The choices of each step, (2, B). Finished rows go on, and their choices are ignored."""
     spec, count = model.spec.model, draws.shape[1]
     near = cached(spec, tokens.shape[1], count)
     window = Window(spec.max_seq_len, tokens, segments)
@@ -134,9 +134,9 @@ def _cached(
     chunk: int | None,
     compile: bool,
 ) -> Generator[Tensor]:
-    """As `_steps`, of text that fits into the context."""
+    """Like `_steps`, for sequences that fit into the context."""
     width, count = tokens.shape[1], draws.shape[1]
-    # Inference mode is left before each yield: it is the caller's code that runs then.
+    # Leave inference mode before each yield, since the caller's code runs then.
     with torch.inference_mode():
         reading = Reading(model, tokens, segments, width + count - 1, chunk or width)
         chosen = picked(reading.read(), draws[:, 0])
@@ -151,7 +151,7 @@ def _cached(
 
 
 def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same, with the device already at the next step while one is read."""
+    """The same choices, with the device one step ahead of the caller."""
     previous = next(steps)
     for chosen in steps:
         yield previous
@@ -161,7 +161,7 @@ def _ahead(steps: Iterator[Tensor]) -> Iterator[Tensor]:
 
 @contextmanager
 def _evaluating(model: LanguageModel) -> Iterator[None]:
-    """Eval mode inside; then each module in the mode that it had."""
+    """Eval mode inside; on exit each module's mode is restored."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""How a model is sampled by default: as the generation_config.json of its folder says, read as transformers does."""
+"""Default sampling of a model, from its folder's generation_config.json, interpreted as transformers does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from transformer_kit.data.token_ids import GENERATION, read_mapping
 from transformer_kit.generate.choose import built
 
 KEYS = {"temperature": "value", "top_k": "k", "top_p": "p", "min_p": "p"}
-"""The keys that are samplers of the same name, in their order, and the option that the value is."""
+"""Keys with a sampler of the same name, in order, and the sampler's option."""
 OFF: dict[str, float] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-"""The value of a key that changes nothing."""
+"""The value at which a key has no effect."""
 TOP_K = 50
-"""What transformers takes where do_sample is true and top_k is not named."""
+"""The default of transformers where do_sample is true and top_k is missing."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_repetition_penalty": (1.0,),
     "encoder_no_repeat_ngram_size": (0,), "num_beams": (1,), "length_penalty": (1.0,), "typical_p": (1.0,),
@@ -23,27 +23,27 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1.0,), "num_beam_groups": (1,), "diversity_penalty": (0.0,), "top_h": (),
     "watermarking_config": (),
 }  # fmt: skip
-"""Keys that change what is generated and are not applied, each with values that change nothing; null is another."""
+"""Keys that affect generation and are not supported, each with its neutral values; null is neutral too."""
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a folder asks for."""
+    """Sampling settings of a folder."""
 
     sampling: Mapping[str, float] | None = None
-    """Values of temperature, top_k, top_p and min_p; empty for the likeliest token, None where it says nothing."""
+    """Values of temperature, top_k, top_p and min_p; empty for greedy decoding, None without settings."""
     max_new_tokens: int | None = None
     not_applied: tuple[str, ...] = ()
-    """Settings that would change the text and that the kit has no sampler for, as `key: value`."""
+    """Unsupported settings that would change the output, as `key: value`."""
 
     @property
     def samplers(self) -> list[dict[str, Any]]:
-        """The samplers as a spec writes them."""
+        """The samplers in the form of a spec."""
         return samplers(self.sampling or {})
 
 
 def defaults(folder: Path | None) -> Defaults:
-    """Those of the model in `folder`; nothing without a generation_config.json. ValueError for wrong ones."""
+    """The settings of the model in `folder`; empty without generation_config.json. ValueError for wrong ones."""
     path = None if folder is None else folder / GENERATION
     if path is None or not path.is_file():
         return Defaults()
@@ -56,7 +56,7 @@ def defaults(folder: Path | None) -> Defaults:
 
 
 def samplers(values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The samplers that values of KEYS stand for, as a spec writes them, in their order."""
+    """The samplers for values of KEYS, in the form of a spec, in order."""
     return [{"type": key, option: values[key]} for key, option in KEYS.items() if key in values]
 
 

@@ -1,4 +1,4 @@
-"""What `generate` and `stream` may be given: prompts of several kinds, and samplers by keywords."""
+"""Arguments of `generate` and `stream`: prompts of several kinds, and samplers by keywords."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -10,24 +10,24 @@ from transformer_kit.generate.defaults import samplers as samplers_of
 
 
 class Sampling(TypedDict, total=False):
-    """Samplers by the name of one and its only option, applied in this order."""
+    """Samplers by name and single option, applied in this order."""
 
     temperature: float
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divisor of the logits; 0 is greedy."""
     top_k: int
-    """Chooses among the k likeliest; 0 among all."""
+    """Keeps the k most likely tokens; 0 keeps all."""
     top_p: float
-    """Chooses among the likeliest that hold p together."""
+    """Keeps the most likely tokens with total probability p."""
     min_p: float
-    """Leaves out what is below p of the likeliest; 0 leaves out nothing."""
+    """Removes tokens less likely than p times the most likely one; 0 keeps all."""
 
 
 OFF = {"top_k": (0, -1), "min_p": (0,)}
-"""Values by which a sampler is left out."""
+"""Values at which a sampler is left out."""
 
 
 def listed(prompts: Any) -> list[list[int]]:
-    """Prompts as lists of ids: from lists, tensors or arrays of whole numbers. ValueError for what is none."""
+    """Prompts as lists of ids: from lists, tensors or arrays of whole numbers. ValueError for other values."""
     if isinstance(prompts, (str, bytes)):
         raise ValueError(f"prompts must be token ids, got text {prompts!r:.60}; `generate_text` takes text")
     rows = prompts.tolist() if hasattr(prompts, "tolist") else prompts
@@ -44,7 +44,7 @@ def _ids(row: Any, name: str) -> list[int]:
     ids = row.tolist() if hasattr(row, "tolist") else row
     if not isinstance(ids, Sequence):
         raise ValueError(f"{name} must be a list of token ids, got {row!r:.60}")
-    return [id.__index__() if _is_id(id) else id for id in ids]  # what is no id is refused where ids are checked
+    return [id.__index__() if _is_id(id) else id for id in ids]  # `prompts.check` refuses invalid ids
 
 
 def _is_id(value: Any) -> bool:
@@ -52,9 +52,9 @@ def _is_id(value: Any) -> bool:
 
 
 def narrowing(samplers: Sequence[object], sampling: dict[str, Any], known: Sequence[str]) -> Sequence[object]:
-    """The samplers that are listed, or those that keywords name.
+    """The listed samplers, or those that keywords name.
 
-    Raises TypeError for a keyword that is neither a sampler's nor one of `known`, ValueError for a wrong value.
+    Raises TypeError for a keyword that is neither a sampler's nor in `known`, ValueError for a wrong value.
     """
     for key in sampling:
         if key not in KEYS:

@@ -1,4 +1,4 @@
-"""What generation is asked: prompts that fit, as one padded batch."""
+"""Checked prompts as one padded batch."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ from transformer_kit.spec.schema import ModelSpec
 
 
 def check(prompts: Sequence[Sequence[int]], max_new_tokens: int, model: ModelSpec) -> None:
-    """Raise ValueError, naming the prompt, unless each is some known ids."""
+    """Raise ValueError, with the prompt's number, unless each prompt has one or more valid ids."""
     if not _is_whole(max_new_tokens) or max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be a whole number, at least 1; got {max_new_tokens!r}")
     for row, prompt in enumerate(prompts):

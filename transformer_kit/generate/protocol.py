@@ -1,4 +1,4 @@
-"""What generation asks of a model: a protocol, so that `Model` can offer `generate` and neither imports the other."""
+"""The model interface of generation: a protocol, so that `Model.generate` needs no import cycle."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,26 +19,26 @@ class Output(Protocol):
 
 
 class LanguageModel(Protocol):
-    """Token ids to logits, with decode state."""
+    """Maps token ids to logits, with a decode state."""
 
     @property
     def spec(self) -> Spec:
-        """What it is made from: its vocabulary and its longest sequence count."""
+        """Its spec, with vocabulary and max_seq_len."""
 
     @property
     def folder(self) -> Path | None:
-        """Where it was loaded from, with its tokenizer."""
+        """The folder that it was loaded from, with its tokenizer."""
 
     @property
     def embedding(self) -> Any:
-        """Its `weight` says where and in what type the model computes."""
+        """Its `weight` has the device and dtype of the model."""
 
     @property
     def prepared(self) -> bool:
-        """Whether it was prepared for inference, so that it computes the same at each step."""
+        """Whether it was prepared for inference, so that each step runs the same operators."""
 
     def blocks(self) -> list[Any]:
-        """All layers, to be compiled one by one."""
+        """All layers, for compilation one by one."""
 
     def __call__(
         self, tokens: Tensor, *, segments: Tensor | None = None, state: DecodeState | None = None, last: bool = False

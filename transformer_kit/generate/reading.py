@@ -1,4 +1,4 @@
-"""Texts through a decode state: the prompts in pieces, then token by token; all again where a text outgrows its state.
+"""Token sequences with a decode state: prompts in chunks, then one token at a time; recomputed when they outgrow it.
 
 Letters: B rows, T tokens, V vocab.
 """
@@ -15,25 +15,25 @@ from transformer_kit.generate.sliding import read
 
 
 class Reading:
-    """A batch of texts that grow by one token of each at a time."""
+    """A batch of sequences that grow by one token each at a time."""
 
     def __init__(
         self, model: LanguageModel, tokens: Tensor, segments: Tensor | None, capacity: int, chunk: int
     ) -> None:
-        """tokens (B, T), of which `chunk` are read at once; room for `capacity`."""
+        """tokens (B, T), of which one pass takes `chunk`; capacity for `capacity` tokens."""
         self.model, self.capacity, self.chunk = model, capacity, chunk
         self.tokens, self.segments = tokens, segments
         self.keeps = not settled(model)
         self.state: DecodeState
 
     def read(self) -> Tensor:
-        """Take in everything, in a fresh state; logits (B, V) of what follows."""
+        """Run all tokens with a new state; logits (B, V) for the next ones."""
         self.state = self.model.state(len(self.tokens), self.capacity)
         self.state.foreseen = self._lengths()
         return read(self.model, self.tokens, self.segments, self.state, self.chunk)
 
     def follow(self, ids: Tensor) -> Tensor:
-        """Take in one token more of each text (B,); logits (B, V) of what follows."""
+        """Append one token to each sequence (B,); logits (B, V) for the next ones."""
         if not self.keeps:
             return self._next(ids)
         self.tokens = torch.cat([self.tokens, ids[:, None]], dim=1)
@@ -48,7 +48,7 @@ class Reading:
         return self.model(ids[:, None], state=self.state, last=True).logits[:, -1]
 
     def _lengths(self) -> Tensor | None:
-        """How long each text is (B, 1), where that decides how its first tokens are read."""
+        """Length of each sequence (B, 1), where positions depend on it."""
         if not self.keeps:
             return None
         if self.segments is None:
@@ -57,5 +57,5 @@ class Reading:
 
 
 def settled(model: LanguageModel) -> bool:
-    """Whether what its positions do to a token does not depend on how many follow."""
+    """Whether the model's positions do not depend on the length of the sequence."""
     return all(m.settled for m in model.modules() if isinstance(m, Position))

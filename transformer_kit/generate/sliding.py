@@ -1,7 +1,7 @@
-"""Text longer than the context, for positions that end there: each new token is chosen from the last max_seq_len ones.
+"""Sequences beyond max_seq_len with absolute positions: each new token depends on the last max_seq_len tokens.
 
-Absolute positions mean nothing beyond max_seq_len, so the text is cropped, its positions count from 0 again, and the
-cropped text is read as a whole for each token. A cache would hold keys and values at positions that have changed.
+Absolute positions end at max_seq_len, so the sequence is cropped and its positions start at 0 again. Each token needs a
+full pass over the cropped sequence, since cached keys and values would have outdated positions.
 """
 
 import torch
@@ -14,22 +14,23 @@ from transformer_kit.spec.schema import ModelSpec
 
 
 def cached(model: ModelSpec, length: int, new: int) -> int:
-    """How many of `new` tokens after `length` ones are chosen from text that fits into the context."""
+    """How many of `new` tokens after `length` ones are generated without cropping."""
     return max(0, min(new, model.max_seq_len - length + 1)) if ends(model) else new
 
 
 def fitting(model: ModelSpec, length: int, new: int) -> int:
-    """How many of `new` tokens follow `length` ones when nobody insists: those that fit; all where text is cropped or
-    is longer than max_seq_len already.
+    """How many of `new` tokens to generate by default after `length` ones: those that fit into max_seq_len.
+
+    All of them where the sequence is cropped or already longer.
     """
     room = model.max_seq_len - length
     return new if ends(model) or room < 1 else min(new, room)
 
 
 def note(model: ModelSpec, length: int, new: int) -> str | None:
-    """What to say where text passes max_seq_len; None where it does not."""
+    """Note for a sequence that exceeds max_seq_len; else None."""
     limit = model.max_seq_len
-    if length + new <= limit + ends(model):  # of text that is cropped, nothing is until the last token is read
+    if length + new <= limit + ends(model):  # the last new token is never fed back
         return None
     more = f"{length} tokens and {new} new ones are more than max_seq_len ({limit})"
     if not ends(model):
@@ -55,13 +56,13 @@ class Window:
             self.segments = torch.cat([self.segments, torch.zeros_like(chosen)[:, None]], dim=1)[:, -self.limit :]
 
     def read(self, model: LanguageModel, chunk: int | None) -> Tensor:
-        """Logits (B, V) of what follows the window."""
+        """Logits (B, V) for the next token."""
         state = model.state(len(self.tokens), self.tokens.shape[1])
         return read(model, self.tokens, self.segments, state, chunk or self.limit)
 
 
 def read(model: LanguageModel, tokens: Tensor, segments: Tensor | None, state: DecodeState, chunk: int) -> Tensor:
-    """Take in tokens (B, T), `chunk` at a time; logits (B, V) of what follows them."""
+    """Run tokens (B, T), `chunk` at a time; logits (B, V) for the next token."""
     pieces = tokens.split(chunk, dim=1)
     parts = [None] * len(pieces) if segments is None else segments.split(chunk, dim=1)
     for piece, part in zip(pieces, parts, strict=True):

@@ -1,4 +1,4 @@
-"""Generation of text: a prompt in, pieces of its continuation out as they come."""
+"""Generation of text: streams the continuation of a prompt."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
@@ -13,11 +13,11 @@ from transformer_kit.generate.protocol import LanguageModel
 from transformer_kit.generate.sliding import fitting
 
 FAR = 128
-"""Tokens that are written when nobody says how many."""
+"""Default number of new tokens."""
 
 
 class TextSettings(Sampling, total=False):
-    """What `complete` takes besides model, tokenizer and prompt; it says what each means."""
+    """Settings of `complete`, which documents each."""
 
     max_new_tokens: int | None
     samplers: Sequence[object] | None
@@ -31,7 +31,7 @@ class TextSettings(Sampling, total=False):
 def generate_text(
     model: LanguageModel, prompt: str, tokenizer: Tokenizer | None = None, **settings: Unpack[TextSettings]
 ) -> str:
-    """As `complete`, in one piece. ValueError where no tokenizer is given and the model comes from no folder."""
+    """Like `complete`, in one string. ValueError without a tokenizer, given or in the model's folder."""
     if tokenizer is None:
         if model.folder is None:
             raise ValueError("the model was not loaded from a folder, so it has no tokenizer; give `tokenizer`")
@@ -53,13 +53,12 @@ def complete(
     compile: bool = False,
     **sampling: Unpack[Sampling],
 ) -> Iterator[str]:
-    """The text that continues `prompt`, in pieces of whole characters: decode(prompt + new) beyond decode(prompt).
+    """Stream the continuation of `prompt` in whole characters: decode(prompt + new) without decode(prompt).
 
-    It ends at any of the tokenizer's ends, at an id in `stop`, or after `max_new_tokens`. `samplers`, or keywords such
-    as temperature, say how tokens are chosen. What is not given is as the generation_config.json of the folder says
-    that the model was loaded from, else the likeliest token is taken each time. `Tokenizer.encode` says how the prompt
-    becomes ids. Raises ValueError, before anything is computed, as `stream` does, and when the tokenizer has ids that
-    the model does not know.
+    It ends at an end token of the tokenizer, at an id in `stop`, or after `max_new_tokens`. `samplers`, or keywords
+    such as temperature, choose the tokens. Defaults come from generation_config.json in the model's folder; without
+    it, decoding is greedy. `Tokenizer.encode` documents how the prompt is encoded. Raises ValueError as `stream` does,
+    before it computes anything, and when the tokenizer has ids outside the model's vocabulary.
     """
     _check_ids(model, tokenizer)
     if not isinstance(prompt, str):
@@ -80,12 +79,12 @@ def complete(
 
 
 def far(model: LanguageModel, length: int, asked: Defaults) -> int:
-    """How many tokens follow a prompt of `length` when nobody says: as many as the folder asks for and as fit."""
+    """Default number of new tokens after a prompt of `length`: the folder's max_new_tokens, as far as they fit."""
     return fitting(model.spec.model, length, FAR if asked.max_new_tokens is None else asked.max_new_tokens)
 
 
 def _samplers(samplers: Sequence[object] | None, sampling: dict[str, Any], asked: Defaults) -> Sequence[object]:
-    """Those that are given, in a list or by keywords; else those that the folder asks for."""
+    """The given samplers, in a list or by keywords; else those of the folder."""
     if all(value is None for value in sampling.values()) and sampling.keys() <= Sampling.__annotations__.keys():
         return asked.samplers if samplers is None else samplers
     return narrowing(samplers or (), sampling, [*TextSettings.__annotations__])
@@ -98,7 +97,7 @@ def _check_ids(model: LanguageModel, tokenizer: Tokenizer) -> None:
 
 
 def spelled(tokenizer: Tokenizer, prompt: str) -> list[str]:
-    """The special tokens that `prompt` spells out, each once."""
+    """The special tokens that `prompt` contains, each once."""
     if not tokenizer.special_tokens:
         return []
     ids = tokenizer.encode(prompt, add_special_tokens=False)
