@@ -1,1 +1,1 @@
-"""Builds a model from a spec, runs it, saves it and loads it."""
+"""Building, running, saving and loading models."""

@@ -1,6 +1,6 @@
-"""Assembles a model: hands each part its options, its site and its children, then fills the weights.
+"""Assembles a model: gives each part its options, its site and its children, then initializes the weights.
 
-Everything is built on the meta device first, so that what is wrong is found, all at once, before memory is taken.
+Assembly runs on the meta device first, so that all faults are found at once, before memory is allocated.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ from transformer_kit.transform.pipeline import transformed
 
 KERNEL = "sdpa"
 MAX_PARTS, MAX_DISTINCT = 2**17, 2**14
-"""Parts of a model, and of those of its layers that differ: some 200 us and 10 KB each, without their weights."""
+"""Largest number of parts, and of parts in distinct layers: about 200 us and 10 KB each, without their weights."""
 
 
 def build(
@@ -41,11 +41,11 @@ def build(
     seed: int = 0,
     kernel: str | Options = KERNEL,
 ) -> Model:
-    """The model that `spec` describes, with fresh weights, in training mode.
+    """The model that `spec` describes, with initial weights, in training mode.
 
-    `spec` is a file, the name of a spec of the kit, a mapping as a spec would have it, or a spec object.
-    `kernel` computes attention and is no part of the architecture. On device "meta" nothing is allocated. The same
-    seed gives the same weights on every device. Raises SpecError with everything that is wrong.
+    `spec` is a file, the name of a shipped spec, a mapping in the form of a spec, or a spec object. `kernel` computes
+    attention and is not part of the architecture. Device "meta" allocates nothing. The same seed gives the same
+    weights on every device. Raises SpecError with all faults.
     """
     place, kind, seed = device_of(device), dtype_of(dtype), seed_of(seed)
     model = assemble(page_of(spec), kernel).to(kind)
@@ -55,15 +55,15 @@ def build(
 
 
 def assemble(spec: Spec, kernel: str | Options = KERNEL) -> Model:
-    """The model on the meta device. Raises SpecError with everything that is wrong."""
+    """The model on the meta device. Raises SpecError with all faults."""
     return _assembled(_Assembler(spec, kernel))
 
 
 def assemble_distinct(spec: Spec, kernel: str | Options = KERNEL) -> tuple[Model, list[list[int]]]:
-    """As `assemble`, but of layers that equal each other only the first; and for each, the layers that it stands for.
+    """Like `assemble`, with the first of equal layers alone; also returns the layers that each one stands for.
 
-    Layers equal each other when their options do and no part asked which layer it stands in. To check and to count on
-    takes no longer for a deep model.
+    Layers are equal when their options are and no part asked for its layer index. Checks and counts of a deep model
+    then take no longer.
     """
     model = _assembled(_Assembler(spec, kernel, distinct=True))
     layers = model.blocks()
@@ -74,9 +74,9 @@ def assemble_distinct(spec: Spec, kernel: str | Options = KERNEL) -> tuple[Model
 
 
 def standing(spec: Spec) -> dict[tuple[Any, ...], tuple[Options, Site]]:
-    """The options and the site of each part, by its path in the spec; of layers that equal each other, the first alone.
+    """Options and site of each part, by its path in the spec; of equal layers, the first alone.
 
-    Where a part cannot be built, those inside it may be missing.
+    Where a part cannot be built, its child parts may be missing.
     """
     assembler = _Assembler(spec, KERNEL, distinct=True)
     with torch.device("meta"), Unfilled(), core.activate(frozenset(spec.plugins)):
@@ -94,11 +94,11 @@ def _assembled(assembler: "_Assembler") -> Model:
 
 
 class _TooManyParts(Exception):
-    """Building would take too long and too much memory."""
+    """The model has too many parts to build."""
 
 
 class _Assembler:
-    """Builds parts depth first, noting what is wrong with each and where, instead of stopping at the first."""
+    """Builds parts depth first, and collects faults with their places instead of stopping at the first."""
 
     def __init__(self, spec: Spec, kernel: str | Options, distinct: bool = False) -> None:
         self.spec = spec
@@ -124,7 +124,7 @@ class _Assembler:
             if not self.problems:
                 self._note(("model", "layers"), ValueError(str(error)))
         except Exception:
-            if not self.problems:  # else a parent stumbled over a child that could not be built
+            if not self.problems:  # else the parent failed because of a faulty child
                 raise
         return None
 
@@ -137,7 +137,7 @@ class _Assembler:
         return self._made(options, site, path)
 
     def _layer(self, options: Options, site: Site, path: tuple[Any, ...]) -> Part | nn.Module:
-        """A layer built before, where an equal one would come out."""
+        """An equal layer that was built before."""
         alike = self.layers.setdefault(_hash(options), [])
         for known, layer, parts in alike:
             if known == options:
@@ -155,7 +155,7 @@ class _Assembler:
         return layer
 
     def _check_size(self) -> None:
-        """Count a part that is to be built. Raises _TooManyParts where there would be no end to building."""
+        """Count a part before it is built. Raises _TooManyParts above the limits."""
         self.built += 1
         self.parts += 1
         few = "choose fewer layers, experts, or norms for each head"
@@ -163,7 +163,7 @@ class _Assembler:
             raise _TooManyParts(f"consists of more than {MAX_DISTINCT:,} parts that differ; {few}")
         if self.parts > MAX_PARTS:
             raise _TooManyParts(f"consists of more than {MAX_PARTS:,} parts; {few}")
-        if self.built == MAX_DISTINCT and not self.distinct:  # so large a model is counted before it is built
+        if self.built == MAX_DISTINCT and not self.distinct:  # large models are counted before they are built
             counted = _Assembler(self.spec, self.kernel, distinct=True)
             counted.model()
             self.problems += counted.problems
@@ -179,7 +179,7 @@ class _Assembler:
             except ValueError as error:
                 self._note(self.above[-1][1], error)
             except Exception as error:
-                if "overflow" in str(error):  # torch says so in a RuntimeError of its own words
+                if "overflow" in str(error):  # torch raises a RuntimeError with a message of its own
                     self._note(self.above[-1][1], ValueError(f"is too large to count its weights: {error}"))
                 elif not self.problems:
                     raise
@@ -194,7 +194,7 @@ class _Assembler:
             self.above.pop()
 
     def _path(self, options: Options, site: Site) -> tuple[Any, ...]:
-        """Where in the spec these options stand: below something that is being built, or among the model's own."""
+        """Path of these options in the spec: below a part in construction, or among the model's own."""
         below = [slot for above in reversed(self.above) for slot in _slots(*above)]
         if options.part.family == "block":
             return ("model", "layers", "blocks", site.layer)
@@ -223,7 +223,7 @@ def _kernel(kernel: str | Options) -> Options:
 
 
 def _slots(group: Any, path: tuple[Any, ...]) -> list[tuple[Options, tuple[Any, ...]]]:
-    """The parts that a group of options holds, in nested groups too, with their paths."""
+    """Child parts in a group of options, nested groups included, with their paths."""
     found: list[tuple[Options, tuple[Any, ...]]] = []
     for name in type(group).model_fields:
         value, where = getattr(group, name), (*path, name)

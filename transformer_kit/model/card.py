@@ -1,10 +1,10 @@
-"""The card of a model, for `Model.describe`. Cost is counted on models, so a model cannot import it.
+"""The cost report for `Model.describe`. `cost` imports models, so a model cannot import `cost`.
 
-`transformer_kit/__init__.py`, which stands above both, sets `card_of`.
+`transformer_kit/__init__.py`, which imports both, sets `card_of`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 card_of: Callable[[Any], Any]
-"""From a spec to what `transformer_kit.cost.card.card` returns."""
+"""From a spec to the result of `transformer_kit.cost.card.card`."""

@@ -1,4 +1,4 @@
-"""Whether a model still is what its spec describes: a module replaced by hand would come back as it was when loaded."""
+"""Whether a model still matches its spec: loading rebuilds the spec, so modules replaced by hand would be lost."""
 
 from torch import nn
 
@@ -9,10 +9,10 @@ from transformer_kit.model.signature import differences
 
 
 def changes(model: Model) -> list[str]:
-    """Where modules, options, shapes or ties are not those of the spec, a line each.
+    """Differences in modules, options, shapes or ties between a model and its spec, a line each.
 
-    Values, types and devices of weights, whether they learn, kernels, and activation checkpointing
-    are no part of a spec of a model, and may be anything.
+    Values, types, devices and `requires_grad` of weights, kernels, and activation checkpointing may differ, since
+    a model spec does not contain them.
     """
     wanted = assemble(model.spec)
     ours, theirs = (dict(each.named_modules(remove_duplicate=False)) for each in (model, wanted))
@@ -27,13 +27,13 @@ def changes(model: Model) -> list[str]:
 
 
 def _is_below(name: str, modules: set[str]) -> bool:
-    """Whether what has this name is one of the modules, or stands inside of one."""
+    """Whether the name is one of the modules, or inside one."""
     steps = name.split(".")
     return any(".".join(steps[: i + 1]) in modules for i in range(len(steps)))
 
 
 def _ties(model: nn.Module) -> set[tuple[str, str]]:
-    """Names of parameters that are one tensor, in pairs."""
+    """Names of parameters that share one tensor, in pairs."""
     found: set[tuple[str, str]] = set()
     first: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -1,4 +1,4 @@
-"""What users do with a model beside calling it: generate, look at its card."""
+"""Methods of a model besides its forward pass: generation and the cost report."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Unpack
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Output(NamedTuple):
-    """What a forward pass returns."""
+    """Result of a forward pass."""
 
     logits: Tensor
     """(B, T, V)."""
     loss: Tensor | None
-    """Mean cross-entropy over the targets that count, 0 when none does; None without targets."""
+    """Mean cross-entropy over targets other than -100, 0 without any; None without targets."""
 
 
 class Conveniences:
-    """Methods of `Model` that compute nothing themselves."""
+    """Methods of `Model` that delegate to other modules."""
 
     spec: Spec
 
@@ -34,8 +34,8 @@ class Conveniences:
     ) -> list[list[int]]:
         """Continue each prompt by up to `max_new_tokens` ids, ending early at an id in `stop`; the new ids alone.
 
-        `temperature`, `top_k`, `top_p` and `min_p`, or `samplers`, say how tokens are chosen; without them it is the
-        likeliest each time. `transformer_kit.generate.stream` has all settings.
+        `temperature`, `top_k`, `top_p` and `min_p`, or `samplers`, choose the tokens; without them decoding is greedy.
+        `transformer_kit.generate.stream` documents all settings.
         Absolute positions end at max_seq_len: each token past it is chosen from the last max_seq_len tokens.
         """
         from transformer_kit.generate import generate
@@ -45,7 +45,7 @@ class Conveniences:
     def stream(
         self: "LanguageModel", prompts: Sequence[Sequence[int]] | Tensor, **settings: "Unpack[Settings]"
     ) -> Iterator[list[int | None]]:
-        """As `generate`, one step at a time: the next id of each row, None for rows that have ended."""
+        """Like `generate`, one step at a time: the next id of each row, None for finished rows."""
         from transformer_kit.generate import stream
 
         return stream(self, prompts, **settings)
@@ -53,17 +53,17 @@ class Conveniences:
     def generate_text(
         self: "LanguageModel", prompt: str, tokenizer: Tokenizer | None = None, **settings: "Unpack[TextSettings]"
     ) -> str:
-        """The text that continues `prompt`, without the prompt; what `kit generate` writes after it.
+        """The continuation of `prompt` as text, without the prompt, as `kit generate` prints it.
 
-        The tokenizer is that of the folder that the model was loaded from when none is given.
-        `transformer_kit.generate.complete` gives the text in pieces, as it comes, and has all settings.
+        The default tokenizer is that of the folder that the model was loaded from.
+        `transformer_kit.generate.complete` streams the text in pieces, and documents all settings.
         """
         from transformer_kit.generate.text import generate_text
 
         return generate_text(self, prompt, tokenizer, **settings)
 
     def describe(self) -> str:
-        """The card: parts, shapes, parameters, cost; what `kit build` prints."""
+        """The cost report of the model, as `kit build` prints it: parts, shapes, parameters, cost."""
         return str(card.card_of(self.spec))
 
     def _repr_html_(self) -> str:

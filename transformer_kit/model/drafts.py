@@ -1,4 +1,4 @@
-"""Hidden folders that become another one when they are whole, and do not stay when their process is killed."""
+"""Hidden folders that are renamed once complete, and removed when their process was killed."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from pathlib import Path
 
 @contextmanager
 def draft_of(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, which is made with what stands above it. After an error nothing is left of them.
+    """A new folder next to `target`, created with its parents. After an error all of them are removed.
 
-    The caller renames it. Drafts of the same target whose process was killed are removed. Raises OSError.
+    The caller renames it. Drafts of killed processes for the same target are removed. Raises OSError.
     """
     new = [parent for parent in target.parents if not parent.exists()]
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -43,7 +43,7 @@ def _sweep(target: Path) -> None:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Inside, the folder is locked by this process, and free when that ends; whether it could be."""
+    """Inside, this process locks the folder, until it ends at the latest; yields whether locking worked."""
     if sys.platform == "win32":
         yield False
         return
@@ -53,7 +53,7 @@ def _held(folder: Path) -> Iterator[bool]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = True
-    except OSError:  # held by another process, or the file system knows no locks
+    except OSError:  # another process holds it, or the file system has no locks
         free = False
     try:
         yield free

@@ -1,7 +1,7 @@
 """A trained model as a folder: `spec.yaml`, `model.safetensors`, `tokenizer.json`.
 
-    save(model, folder, tokenizer)     all or nothing: written beside, brought to disk, then renamed
-    load(folder)                       the model, its weights checked name by name and shape by shape
+    save(model, folder, tokenizer)     atomic: written to a draft, synced to disk, then renamed
+    load(folder)                       the model, with names and shapes of its weights checked
 
 Errors: FolderError, a ValueError, says what is wrong with a folder and what it should hold.
 """
@@ -38,17 +38,17 @@ RUN = "run.yaml"
 """The spec in the folder of a run."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SHOWN = 20
-"""How many wrong tensors a message names."""
+"""Number of wrong tensors in a message."""
 
 
 class FolderError(ValueError):
-    """A folder is not a model's, or its files disagree."""
+    """A folder is not a model folder, or its files disagree."""
 
 
 def save(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None) -> Path:
-    """Write the model's folder; where it lies. Raises FolderError when something is there already, or nothing can be.
+    """Write the model folder and return its path. Raises FolderError when the path is taken or cannot be written.
 
-    After an error or an interrupt, what was there before is there, and nothing else.
+    An error or an interrupt leaves everything as it was before.
     """
     if not isinstance(model, Model):
         raise FolderError(f"save takes a model, then a folder, got {type(model).__name__} first")
@@ -75,13 +75,13 @@ def save(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None) -
 
 
 def write(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -> None:
-    """Write the model's files into a folder that exists. FolderError where its modules are not those of its spec."""
+    """Write the model's files into an existing folder. FolderError where its modules do not match its spec."""
     _refuse("the model is not what its spec describes, and would be loaded as that; change the spec", changes(model))
     page = _architecture(model.spec)
     (folder / SPEC).write_text(dump(page.resolved()), "utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "spec": page.hash})
-    (folder / WEIGHTS).chmod((folder / SPEC).stat().st_mode)  # safetensors lets nobody but the owner read, else
+    (folder / WEIGHTS).chmod((folder / SPEC).stat().st_mode)  # safetensors writes files that only the owner can read
     if tokenizer is not None:
         tokenizer.save(folder)
 
@@ -93,12 +93,12 @@ def load(
     dtype: str | torch.dtype | None = None,
     kernel: str | Options = KERNEL,
 ) -> Model:
-    """The model in `folder`, in evaluation mode; weights keep the type they were saved in unless `dtype` is given, or
-    several types would meet in one product, of which the widest is taken.
+    """Load the model in `folder`, in evaluation mode.
 
-    In the folder of a run it is the model that the run ended with. A Hugging Face folder, with a config.json and no
-    spec.yaml, is converted in memory. Raises FolderError for what is
-    not a model's folder, ConvertError for a Hugging Face folder with faults, SpecError for a wrong spec.
+    Weights keep their saved type unless `dtype` is given; where several types meet in one product, the widest is used.
+    The folder of a run gives the model at its end. A Hugging Face folder, with a config.json and no spec.yaml, is
+    converted in memory. Raises FolderError for other folders, ConvertError for a Hugging Face folder with faults,
+    SpecError for a wrong spec.
     """
     path = model_folder(path_of(folder))
     device, dtype = device_of(device), None if dtype is None else dtype_of(dtype)
@@ -127,7 +127,7 @@ def _from(folder: Path, model: Model) -> Model:
 
 
 def model_folder(folder: Path) -> Path:
-    """The folder itself, or the trained model in the folder of a run. FolderError where that is still learning."""
+    """The folder itself, or the trained model in the folder of a run. FolderError while that run is unfinished."""
     folder = path_of(folder)
     if (folder / "model" / SPEC).is_file():
         return folder / "model"
@@ -137,7 +137,7 @@ def model_folder(folder: Path) -> Path:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a safetensors file, read from its header. FolderError as `read_tensors`."""
+    """Names and shapes of the tensors of a safetensors file, from its header. FolderError as `read_tensors`."""
     _check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -147,7 +147,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises FolderError when it is not one, is cut short, or is a pickle."""
+    """Load all tensors of a safetensors file. FolderError for another format, a truncated file, or a pickle."""
     _check_readable(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
@@ -157,7 +157,7 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Te
 
 
 def check_tensors(path: Path, model: Model, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise FolderError, naming every tensor that is missing, extra or misshapen for `model`."""
+    """Raise FolderError with each tensor that is missing, extra or of a wrong shape for `model`."""
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     wrong = [f"missing {name} {shape}" for name, shape in expected.items() if name not in shapes]
     wrong += [f"extra {name} {shape}" for name, shape in shapes.items() if name not in expected]
@@ -170,7 +170,7 @@ def check_tensors(path: Path, model: Model, shapes: dict[str, tuple[int, ...]]) 
 
 
 def _architecture(spec: Spec) -> Spec:
-    """The model's part of a spec."""
+    """The model part of a spec."""
     return Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model)
 
 
@@ -190,7 +190,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _check_readable(path: Path) -> None:
-    """Refuse pickles, by name and by their first bytes: an archive of torch, or a bare one."""
+    """Refuse pickles, by name and by their first bytes: archives of torch and plain pickles."""
     try:
         with path.open("rb") as file:
             start = file.read(2)
@@ -204,7 +204,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _has_header(path: Path) -> bool:
-    """Whether a JSON header follows the first eight bytes: a length may happen to look like the start of a pickle."""
+    """Whether a JSON header follows the first eight bytes, whose length may look like the start of a pickle."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -220,7 +220,7 @@ def _check_values(path: Path, tensors: dict[str, Tensor], what: str = "is damage
 
 
 def _bounds(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and greatest value; NaN when there is one. Takes no memory, except for the narrowest types."""
+    """Smallest and largest value; NaN if there is one. Allocates nothing, except for the narrowest types."""
     low, high = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())
     return low, high
 
@@ -232,7 +232,7 @@ def _refuse(what: str, wrong: list[str]) -> None:
 
 
 def _note_hash(path: Path, spec: Spec) -> None:
-    """Note, for the reader of the spec, that weights which fit it were saved with another one."""
+    """Warn when the spec changed after the weights were saved, although they still fit."""
     with safe_open(path, framework="pt") as file:
         saved = (file.metadata() or {}).get("spec")
     source = spec._source

@@ -1,4 +1,4 @@
-"""What Python code may give where a model is built, loaded or saved: checked at the door, in words."""
+"""Checks of arguments from Python code for building, loading and saving models."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def device_of(device: Any) -> torch.device:
-    """The device of this name. ValueError where there is none, or no such machine."""
+    """The device of this name. ValueError for unknown or missing devices."""
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
@@ -21,7 +21,7 @@ def device_of(device: Any) -> torch.device:
 
 
 def dtype_of(dtype: Any) -> torch.dtype:
-    """The type of weights that `dtype` is, or names. ValueError for others."""
+    """The dtype from torch or by name. ValueError for other types."""
     found = next((kind for name, kind in DTYPES.items() if dtype in (name, kind)), None)
     if found is None:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, as torch has them or by name, got {dtype!r:.60}")
@@ -29,7 +29,7 @@ def dtype_of(dtype: Any) -> torch.dtype:
 
 
 def seed_of(seed: Any) -> int:
-    """A seed. ValueError for what is no whole number from 0 on."""
+    """A seed. ValueError unless it is a whole number from 0."""
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed must be a whole number, at least 0, got {seed!r:.60}")
     return seed

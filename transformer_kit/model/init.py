@@ -1,7 +1,7 @@
-"""The first weights of a model. Each depends on the seed and its own name, so order, device and sharding do not matter.
+"""Initial weights of a model. Each depends on the seed and its own name, not on order, device or sharding.
 
-The spec's `init` part fills linear and embedding layers; whatever else a part owns is filled by its `reset_parameters`.
-All numbers are drawn on the CPU in float32, whatever device and type the model has, so that a seed carries over.
+The spec's `init` part initializes linear and embedding layers; `reset_parameters` of a part initializes its other
+tensors. Random numbers are drawn on the CPU in float32 for every device and type, so that a seed carries over.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from transformer_kit.spec.schema import Spec
 
 Layer = nn.Linear | GroupedLinear | nn.Embedding
 LAYERS = (nn.Linear, GroupedLinear, nn.Embedding)
-"""What the `init` part fills."""
+"""Tensors of the `init` part."""
 
 
 def init_weights(model: nn.Module, spec: Spec, seed: int) -> None:
-    """Fill every parameter and buffer of `spec`'s model. ValueError where one has no memory, or nothing fills it."""
+    """Initialize every parameter and buffer of `spec`'s model. ValueError for any that is on meta or stays empty."""
     bare = next((name for name, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta), None)
     if bare is not None:
         raise ValueError(f"{bare} is on the meta device, without memory; call model.to_empty(device=...) first")
@@ -30,7 +30,7 @@ def init_weights(model: nn.Module, spec: Spec, seed: int) -> None:
     with torch.no_grad(), torch.device("cpu"):
         for module, where in layers(model):
             _fill_layer(module, where, init, seed)
-        for name, module in reversed(list(model.named_modules())):  # a part comes after what it holds
+        for name, module in reversed(list(model.named_modules())):  # a part comes after its child parts
             _fill_own(module, name, seed)
         for name, head in model.named_modules():
             if isinstance(head, Head):
@@ -38,7 +38,7 @@ def init_weights(model: nn.Module, spec: Spec, seed: int) -> None:
 
 
 def fill_unsaved(model: nn.Module, device: str | torch.device) -> None:
-    """Make and fill what a part computes and no file holds: buffers that are not persistent."""
+    """Allocate and compute non-persistent buffers, which no file holds."""
     with torch.no_grad(), torch.device("cpu"):
         for name, module in model.named_modules():
             if module._non_persistent_buffers_set:
@@ -47,7 +47,7 @@ def fill_unsaved(model: nn.Module, device: str | torch.device) -> None:
 
 
 def layers(model: nn.Module) -> Iterator[tuple[Layer, Weight]]:
-    """The linear and embedding layers of a model, and what an initializer is told of the weight of each."""
+    """The linear and embedding layers of a model, and the facts about each weight that an initializer gets."""
     roles = _roles(model)
     for name, module in model.named_modules():
         if isinstance(module, LAYERS):
@@ -58,7 +58,7 @@ def layers(model: nn.Module) -> Iterator[tuple[Layer, Weight]]:
 
 
 def site_of(spec: Spec) -> Site:
-    """What every part of a model is told of it."""
+    """The facts that every part of a model gets about it."""
     model = spec.model
     return Site(
         d_model=model.d_model,
@@ -71,7 +71,7 @@ def site_of(spec: Spec) -> Site:
 
 
 def _roles(model: nn.Module) -> dict[nn.Module, Role]:
-    """What layers are for: what a module that holds them says, or else what the family of the nearest part tells."""
+    """Roles of layers: as the module that holds them declares, else as the family of the nearest part does."""
     found: dict[nn.Module, Role] = {}
     for part in model.modules():
         if isinstance(part, ModelPart):
@@ -98,7 +98,7 @@ def _child(module: nn.Module | None, path: str) -> nn.Module | None:
 
 
 def _fill_layer(module: Layer, where: Weight, init: Init, seed: int) -> None:
-    """A grouped layer is filled one group after another, each like a layer of its own."""
+    """A grouped layer is initialized group by group, each like a separate layer."""
     name = where.name.removesuffix(".weight")
     weight = torch.empty(module.weight.shape)
     generator = seeds.generator(seed, name)
@@ -114,7 +114,7 @@ def _fill_layer(module: Layer, where: Weight, init: Init, seed: int) -> None:
 
 
 def _fill_head_bias(head: Head, name: str, model: nn.Module, init: Init, seed: int) -> None:
-    """A head holds its bias itself, since a tied one has no linear layer; initializers reach it all the same."""
+    """The head's own bias, which initializers get too although a tied head has no linear layer."""
     bias = head._parameters.get("bias")
     if bias is None:
         return
@@ -128,7 +128,7 @@ def _fill_head_bias(head: Head, name: str, model: nn.Module, init: Init, seed: i
 
 
 def _fill_own(module: nn.Module, name: str, seed: int) -> None:
-    """Let a module fill the tensors that it owns: a part by its generator, one of torch's by the global ones."""
+    """Let a module initialize its own tensors: a part with its generator, a torch module with the global ones."""
     if isinstance(module, ModelPart):
         if type(module).reset_parameters is ModelPart.reset_parameters and not any(_owned(module, name)):
             return  # as most parts, of which there may be many
@@ -140,7 +140,7 @@ def _fill_own(module: nn.Module, name: str, seed: int) -> None:
 
 
 def _drawn(module: nn.Module, name: str, fill: Callable[[], object]) -> None:
-    """Call `fill` while blank tensors of the CPU stand for those that `module` owns, which then get their values."""
+    """Call `fill` with empty CPU tensors in place of those of `module`, then copy the values."""
     owned = list(_owned(module, name))
     for table, key, _, tensor in owned:
         table[key] = _blank(tensor)
@@ -157,7 +157,7 @@ def _drawn(module: nn.Module, name: str, fill: Callable[[], object]) -> None:
 
 
 def _owned(module: nn.Module, name: str) -> Iterator[tuple[dict[str, Any], str, str, Tensor]]:
-    """A module's own tensors, and those of modules inside that no one else fills: where each stands, and its name."""
+    """Tensors of a module and of its plain torch modules: the owner of each, and its name."""
     for table in (module._parameters, module._buffers):
         for key, tensor in table.items():
             if tensor is not None:
@@ -168,13 +168,13 @@ def _owned(module: nn.Module, name: str) -> Iterator[tuple[dict[str, Any], str, 
 
 
 def _fills_itself(module: nn.Module) -> bool:
-    """Whether a module is one of torch's kind, with tensors and a function that fills them."""
+    """Whether a module is one of torch's, with tensors and a `reset_parameters`."""
     own = [*module._parameters.values(), *module._buffers.values()]
     return hasattr(module, "reset_parameters") and any(t is not None for t in own)
 
 
 def _blank(tensor: Tensor) -> Tensor:
-    """A tensor of the same kind whose values nobody chooses, in float32 where it holds real numbers."""
+    """An uninitialized tensor of the same kind, in float32 for floating point."""
     if tensor.is_floating_point():
         blank = torch.full(tensor.shape, float("nan"))
     elif tensor.is_complex() or tensor.dtype == torch.bool:
@@ -185,7 +185,7 @@ def _blank(tensor: Tensor) -> Tensor:
 
 
 def _is_blank(tensor: Tensor) -> bool:
-    """Whether values were left that nobody chose."""
+    """Whether uninitialized values remain."""
     if tensor.is_floating_point():
         return bool(tensor.isnan().any())
     if tensor.is_complex() or tensor.dtype == torch.bool:

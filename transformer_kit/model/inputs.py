@@ -1,4 +1,4 @@
-"""What `Model.forward` may be given: refused in words is what would die inside or be silently wrong."""
+"""Checks the arguments of `Model.forward`, which would otherwise fail inside or give a wrong result."""
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def _check_kinds(tokens: Tensor, segments: Tensor | None, state: DecodeState | N
 
 
 def _check_ids(what: str, ids: Tensor, size: int, ignored: int | None = None) -> None:
-    """On a CPU alone: to look at values would stall another device, and break a graph that is compiled or traced."""
+    """On a CPU alone: elsewhere this check would synchronize with the device, and break a compiled or traced graph."""
     if ids.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     counted = ids if ignored is None else ids[ids != ignored]

@@ -1,4 +1,4 @@
-"""Sequences longer than max_seq_len: refused where positions end there, noted where they go on."""
+"""Sequences longer than max_seq_len: an error for absolute positions, else a warning."""
 
 import warnings
 
@@ -9,13 +9,13 @@ from transformer_kit.spec.schema import ModelSpec
 
 
 def ends(model: ModelSpec) -> bool:
-    """Whether positions end at max_seq_len: those that are added to the embedding. Others go on."""
+    """Whether positions end at max_seq_len, as those added to the embedding do."""
     schemes = [model.position, *(getattr(block, "position", None) for block in model.layers.blocks)]
     return any(scheme is not None and scheme.part.acts == "embedding" for scheme in schemes)
 
 
 def check_length(model: ModelSpec, length: int, state: DecodeState | None) -> None:
-    """More tokens than max_seq_len: ValueError where positions end there, else a note. Generation says it itself."""
+    """Check for more than max_seq_len tokens: ValueError where positions end, else a note. Generation has its own."""
     limit = model.max_seq_len
     if ends(model):
         raise ValueError(

@@ -1,11 +1,11 @@
-"""Chunked cross-entropy: the loss of a head's logits, some tokens at a time, so that all logits are never in memory.
+"""Chunked cross-entropy: the loss of a head's logits, computed in chunks of tokens to save memory.
 
-Logits are the largest tensor of a training step with a large vocabulary: 4 B T V bytes, three times over with the
-log-probabilities and the gradient. Here the gradient of a chunk is computed as soon as its logits are there, and they
-are dropped. No product is computed twice (Hsu et al. 2024, Liger Kernel, arXiv:2410.10989).
+With a large vocabulary, logits are the largest tensor of a training step: 4 B T V bytes, three times over with
+log-probabilities and gradient. The gradient of a chunk is computed right after its logits, which are then freed. No
+product is computed twice (Hsu et al. 2024, Liger Kernel, arXiv:2410.10989).
 
 `torch.nn.functional.linear_cross_entropy` (torch 2.13) computes the same for linear heads. It is not used: on a CPU it
-takes 1.2 times as long, it knows no autocast, and neither FLOP counters nor memory counters see inside.
+takes 1.2 times as long, it ignores autocast, and neither FLOP counters nor memory counters see inside.
 
 Letters: N tokens, D d_model, V vocab.
 """
@@ -21,16 +21,16 @@ from registry.contracts import Head
 from transformer_kit.transform.onednn_linear import linear, takes
 
 IGNORE = -100
-"""A target that does not count."""
+"""Target that the loss ignores."""
 CHUNK = 2**24
-"""Logits of a chunk, 64 MiB in float32, unless they are of fewer tokens than `ROWS`."""
+"""Logits of a chunk, 64 MiB in float32, unless that is fewer than `ROWS` tokens."""
 ROWS = 512
-"""Least number of tokens in a chunk: with fewer, products are slower (measured on two cores: 5 % at 256)."""
+"""Least number of tokens in a chunk: fewer make products slower (measured on two cores: 5 % at 256)."""
 CHUNKS = 8
 """Largest number of chunks: each adds to the gradient of the whole table."""
 SLAB = 2**11
-"""Rows of a weight's gradient that are computed at once where torch's `addmm` cannot add to it: in another type, or by
-oneDNN."""
+"""Rows of a weight's gradient computed at once where torch's `addmm` cannot accumulate into it: for another type, or
+with oneDNN."""
 
 
 def chunk_size(vocab: int, tokens: int) -> int:
@@ -39,14 +39,14 @@ def chunk_size(vocab: int, tokens: int) -> int:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the targets that count of -ln p(target), 0 when none does: logits (B, T, V), targets (B, T) -> ()."""
+    """Mean of -ln p(target) over targets other than -100, 0 without any: logits (B, T, V), targets (B, T) -> ()."""
     return _sum(logits.flatten(0, 1), targets.flatten()) / _count(targets)
 
 
 def chunked_cross_entropy(head: Head, x: Tensor, table: Tensor, targets: Tensor, size: int) -> Tensor:
     """`cross_entropy` of the logits of `head`, at most `size` tokens at a time: x (B, T, D), table (V, D) -> ().
 
-    The gradient can be taken once, and not be differentiated again.
+    Its gradient can be taken once, and has no second derivative.
     """
     return _chunked_sum(head, x.flatten(0, 1), table, targets.flatten(), size) / _count(targets)
 
@@ -61,7 +61,7 @@ def _sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _chunked_sum(head: Head, x: Tensor, table: Tensor, targets: Tensor, size: int) -> Tensor:
     """x (N, D), targets (N,) -> ()."""
-    if torch.compiler.is_compiling():  # a compiler fuses the passes over the logits itself
+    if torch.compiler.is_compiling():  # a compiler fuses the passes over the logits
         return _sum(head(x[None], table)[0], targets)
     weights = [w for w in (table, *head.parameters()) if w.requires_grad]
     if not torch.is_grad_enabled() or not (weights or x.requires_grad):
@@ -71,13 +71,13 @@ def _chunked_sum(head: Head, x: Tensor, table: Tensor, targets: Tensor, size: in
 
 
 def _chunks(tokens: int, size: int) -> Iterator[slice]:
-    """Where each chunk lies, all nearly of one size: a short rest is a slow product."""
+    """Bounds of the chunks, nearly equal in size, since a short last chunk makes a slow product."""
     size = -(-tokens // -(-tokens // size))
     return (slice(begin, begin + size) for begin in range(0, tokens, size))
 
 
 class _Chunked(torch.autograd.Function):
-    """The sum, whose gradients are computed with it: nothing that comes after changes them but by a factor."""
+    """The sum of losses, with gradients computed at once: later operators only scale them."""
 
     @staticmethod
     def forward(ctx: Any, head: Head, table: Tensor, targets: Tensor, size: int, x: Tensor, *weights: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class _Chunked(torch.autograd.Function):
             raise RuntimeError("gradients of the loss were taken already, and are kept once; compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None
         factor = factors[0]
-        if factor.device.type != "cpu" or factor != 1:  # elsewhere, to compare would stall the device
+        if factor.device.type != "cpu" or factor != 1:  # elsewhere this comparison would synchronize with the device
             for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(factor)
@@ -110,7 +110,7 @@ def _casts_kept(x: Tensor) -> torch.autocast:
 
 
 class _Gradients:
-    """Gradients of the loss by the features x (N, D) and by `weights`, added up chunk by chunk."""
+    """Gradients of the loss for the features x (N, D) and for `weights`, accumulated chunk by chunk."""
 
     def __init__(self, head: Head, table: Tensor, x: Tensor, weights: tuple[Tensor, ...]) -> None:
         self.head, self.table, self.x, self.weights = head, table, x, weights
@@ -118,7 +118,7 @@ class _Gradients:
         self.linear = head.linear(table)
 
     def add(self, rows: slice, targets: Tensor) -> Tensor:
-        """The loss of some rows, whose gradients are added: by the formula of a linear head, else by autograd."""
+        """Loss of some rows; accumulates their gradients, in closed form for a linear head, else with autograd."""
         if self.linear is None:
             return self._by_autograd(rows, targets)
         return self._by_formula(*self.linear, rows, targets)
@@ -139,7 +139,7 @@ class _Gradients:
     def _by_autograd(self, rows: slice, targets: Tensor) -> Tensor:
         x = self.x[rows].detach().requires_grad_(self.x.requires_grad)
         with torch.enable_grad():
-            table = self.table.view_as(self.table)  # hooks on the head see no leaf of another backward pass
+            table = self.table.view_as(self.table)  # hooks on the head then see no nested backward pass
             logits = self.head(x[None], table)[0]
         loss, slope = _loss_and_slope(logits.detach(), targets, in_place=False)
         leaves = [x, *self.weights] if x.requires_grad else [*self.weights]
@@ -155,10 +155,10 @@ class _Gradients:
         if weight in self.found:
             self.found[weight] += gradient
         else:
-            self.found[weight] = gradient.clone(memory_format=torch.contiguous_format)  # it may be shared with another
+            self.found[weight] = gradient.clone(memory_format=torch.contiguous_format)  # other code may share it
 
     def _add_product(self, weight: Tensor, a: Tensor, b: Tensor) -> None:
-        """Add a b (V, D) to the gradient of `weight`, without a second matrix of that size."""
+        """Add a b (V, D) to the gradient of `weight`, without another matrix of that size."""
         beta = int(weight in self.found)
         if not beta:
             self.found[weight] = torch.empty_like(weight)
@@ -176,9 +176,9 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _loss_and_slope(logits: Tensor, targets: Tensor, in_place: bool) -> tuple[Tensor, Tensor]:
-    """The sum for logits (n, V), and its gradient by them in float32, softmax minus one at the target: ((), (n, V)).
+    """Sum of losses for logits (n, V), and its float32 gradient, softmax minus one at the target: ((), (n, V)).
 
-    `in_place`, the gradient may take the place of the logits.
+    With `in_place` the gradient may overwrite the logits.
     """
     counts = targets != IGNORE
     index = targets.masked_fill(~counts, 0)[:, None]

@@ -24,13 +24,13 @@ from transformer_kit.spec.schema import Spec
 
 
 class Stack(NamedTuple):
-    """Layers that run one after another, and the norm after them: a decoder, an encoder."""
+    """A sequence of layers and the norm after them: a decoder or an encoder."""
 
     name: str
     layers: nn.ModuleList
     norm: nn.Module
     causal: bool
-    """Whether tokens attend to none after them."""
+    """Whether attention is causal."""
 
     def run(self, x: Tensor, context: Context, state: DecodeState | None = None) -> Tensor:
         """x (B, T, D) through all layers, each with its own part of the state."""
@@ -49,7 +49,7 @@ class Model(Conveniences, nn.Module):
         super().__init__()
         self.spec = spec
         self.folder: Path | None = None
-        """Where it was loaded from; its tokenizer lies there."""
+        """The folder that it was loaded from, with its tokenizer."""
         model = spec.model
         self.embedding = site.build(model.embedding, Embedding)
         self.position, site = _added(model.position, site)
@@ -58,7 +58,7 @@ class Model(Conveniences, nn.Module):
             replace(site, at=partial(int, i)).build(block, Block) for i, block in enumerate(model.layers.blocks)
         )
         self.norm = site.build(model.final_norm, Norm)
-        table = getattr(self.embedding, "weight", None)  # None when the embedding is what is wrong
+        table = getattr(self.embedding, "weight", None)  # None when the embedding has a fault
         self.head = replace(site, table=None if table is None else table.shape[1]).build(model.head, Head)
 
     def forward(
@@ -73,15 +73,15 @@ class Model(Conveniences, nn.Module):
     ) -> Output:
         """Logits and loss of `tokens` (B, T).
 
-        targets      (B, T) ids that should come next; -100 does not count
-        segments     (B, T) which document each token belongs to, and attends to alone; -1 is padding
-        state        decode state from `self.state`: the tokens before; advanced in place
+        targets      (B, T) the next ids; -100 is ignored
+        segments     (B, T) document of each token, to which its attention is limited; -1 is padding
+        state        decode state from `self.state`, with the previous tokens; advanced in place
         last         logits of the last token alone, (B, 1, V)
-        skip_logits  the loss alone, for training: logits are computed in chunks and never all kept, and those returned
-                     are of no token, (B, 0, V); the gradient of this loss can be taken once
+        skip_logits  the loss alone, for training: chunked cross-entropy, whose gradient can be taken once; the
+                     returned logits are empty, (B, 0, V)
 
-        Raises ValueError for what is none of these, for ids outside the vocabulary (on a CPU) and for more tokens
-        than max_seq_len where positions end there; where they go on, as rotary ones do, that is a warning.
+        Raises ValueError for wrong arguments, for ids outside the vocabulary (on a CPU), and for more than max_seq_len
+        tokens with absolute positions; with others, such as rotary ones, that is a warning.
         """
         check(self.spec.model, tokens, targets, segments, state)
         (decoder,) = self.stacks
@@ -98,11 +98,11 @@ class Model(Conveniences, nn.Module):
 
     @property
     def stacks(self) -> tuple[Stack, ...]:
-        """The stacks of layers: one, a causal decoder."""
+        """The stacks of layers: a single causal decoder."""
         return (Stack("decoder", self.layers, self.norm, causal=True),)
 
     def _loss(self, x: Tensor, targets: Tensor, skip_logits: bool) -> tuple[Tensor, Tensor]:
-        """Logits (B, T, V), or none of them, (B, 0, V), and their mean cross-entropy."""
+        """Logits (B, T, V), or empty ones, (B, 0, V), and their mean cross-entropy."""
         table, vocab = self.embedding.weight, self.spec.model.vocab_size
         if not skip_logits:
             logits = self.head(x, table)
@@ -111,9 +111,9 @@ class Model(Conveniences, nn.Module):
         return x.new_empty(len(x), 0, vocab), loss
 
     def state(self, batch: int, max_length: int | None = None, *, rollback: int = 0) -> DecodeState:
-        """Empty decode state for `batch` rows of up to `max_length` tokens (max_seq_len when not given).
+        """Empty decode state for `batch` rows of up to `max_length` tokens (default: max_seq_len).
 
-        `rollback` is how many tokens `DecodeState.truncate` must be able to drop at any time.
+        `rollback` is the number of tokens that `DecodeState.truncate` can drop at any time.
         """
         max_length = self.spec.model.max_seq_len if max_length is None else max_length
         check_size("batch", batch)
@@ -123,21 +123,21 @@ class Model(Conveniences, nn.Module):
         return DecodeState([layer.state(capacity) for layer in self.blocks()], batch, max_length)
 
     def init_weights(self, seed: int = 0) -> None:
-        """Fill all parameters and buffers with fresh values: `build(spec, device="meta")`, `to_empty`, then this.
+        """Initialize all parameters and buffers: `build(spec, device="meta")`, `to_empty`, then this.
 
-        The same seed gives the same weights on every device. ValueError where there is no memory to fill.
+        The same seed gives the same weights on every device. ValueError on the meta device.
         """
         init_weights(self, self.spec, seed)
 
     def blocks(self) -> list[Any]:
-        """All layers of all stacks, in the order in which they run."""
+        """All layers of all stacks, in execution order."""
         return [layer for stack in self.stacks for layer in stack.layers]
 
 
 def _added(options: Options, site: Site) -> tuple[Position, Site]:
-    """The position scheme where it is added to the embedding, and the site of the layers, which then have none.
+    """The position scheme added to the embedding, and the site of the layers.
 
-    A scheme that acts in the mixers is theirs, and what is added to the embedding is nothing.
+    A scheme is added to the embedding or acts in the mixers. In the second case the embedding gets the identity.
     """
     nothing = Position.Options()
     if options.part.acts == "embedding":

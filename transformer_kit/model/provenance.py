@@ -1,4 +1,4 @@
-"""Where a value of a spec comes from: a line of a spec, a spec it builds on, `--set`, or the default of its field."""
+"""Origin of a value in a spec: a line of a spec, a spec it extends, `--set`, or the default of its field."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,18 +18,18 @@ from transformer_kit.spec.tree import at, find, marks_of
 
 @dataclass(frozen=True)
 class Provenance:
-    """A value as it is used, and its origin."""
+    """A value and its origin."""
 
     path: str
     value: Any
-    """As YAML would write it, defaults included."""
+    """The value as in YAML, defaults included."""
     mark: Mark | None
-    """Where it was written; None for a default."""
+    """Its place; None for a default."""
     owner: str
-    """Whose field it is."""
+    """The part or group that has the field."""
     documentation: str
     defaults: tuple[str, ...] = ()
-    """Dotted paths inside of `value` where it holds a default."""
+    """Dotted paths of defaults inside `value`."""
 
     @property
     def origin(self) -> str:
@@ -58,10 +58,11 @@ class Provenance:
 
 
 def provenance(spec: str | Path, path: str | None, sets: Sequence[str] = ()) -> Provenance:
-    """What stands at the dotted `path` of a spec, and why. Layers go by number, as in `model.layers.0.ffn`, or by
-    what the spec says, as in `model.layers.block.ffn`. Without a path it is the whole spec.
+    """The value at the dotted `path` of a spec, with its origin; without a path, the whole spec.
 
-    Raises SpecError for a wrong page, and for a path that leads nowhere.
+    Layers go by number, as in `model.layers.0.ffn`, or by the key in the spec, as in `model.layers.block.ffn`.
+
+    Raises SpecError for a wrong spec, and for an unknown path.
     """
     page = read(spec, sets)
     tree, _, _ = tree_of(spec, sets)
@@ -82,7 +83,7 @@ def provenance(spec: str | Path, path: str | None, sets: Sequence[str] = ()) -> 
 
 
 def _named(layers: Any, keys: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[str, ...]] | None:
-    """`keys` in two: those of a whole block that the spec writes, and those inside it. None where it writes none."""
+    """Split `keys` at a whole block that the spec writes. None when it writes none there."""
     count = 1 if keys[0] == "block" else 2
     if keys[0] not in ("block", "kinds", "at") or len(keys) < count:
         return None
@@ -94,7 +95,7 @@ def _named(layers: Any, keys: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[s
 
 
 def _written(tree: Any, path: str, keys: tuple[str, ...]) -> Provenance:
-    """What the spec itself says about its layers, before they are laid on each other."""
+    """The spec's keys for its layers, before merging."""
     mark = None
     for i, key in enumerate(keys):
         here: Any = at(tree, keys[:i]) if i else tree
@@ -115,7 +116,7 @@ def _members(value: Any) -> list[Any]:
 
 
 class _Walk:
-    """Goes down the objects and the written values together, as long as there is something written."""
+    """Walks down objects and written values together, as far as the spec writes something."""
 
     def __init__(self, value: Any, written: Any, path: str, used: Used) -> None:
         self.value = value
@@ -128,7 +129,7 @@ class _Walk:
         self.documentation = ""
 
     def enter(self, named: tuple[Any, ...], inside: tuple[str, ...]) -> tuple[str, ...]:
-        """Go to the block that the spec writes at `named`; the keys that are left to follow."""
+        """Go to the block that the spec writes at `named`; return the remaining keys."""
         mark = find(self.used.layers, named)
         if named[0] == "at":
             index: int | None = named[1]
@@ -145,7 +146,7 @@ class _Walk:
         return inside
 
     def found(self) -> Provenance:
-        """What the walk came to."""
+        """Result of the walk."""
         value, defaults = self.used.plain(self.value, self.written, self.here)
         inner = tuple(defaults) if self.mark is not None else ()
         return Provenance(self.path, value, self.mark, self.owner, self.documentation, inner)
@@ -198,7 +199,7 @@ class _Walk:
         self.mark = self._below(real)
 
     def _below(self, key: Any) -> Mark | None:
-        """Go down to what is written at `key`, and return its place; None from where only defaults follow."""
+        """Go down to the value written at `key`, and return its place; None where only defaults follow."""
         mark = marks_of(self.written, key)[1]
         present = isinstance(self.written, (list, Mapping)) and key in _members(self.written)
         self.written = self.written[key] if present else None
@@ -206,7 +207,7 @@ class _Walk:
 
 
 def _called(group: type[Group]) -> str:
-    """The word for a group of options: the key that it stands under."""
+    """Name of a group of options: its key."""
     return {"Spec": "the spec", "RunSpec": "the spec", "ModelSpec": "model"}.get(group.__name__, group.__name__.lower())
 
 

@@ -1,4 +1,4 @@
-"""Whether two specs mean the same mathematics, whatever words they use: their assembled models are compared."""
+"""Whether two specs describe the same computation, by comparing their assembled models."""
 
 import math
 from typing import Any
@@ -11,11 +11,11 @@ from transformer_kit.model.model import Model
 from transformer_kit.transform.linear_layers import SameLinear
 
 IGNORED = {"training", "dropout", "p", "spec", "key", "inplace"}
-"""Attributes that are not mathematics of inference."""
+"""Attributes without effect on inference."""
 
 
 def signature(model: Model) -> dict[str, Any]:
-    """What computes, by name: the class of each module, its plain attributes, the shapes of its tensors."""
+    """Modules by name, each with its class, its plain attributes and the shapes of its tensors."""
     found: dict[str, Any] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if not isinstance(module, (Model, nn.Dropout, nn.Identity)):
@@ -25,7 +25,7 @@ def signature(model: Model) -> dict[str, Any]:
 
 
 def _kind(module: nn.Module) -> str:
-    """A part by its name in a spec; a contract itself, which does nothing, as `none`; others by their class."""
+    """A part by its name in a spec, a contract itself, which is the identity, as `none`, others by class."""
     if isinstance(module, Part) and module.name:
         return module.name
     kind = nn.Linear if isinstance(module, SameLinear) else type(module)
@@ -33,12 +33,12 @@ def _kind(module: nn.Module) -> str:
 
 
 def difference(ours: Model, theirs: Model) -> str | None:
-    """The first thing in which two models differ; None when they compute the same."""
+    """The first difference of two models; None when they compute the same."""
     return next(iter(differences(ours, theirs).values()), None)
 
 
 def differences(ours: Model, theirs: Model) -> dict[str, str]:
-    """Everything in which two models differ, by its place."""
+    """All differences of two models, by place."""
     a, b = signature(ours), signature(theirs)
     names = [name for name in dict.fromkeys((*a, *b)) if not _same(a.get(name), b.get(name))]
     return {name: f"{name} is {a.get(name)!r:.80}, not {b.get(name)!r:.80}" for name in names}

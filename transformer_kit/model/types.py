@@ -1,4 +1,4 @@
-"""Which tensors of a model must have one type: all but those of parts that compute in float32 whatever theirs is."""
+"""Common dtype of a model's parameters, except in parts that always compute in float32."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from registry.contracts import Norm, Router
 
 
 def together(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that meet in products, by name: not those of norms and routers."""
+    """Parameters of matrix products, by name; parameters of norms and routers are excluded."""
     inside = (name for name, part in model.named_modules() if isinstance(part, (Norm, Router)))
     apart = tuple(f"{name}." for name in inside)
     return {name: p for name, p in model.named_parameters() if not name.startswith(apart)}
 
 
 def widest(kinds: Iterable[torch.dtype]) -> torch.dtype:
-    """The type that holds all values of these."""
+    """The dtype that holds all values of these dtypes."""
     first, *others = sorted(set(kinds), key=str)
     for other in others:
         first = torch.promote_types(first, other)
@@ -24,7 +24,7 @@ def widest(kinds: Iterable[torch.dtype]) -> torch.dtype:
 
 
 def agree(model: nn.Module) -> str | None:
-    """Give the parameters that meet in products one type, the widest of theirs; what was done, if anything was."""
+    """Cast parameters of matrix products to the widest of their dtypes; return a note if any was cast."""
     found = together(model)
     kinds = {p.dtype for p in found.values()}
     if len(kinds) < 2:
@@ -36,5 +36,5 @@ def agree(model: nn.Module) -> str | None:
 
 
 def words(kinds: Iterable[torch.dtype]) -> str:
-    """Types as people write them."""
+    """Names of dtypes."""
     return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))

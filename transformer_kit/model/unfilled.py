@@ -1,4 +1,4 @@
-"""Building modules on the meta device without pretending to fill them."""
+"""Builds modules on the meta device without initialization."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from torch.overrides import TorchFunctionMode
 
 
 class Unfilled(TorchFunctionMode):
-    """Skips `torch.nn.init` while a module is built: on the meta device there is nothing to fill,
-    and torch imports its compiler to pretend that it does.
+    """Skips `torch.nn.init` while a module is built. A meta tensor has no values, but initializing one imports torch's
+    compiler.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,6 +1,6 @@
-"""The values that a model uses: what a spec writes, and the defaults where it writes nothing.
+"""All values of a model: those of its spec, and defaults for the others.
 
-Some defaults follow from where a part stands, as `d_ff` from `d_model`: the part says so in `derived`.
+Some defaults depend on a part's site, such as `d_ff` on `d_model`; the part's `derived` gives them.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ BLOCKS = (*LAYERS, "blocks")
 
 
 class Used:
-    """The values of a spec. `layers` is what the spec writes at `model.layers`."""
+    """The values of a spec. `layers` is the written form of `model.layers`."""
 
     def __init__(self, page: Spec, layers: Any) -> None:
         self.page, self.layers = page, layers
@@ -27,27 +27,27 @@ class Used:
         self.derived = _derived(page)
 
     def at(self, path: Path, value: Any) -> Any:
-        """`value`, or where it is None the default that follows from where `path` lies."""
+        """`value`, or for None the default for the site at `path`."""
         if value is not None:
             return value
-        if path[:3] == BLOCKS and len(path) > 3:  # of layers that equal each other, the first was built
+        if path[:3] == BLOCKS and len(path) > 3:  # only the first of equal layers was built
             path = (*BLOCKS, self.blocks.index(self.blocks[path[3]]), *path[4:])
         return self.derived.get(path)
 
     def layer_of(self, name: str) -> int | None:
-        """A layer that is `block`, or the kind `name`; None where there is none."""
+        """The index of a layer equal to `block`, or to the kind `name`; None without one."""
         merged = kinds_of(self.layers)[name]
         written = at(self.page._source.tree, BLOCKS)
         return next((i for i, block in enumerate(written) if block == merged), None)
 
     def spare(self, name: str) -> tuple[Options, Any]:
-        """`block`, or the kind `name`, where no layer is so; and what is written of it."""
+        """`block`, or the kind `name`, that no layer has; and its written form."""
         merged = kinds_of(self.layers)[name]
         with core.activate(frozenset(self.page.plugins)):
             return Slot("block").read(merged), merged
 
     def plain(self, value: Any, written: Any, path: Path) -> tuple[Any, list[str]]:
-        """`value` as YAML would write it, and the dotted paths below it of what is not `written`."""
+        """`value` as in YAML, and the dotted paths below it of values that are not in `written`."""
         if isinstance(value, Layers):
             return self._layers(value)
         if isinstance(value, Group):
@@ -71,7 +71,7 @@ class Used:
         return values, defaults
 
     def _layers(self, layers: Layers) -> tuple[dict[str, Any], list[str]]:
-        """As the spec writes them, with all of `block`; folded where it writes them one by one."""
+        """The layers as the spec writes them, with all of `block`; folded where it writes single blocks."""
         if not isinstance(self.layers, Mapping) or "block" not in self.layers:
             first = {i: self.blocks.index(block) for i, block in enumerate(self.blocks)}
             made = {i: self.plain(self.blocks[i], None, (*BLOCKS, i))[0] for i in set(first.values())}
@@ -86,14 +86,14 @@ class Used:
 
 
 def resolved(page: Spec) -> dict[str, Any]:
-    """As `Spec.resolved`, with the defaults that follow from where a part stands."""
+    """Like `Spec.resolved`, with defaults that depend on a part's site."""
     values, _ = Used(page, None).plain(page, None, ())
     found: dict[str, Any] = values
     return found
 
 
 def _derived(page: Spec) -> dict[Path, Any]:
-    """The defaults that follow from where a part stands, by their path."""
+    """Defaults that depend on a part's site, by path."""
     found: dict[Path, Any] = {("model", "final_norm"): page.model.norm}
     if isinstance(page, RunSpec):
         found["train", "seq_len"] = page.model.max_seq_len
@@ -101,9 +101,9 @@ def _derived(page: Spec) -> dict[Path, Any]:
     for path, (options, site) in standing(page).items():
         try:
             derived = options.part.derived(options, site)
-        except ValueError:  # the part cannot be built here, which `kit check` says
+        except ValueError:  # the part cannot be built here; `kit check` reports it
             continue
         for name, value in derived.items():
-            if not isinstance(value, Options) or value.part.name:  # a scheme of the embedding leaves mixers none
+            if not isinstance(value, Options) or value.part.name:  # a scheme added to the embedding
                 found[(*path, *name.split("."))] = value
     return found
