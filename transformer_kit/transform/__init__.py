@@ -1,1 +1,1 @@
-"""Transforms: what changes a built model from outside, each a function Model -> Model; `pipeline` fixes their order."""
+"""Transforms: functions Model -> Model that change a built model from outside; `pipeline` fixes their order."""

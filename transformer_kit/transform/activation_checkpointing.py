@@ -1,6 +1,5 @@
-"""Activation checkpointing: layers keep their input alone, and compute the rest again in the backward pass (Chen et al.
-2016, arXiv:1604.06174). It takes the memory of one layer's activations instead of all layers', for one more forward
-pass.
+"""Activation checkpointing: layers keep their input alone and recompute the rest in the backward pass (Chen et al.
+2016, arXiv:1604.06174). Memory for activations falls to one layer's, for one more forward pass.
 """
 
 from collections.abc import Callable
@@ -21,9 +20,9 @@ Inside = Callable[[], AbstractContextManager[object]]
 def activation_checkpointing(model: Model, inside: Inside = nullcontext) -> Model:
     """Make each layer checkpoint its activations. Losses, gradients and the names of parameters stay the same.
 
-    As `torch.distributed.fsdp.fully_shard` does, it gives each layer a class of its own: `PreNorm` becomes
-    `CheckpointedPreNorm`, a subclass of `Checkpointed` and of what it was. Both times a layer runs `inside` a context:
-    the second time is in the backward pass, where modes for torch functions are off.
+    Like `torch.distributed.fsdp.fully_shard`, it gives each layer a new class: `PreNorm` becomes
+    `CheckpointedPreNorm`, a subclass of `Checkpointed` and `PreNorm`. Both forward passes of a layer run in the context
+    `inside`, because modes for torch functions are off in the backward pass.
     """
     for layer in model.blocks():
         if not isinstance(layer, Checkpointed):
@@ -37,7 +36,7 @@ class Checkpointed(nn.Module):
 
     @staticmethod
     def inside() -> AbstractContextManager[object]:
-        """The context that both passes run in."""
+        """The context of both passes."""
         return nullcontext()
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> Tensor:
@@ -47,12 +46,12 @@ class Checkpointed(nn.Module):
             out: Tensor = plain(x, context, state)
             return out
         before = dict(context.forward_cache)
-        # A compiler lets nothing outside change, and itself finds what layers compute in common.
+        # A compiled function has no side effects, and the compiler itself finds common subexpressions.
         first = [] if torch.compiler.is_compiling() else [context.forward_cache]
 
         def run(x: Tensor) -> tuple[Tensor, ...]:
-            # The second time, what layers add to the loss is there already, and what they share has to be computed by
-            # the layer that computed it the first time, or autograd would miss what that layer saved for it.
+            # On recomputation, the auxiliary losses of layers are added already. A shared value must be computed by the
+            # same layer as the first time, or autograd misses the tensors that this layer saved for it.
             own = replace(context, losses=[], forward_cache=first.pop() if first else dict(before))
             with self.inside():
                 return plain(x, own, None), *own.losses

@@ -1,4 +1,4 @@
-"""Which linear layers a model calls, and with what, found by watching it read a prompt and one token more."""
+"""Records the calls of a model's linear layers and their inputs, for a prompt and one more token."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """A linear layer and the tensor that it was given."""
+    """A call of a linear layer with its input."""
 
     layer: nn.Linear
     x: Tensor
     value: Tensor
-    """A copy of x as it was then."""
+    """A copy of x at the time of the call."""
 
 
 @torch.no_grad()
 def passes(model: "Model") -> list[list[Call]]:
-    """The calls of each of three passes in their order: a prompt without a cache, one with it, one token after that."""
+    """The calls of three passes, in order: a prompt without a cache, a prompt with one, one more token."""
     length = min(2, max(1, model.spec.model.max_seq_len - 1))
     prompt = torch.zeros(1, length, dtype=torch.long, device=model.embedding.weight.device)
     state = model.state(1, length + 1)
@@ -37,19 +37,19 @@ def passes(model: "Model") -> list[list[Call]]:
     ]
     found = []
     for step in steps[: 3 if length < model.spec.model.max_seq_len else 1]:
-        with suppress(TextGrew):  # positions that change for the whole text with its length
+        with suppress(TextGrew):  # positions that depend on the length of the sequence
             found.append(_watched(model, step))
     return found
 
 
 def called_at_times(found: list[list[Call]]) -> set[nn.Linear]:
-    """Layers that some passes call and others do not: these use their weights in another way."""
+    """Layers that only some passes call: their weights are used in other ways too."""
     every = [{call.layer for call in calls} for calls in found]
     return {layer for layers in every for layer in layers if not all(layer in others for others in every)}
 
 
 def _watched(model: nn.Module, step: Callable[[], object]) -> list[Call]:
-    """The calls of linear layers in `step`, by hooks that are removed afterwards."""
+    """The calls of linear layers in `step`, recorded by temporary hooks."""
     found: list[Call] = []
 
     def note(layer: nn.Linear, module: nn.Module, given: tuple[Tensor, ...]) -> None:

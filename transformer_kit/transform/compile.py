@@ -1,4 +1,4 @@
-"""Compilation of each layer by itself: equal layers share what `torch.compile` made of the first two."""
+"""Compilation of each layer by itself: equal layers share their compiled code."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which CPU features select the library that multiplies matrices."""
+"""Which CPU features select the matmul library."""
 
 import platform
 import re
@@ -21,7 +21,7 @@ def prefers_onednn() -> bool:
 
 @cache
 def prefers_mkl() -> bool:
-    """Whether MKL has kernels of its own for this CPU: Intel CPUs with AVX-512."""
+    """Whether MKL has optimized kernels for this CPU: Intel CPUs with AVX-512."""
     return torch.backends.mkl.is_available() and _has_avx512() and _vendor() == "intel"
 
 
@@ -34,15 +34,15 @@ def _has_avx512() -> bool:
 
 
 def _vendor() -> str | None:
-    """`amd` or `intel`, as /proc/cpuinfo, Windows or macOS name them; None for others."""
+    """`amd` or `intel`, from /proc/cpuinfo, Windows or macOS; None for others."""
     told = _told()
-    if "GenuineIntel" in told or "Intel(R)" in told or told == "i386":  # as macOS calls them
+    if "GenuineIntel" in told or "Intel(R)" in told or told == "i386":  # the macOS name
         return "intel"
     return "amd" if re.search(r"AuthenticAMD|AMD64 Family", told) else None
 
 
 def _told() -> str:
-    """What the system says of the CPU."""
+    """The system's description of the CPU."""
     try:
         return CPUINFO.read_text("utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Frozen parameters: they take part in the forward pass and do not learn."""
+"""Frozen parameters: the forward pass uses them, and training does not change them."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase

@@ -1,11 +1,11 @@
-"""Fused projections: linear layers of one module that are given the same tensor (q, k, v; gate, up) as one product.
+"""Fused projections: linear layers of one module with the same input (q, k, v; gate, up) become one product.
 
     model = fused_projections(model)
-    layers.0.mixer.q   FusedProjection: multiplies for all of them, gives back its own part
-    layers.0.mixer.k   FusedOutput: gives back the part that was computed with q
+    layers.0.mixer.q   FusedProjection: computes the product for all, returns its own part
+    layers.0.mixer.k   FusedOutput: returns its part of q's product
 
-Which layers they are is found by watching the model read a prompt and a token: no part declares it. A FusedOutput that
-is given another tensor than its FusedProjection was, or before it, raises RuntimeError.
+No part declares its layers for fusion: the transform runs a prompt and a token and compares inputs. A FusedOutput
+raises RuntimeError when its input differs from that of its FusedProjection, or when it is called first.
 """
 
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class FusedOutput(nn.Module):
-    """x -> the part of a fused product that belongs to this name."""
+    """x -> its part of a fused product."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
         self.source: Tensor | None = None
-        """What the fused product was computed of; None when nothing waits here."""
+        """Input of the fused product; None when no output is left here."""
         self.result: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,12 +43,12 @@ class FusedOutput(nn.Module):
 
 
 class FusedProjection(nn.Module):
-    """x -> the first part of one product; each of the others waits in its FusedOutput."""
+    """x -> the first part of one product; the other parts are left in their FusedOutputs."""
 
     def __init__(self, linear: nn.Linear, sizes: list[int], others: list[FusedOutput]) -> None:
         super().__init__()
         self.linear = linear
-        """Weights of all, one below the other."""
+        """Weights of all layers, one below the other."""
         self.sizes = sizes
         self._others = tuple(others)  # modules of the parent, not of this one
 
@@ -61,7 +61,7 @@ class FusedProjection(nn.Module):
 
 @torch.no_grad()
 def fused_projections(model: "Model") -> "Model":
-    """Swap linear layers of one module that read the same tensor."""
+    """Swap linear layers of one module that take the same tensor."""
     found = passes(model)
     for name, parent in list(model.named_modules()):
         children = {child: key for key, child in parent.named_children() if _fusible(child)}
@@ -75,7 +75,7 @@ def _fusible(module: nn.Module) -> bool:
 
 
 def _groups(found: list[list[Call]], children: dict[nn.Module, str]) -> Iterator[list[nn.Linear]]:
-    """Layers of `children` that in each pass are called once, in one order, with the same tensor, unchanged."""
+    """Layers of `children` that every pass calls once, in the same order, with the same unchanged tensor."""
     alike = [_by_input(calls, children) for calls in found]
     for layers in alike[0]:
         kinds = {(layer.weight.dtype, layer.weight.device) for layer in layers}
@@ -85,7 +85,7 @@ def _groups(found: list[list[Call]], children: dict[nn.Module, str]) -> Iterator
 
 
 def _by_input(calls: list[Call], children: dict[nn.Module, str]) -> list[list[nn.Linear]]:
-    """Layers with the same input, in the order of their calls."""
+    """Layers with the same input, in call order."""
     groups: dict[int, list[Call]] = {}
     for call in calls:
         if call.layer in children:
@@ -94,7 +94,7 @@ def _by_input(calls: list[Call], children: dict[nn.Module, str]) -> list[list[nn
 
 
 def _fuse(name: str, parent: nn.Module, layers: dict[str, nn.Linear]) -> None:
-    """Put a FusedProjection in the place of the first of `layers`, and FusedOutputs in those of the others."""
+    """Replace the first of `layers` by a FusedProjection and the others by FusedOutputs."""
     first, *rest = layers
     others = {key: FusedOutput(f"{name}.{key}") for key in rest}
     sizes = [layer.out_features for layer in layers.values()]
@@ -104,7 +104,7 @@ def _fuse(name: str, parent: nn.Module, layers: dict[str, nn.Linear]) -> None:
 
 
 def _stacked(layers: list[nn.Linear]) -> nn.Linear:
-    """One linear layer whose outputs are those of `layers`, one after another; a bias where any has one."""
+    """One linear layer with the concatenated outputs of `layers`; it has a bias where any has one."""
     biased = any(layer.bias is not None for layer in layers)
     with torch.device("meta"):
         made = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), bias=biased)
@@ -115,5 +115,5 @@ def _stacked(layers: list[nn.Linear]) -> nn.Linear:
 
 
 def _bias(layer: nn.Linear) -> Tensor:
-    """The bias, zeros where there is none."""
+    """The bias, or zeros without one."""
     return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()

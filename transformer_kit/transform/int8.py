@@ -1,14 +1,14 @@
-"""Int8 weight-only quantization for inference on CPUs: each row of a weight in 256 steps, with one scale.
+"""Int8 weight-only quantization for inference on CPUs, with one scale for each output of a weight.
 
     w = round(W / s), s = max |W| / 127 of each output;   y = (x w^T) s + b
 
-For one sequence at a time it is `int8_bag` instead, which is faster there.
+For one sequence at a time `int8_bag` replaces it, which is faster there.
 
-A product of few rows is torch's own int8 kernel, which multiplies in bfloat16 and adds in float32; of many rows the
-weight is converted for the product, in the type of x. The weight itself is not kept.
+For few rows the product is torch's int8 kernel, which multiplies in bfloat16 and accumulates in float32. For many rows
+the weight is converted to the type of x first. The original weight is not kept.
 
-Private interface of torch, tried on 2.13: `torch._weight_int8pack_mm`, for which there is no public function. Without
-it each product converts the weight, and where the input's width is no multiple of 32, beyond whose end it would read.
+Private interface of torch, tried on 2.13: `torch._weight_int8pack_mm`, which has no public counterpart. Without it,
+each product converts the weight; also where the input size is no multiple of 32, which the kernel would read past.
 """
 
 from typing import TYPE_CHECKING
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from transformer_kit.model.model import Model
 
 LANES = 32
-"""What the int8 kernel reads at once."""
+"""Block size of the int8 kernel's loads."""
 FEW = 32
-"""Rows up to which the int8 kernel is faster than a product with the converted weight."""
+"""Largest number of rows for which the int8 kernel is faster than a product with the converted weight."""
 TYPES = (torch.float32, torch.bfloat16)
 
 
@@ -49,7 +49,7 @@ class Int8Linear(QuantizedLinear):
         self.register_buffer("scales", scales.to(layer.weight.dtype))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
         self.packs = layer.in_features % LANES == 0 and hasattr(torch, "_weight_int8pack_mm")
-        """Whether the int8 kernel takes this weight."""
+        """Whether the int8 kernel supports this weight."""
         self.register_buffer("ones", torch.ones(len(weight), dtype=torch.bfloat16), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ class Int8Linear(QuantizedLinear):
 def int8(model: "Model", rows: int = 1) -> "Model":
     """Swap linear layers for int8 ones, to decode `rows` sequences at a time.
 
-    Layers whose weight is used in another way than by calling them stay. Raises ValueError for models on another device
-    or in another type.
+    Layers whose weight is also used in other ways stay. Raises ValueError for models on another device or in another
+    dtype.
     """
     weight = model.embedding.weight
     if not weight.is_cpu:

@@ -1,6 +1,6 @@
-"""Which modules of a model are linear layers, whatever class stands for them; and how one is put in another's place.
+"""Finds the linear layers of a model, of any class, and replaces them.
 
-Whoever looks for linear layers (adapters, quantization, packing, conversion) asks `linear_layers`.
+Code that needs a model's linear layers (adapters, quantization, packing, conversion) calls `linear_layers`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from registry.grouped import GroupedLinear
 
 
 class SameLinear(nn.Linear):
-    """A linear layer with the parameters, the names and the results of `nn.Linear`, whose product is made otherwise."""
+    """A linear layer with the parameters, names and results of `nn.Linear`, and another kernel."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Shares the parameters of `linear`."""
@@ -24,13 +24,13 @@ class SameLinear(nn.Linear):
 
 
 class QuantizedLinear(nn.Module):
-    """x W^T + b of a weight that is not kept as floating point numbers."""
+    """x W^T + b with a weight that is not stored in floating point."""
 
     in_features: int
     out_features: int
 
     def __init__(self, layer: nn.Linear) -> None:
-        """The weight of `layer`, quantized."""
+        """Quantize the weight of `layer`."""
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
 
@@ -42,17 +42,17 @@ class QuantizedLinear(nn.Module):
 
 
 def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | QuantizedLinear]]:
-    """The name and the module of each linear layer, each once."""
+    """Name and module of each linear layer, each once."""
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, QuantizedLinear)):
             yield name, module
 
 
 def swapped(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module | None], *kinds: type[nn.Linear]) -> nn.Module:
-    """`model` with `make(name, layer)` in the place of each linear layer, or the layer itself where that is None.
+    """`model` with `make(name, layer)` in place of each linear layer; None keeps the layer.
 
-    Layers of a class of their own stay, and so do those with hooks, which another module would not call. `kinds` are
-    classes that are taken beside `nn.Linear`.
+    Layers of other classes stay, and so do layers with hooks, which the new module would not call. `kinds` are classes
+    to replace in addition to `nn.Linear`.
     """
     made: dict[nn.Module, nn.Module | None] = {}
     for name, layer in list(linear_layers(model)):
@@ -66,7 +66,7 @@ def swapped(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module | None]
 
 
 def swapped_groups(model: nn.Module, make: Callable[[GroupedLinear], nn.Module]) -> nn.Module:
-    """`model` with `make(layer)` in the place of each grouped linear layer, but those with hooks."""
+    """`model` with `make(layer)` in place of each grouped linear layer without hooks."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, GroupedLinear) and not hooked(child):
@@ -75,7 +75,7 @@ def swapped_groups(model: nn.Module, make: Callable[[GroupedLinear], nn.Module])
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether hooks are called around `module`, its own or those of all modules.
+    """Whether `module` has hooks, its own or global ones.
 
     Torch keeps them in private attributes alone, the same since 2.0 (tried on 2.13).
     """
@@ -85,6 +85,6 @@ def hooked(module: nn.Module) -> bool:
 
 
 def refuse_gradients(x: Tensor, what: str) -> None:
-    """Raise RuntimeError where a gradient of x would be asked of a product that has none."""
+    """Raise RuntimeError where a gradient of x is required of a product without one."""
     if x.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(f"{what} is for inference and has no gradients; use the model before it was prepared")

@@ -1,4 +1,4 @@
-"""Memory for a model on the meta device, and what goes into it: first weights, or those of a file."""
+"""Memory for a model on the meta device, and its weights: initial ones, or those of a file."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,19 @@ from transformer_kit.model.model import Model
 
 
 def materialize(model: Model, device: str | torch.device) -> Model:
-    """Allocate the parameters and buffers on `device`, with values that nobody chose."""
+    """Allocate parameters and buffers on `device`, with uninitialized values."""
     model.to_empty(device=device)
     return model
 
 
 def fill(model: Model, seed: int) -> Model:
-    """Draw first weights. The same seed gives the same ones on every device."""
+    """Initialize the weights. The same seed gives the same ones on every device."""
     init_weights(model, model.spec, seed)
     return model
 
 
 def load(model: Model, tensors: Mapping[str, Tensor], device: str | torch.device) -> Model:
-    """Take `tensors`, all of the state dict, as the weights; what no file holds is computed on `device`."""
+    """Use `tensors`, a full state dict, as the weights; compute non-persistent buffers on `device`."""
     fill_unsaved(model, device)
     model.load_state_dict(tensors, strict=True, assign=True)
     return model

@@ -1,18 +1,21 @@
-"""oneDNN's float32 products in the place of torch's, for training on CPUs where they are faster.
+"""oneDNN's float32 products instead of MKL's, for training on CPUs where they are faster.
 
     model = onednn_linear(model)   # swaps each nn.Linear for OnednnLinear, which shares its parameters
     y = linear(x, weight, bias)    # as torch.nn.functional.linear
 
-torch calls MKL for float32, which uses 512-bit vectors on Intel CPUs alone. On AMD CPUs with AVX-512 oneDNN multiplies
-large matrices faster: 2.1 times as fast on the fifth EPYC generation with two threads; on the fourth, with one thread,
-1.13 times in the forward pass and 1.06 and 1.0 times for the gradients of the input and of the weight.
+torch calls MKL for float32, which uses 512-bit vectors on Intel CPUs alone. On AMD CPUs with AVX-512, oneDNN is faster
+for large matrices, as the table shows.
 
-Results are those of torch but for rounding, and have gradients of any order. What is compiled, transformed by
-torch.func, on another device, of another type or a tensor subclass goes to torch.
+    speedup of oneDNN over MKL                  forward   input gradient   weight gradient
+    AMD EPYC, fifth generation, two threads     2.1
+    AMD EPYC, fourth generation, one thread     1.13      1.06             1.0
 
-Private interfaces of torch, tried on 2.13: `torch.ops.mkldnn._linear_pointwise` (the only way to ask oneDNN for a
-float32 product), `torch._C._are_functorch_transforms_active` and `forward_ad._current_level` (for which an autograd
-function has no rule). Where they are missing, everything goes to torch.
+Results equal torch's up to rounding, with gradients of any order. Calls go to torch when they are compiled, under
+torch.func, on another device, in another type or with a tensor subclass.
+
+Private interfaces of torch, tried on 2.13: `torch.ops.mkldnn._linear_pointwise` (the only float32 product of oneDNN),
+`torch._C._are_functorch_transforms_active` and `forward_ad._current_level` (an autograd function has no rule for
+these). Without them, all calls go to torch.
 """
 
 from typing import Any, TypeVar
@@ -32,9 +35,9 @@ M = TypeVar("M", bound=nn.Module)
 
 POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 WORK = 2**23
-"""Multiplications from which oneDNN is faster, in spite of the microseconds that it takes to begin."""
+"""Multiplications from which oneDNN is faster, despite its overhead of some microseconds."""
 LARGE = 2**18
-"""Elements of a weight from which it is faster with few rows, which wait for the weight to be read."""
+"""Elements of a weight from which oneDNN is faster with few rows, where memory bandwidth is the limit."""
 
 
 class OnednnLinear(SameLinear):
@@ -64,7 +67,7 @@ class OnednnGroupedLinear(GroupedLinear):
 
 
 def onednn_linear(model: M) -> M:
-    """Swap linear layers, grouped ones too, where this CPU is faster with oneDNN; else the model as it is."""
+    """Swap linear layers, grouped ones included, where oneDNN is faster on this CPU."""
     if prefers_onednn():
         swapped(model, lambda _, layer: OnednnLinear(layer))
         swapped_groups(model, OnednnGroupedLinear)
@@ -77,7 +80,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     if torch.jit.is_tracing() or not _simple(x, weight, bias) or _transformed():
         return F.linear(x, weight, bias)
-    if has_torch_function((x, weight)):  # a mode that watches
+    if has_torch_function((x, weight)):  # a dispatch mode
         return handle_torch_function(linear, (x, weight), x, weight, bias)
     if not takes(x, weight, bias):
         return F.linear(x, weight, bias)
@@ -87,9 +90,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether oneDNN makes this product: one of much work, in float32, on a processor that is faster with it.
+    """Whether oneDNN computes this product: a large one in float32, on a CPU where oneDNN is faster.
 
-    What does not fit together is torch's, who says so.
+    Mismatched shapes go to torch, which raises the error.
     """
     known = (x, weight) if bias is None else (x, weight, bias)
     return (
@@ -108,17 +111,17 @@ def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 
 
 def _simple(*tensors: Tensor | None) -> bool:
-    """Whether these are no tensors of a kind of their own."""
+    """Whether none of these is a tensor subclass."""
     return all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
 
 
 def _transformed() -> bool:
-    """Inside torch.func, or where gradients go forward."""
+    """Inside torch.func, or in forward-mode differentiation."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b: x (n, in), W (out, in), b (out,) -> (n, out). The gradients are such products themselves."""
+    """x W^T + b: x (n, in), W (out, in), b (out,) -> (n, out). Its gradients are such products too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -171,5 +174,5 @@ if POINTWISE is not None and POINTWISE not in flop_registry:
 
     @register_flop_formula(POINTWISE)
     def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
-        """For those who count with torch: a multiplication and an addition are two."""
+        """FLOPs for torch's counter: a multiply-add counts as two."""
         return 2 * x.numel() * weight[0]

@@ -1,7 +1,7 @@
-"""Optimizer steps in the backward pass: each parameter learns once its gradient is complete, which is then dropped.
+"""Optimizer in backward: each parameter is updated once its gradient is complete, and the gradient is freed.
 
-Gradients are never all in memory, so a step takes less memory by nearly their size (Lv et al. 2023, arXiv:2306.09782).
-A gradient is complete after the last use of its parameter in a backward pass, so nothing sees a weight that has moved.
+The gradients are never all in memory, which saves nearly their size (Lv et al. 2023, arXiv:2306.09782). A gradient is
+complete after the last use of its parameter in a backward pass, so no operator uses an updated weight.
 """
 
 from typing import TypeVar
@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class OptimizerInBackward:
-    """A transform: after it, `backward()` takes the optimizer's step for each parameter and leaves no gradient.
+    """A transform after which `backward()` runs the optimizer for each parameter and leaves no gradient.
 
         model = OptimizerInBackward(optimizer)(model)
 
@@ -48,5 +48,5 @@ class OptimizerInBackward:
     def _step(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self._norms.append(torch.linalg.vector_norm(parameter.grad, dtype=torch.float32))
-        self.optimizer.step()  # of the one that has a gradient
+        self.optimizer.step()  # parameters with a gradient
         parameter.grad = None

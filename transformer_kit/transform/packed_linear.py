@@ -1,13 +1,13 @@
-"""Weight prepacking for inference on CPUs: a second copy of each weight, in the order in which few rows read it.
+"""Weight prepacking for inference on CPUs: a second copy of each weight, in an order that suits few rows.
 
-Decoding multiplies one row for each sequence, and there a product waits for the weight to be read. Prompts and batches
-of other sizes use the weight itself.
+Decoding multiplies one row for each sequence, so loading the weight takes most of the time. Prompts and other batch
+sizes use the weight itself.
 
-    transposed  one row: the weight transposed and cut along its inputs, one piece for a thread or more
-    mkl         several rows on Intel CPUs with AVX-512: MKL's own packing
-    onednn      several rows on other CPUs: the blocks that oneDNN's kernels read
+    transposed  one row: the weight transposed and split along its inputs, one piece for a thread or more
+    mkl         several rows on Intel CPUs with AVX-512: MKL's packed format
+    onednn      several rows on other CPUs: oneDNN's blocked format
 
-GB/s at which one float32 row reads a weight that is in no cache (AMD EPYC of the fourth generation, two threads, a
+GB/s at which a product of one float32 row loads an uncached weight (AMD EPYC of the fourth generation, two threads, a
 loaded machine, the 2nd percentile of about 100 calls that take turns):
 
     weight        plain   onednn   transposed   sum of embeddings (FBGEMM)
@@ -16,12 +16,16 @@ loaded machine, the 2nd percentile of about 100 calls that take turns):
     768 x 3072    14.1    17.1     24.4         24.7
     768 x 768     11.5    16.6     23.5         24.2
 
-Several rows, times the plain product: `mkl` 1.7 at 8 rows and 1.3 at 32; `onednn` with AVX2 2.7 and 2.1, on AMD CPUs
-with AVX-512 2.6 and 2.0.
+Speedup over the plain product with several rows:
+
+    layout, CPU             8 rows   32 rows
+    mkl                     1.7      1.3
+    onednn, AVX2            2.7      2.1
+    onednn, AMD, AVX-512    2.6      2.0
 
 Private interfaces of torch, tried on 2.13: `torch.ops.mkldnn._reorder_linear_weight`, `_linear_pointwise` and
 `_is_mkldnn_bf16_supported`, `torch.ops.mkl._mkl_reorder_linear_weight` and `_mkl_linear`, which the compiler calls for
-frozen weights and no public function offers. Where they are missing, the weight itself is used.
+frozen weights and no public function offers. Without them, the weight itself is used.
 """
 
 from collections.abc import Callable
@@ -40,16 +44,16 @@ if TYPE_CHECKING:
     from transformer_kit.model.model import Model
 
 MOST = 64
-"""Rows beyond which the plain product is as fast."""
+"""Largest number of rows for which packing pays."""
 BLOCKS = 512
-"""Rows that oneDNN is asked to make blocks for: large ones, which few rows are multiplied with faster as well."""
+"""Number of rows for which oneDNN chooses its blocks; larger blocks are faster for few rows as well."""
 PIECES = 4
-"""Pieces of a transposed weight at least, where they divide its inputs: two were up to a tenth slower."""
+"""Least number of pieces of a transposed weight, where it divides the inputs: two were up to a tenth slower."""
 
 Packed = Callable[[Tensor], Tensor]
 """x (rows, 1, in) -> (rows, 1, out)."""
 Packer = Callable[[Tensor, Tensor | None, int], Packed]
-"""Makes one from a weight (out, in), a bias (out,) and the number of rows."""
+"""Creates a layout from a weight (out, in), a bias (out,) and the number of rows."""
 
 
 class PackedLinear(SameLinear):
@@ -73,13 +77,13 @@ class PackedLinear(SameLinear):
 
 
 def packed_linear(model: "Model", rows: int) -> "Model":
-    """Swap linear layers for packed ones where this CPU gains by it, for decoding `rows` sequences at a time."""
+    """Swap linear layers for packed ones on CPUs where this is faster, for decoding `rows` sequences at a time."""
 
     def make(_: str, layer: nn.Linear) -> nn.Module | None:
         pack = packer(layer.weight, rows)
         return None if pack is None else PackedLinear(layer, pack, rows)
 
-    if rows == 1:  # with more, each expert of a mixture gets another number of rows
+    if rows == 1:  # with more rows, the number of rows for each expert varies
         split_groups(model)
     swapped(model, make, OnednnLinear)
     return model

@@ -1,10 +1,9 @@
-"""The one order in which transforms are applied to a model, whatever the order in which a caller names them.
+"""The order in which transforms are applied to a model, for any order of the caller's arguments.
 
     model = transformed(assemble(spec), materialize=partial(materialize, device="cpu"), fill=partial(fill, seed=0))
 
-A transform is a function Model -> Model in a file of its own. It swaps or wraps modules where everybody can see them,
-or changes what a parameter allows, and returns the model. Names without a transform in this package are places that
-are kept in the order.
+A transform is a function Model -> Model in a file of its own. It swaps or wraps modules visibly, or changes a property
+of parameters, and returns the model. Names without a transform in this package are reserved places in the order.
 """
 
 from collections.abc import Callable
@@ -24,17 +23,17 @@ PHASES: dict[str, tuple[str, ...]] = {
 }
 """Names by phase, in their order.
 
-meta       the model has no memory yet: what it consists of, and what learns
-wrap       each layer inside what shards or compiles it
-weights    memory, and values in it
-training   what needs the parameters themselves
-inference  what makes generation fast, after which the model does not learn
+meta       the model on the meta device: its modules, and which parameters are frozen
+wrap       each layer, inside sharding or compilation
+weights    memory, and its values
+training   transforms that need the allocated parameters
+inference  transforms for fast generation, after which the model cannot train
 """
 ORDER = tuple(name for names in PHASES.values() for name in names)
 
 
 def transformed(model: "Model", **transforms: Transform | None) -> "Model":
-    """`model` after each of `transforms`, by their names in ORDER; None stands for one that is not wanted."""
+    """`model` after each of `transforms`, by their names in ORDER; None skips one."""
     unknown = [name for name in transforms if name not in ORDER]
     if unknown:
         raise ValueError(f"transforms must be among {', '.join(ORDER)}, got '{unknown[0]}'")

@@ -1,4 +1,4 @@
-"""A model made ready to generate: its projections fused, its weights packed or quantized as the hardware wants.
+"""Prepares a model for inference: fuses projections, and packs or quantizes weights for the hardware.
 
 model = prepare_for_inference(load(folder))
 model.generate(prompts, max_new_tokens=100)
@@ -21,7 +21,7 @@ _PREPARED = "the model was prepared for inference, so it cannot {what}; build or
 
 
 class InferenceModel(Model):
-    """A model that was prepared for inference: it computes what it did, and does not learn, move or change."""
+    """A model prepared for inference: same results, but it cannot train, move or change."""
 
     prepared = True
 
@@ -33,28 +33,28 @@ class InferenceModel(Model):
         return Output(_final(logits), None if loss is None else _final(loss))
 
     def train(self, mode: bool = True) -> Self:
-        """Refuse to train with RuntimeError; `eval()` is what it is in already."""
+        """Refuse training mode with RuntimeError; `eval()` changes nothing."""
         return super().train(mode) if not mode else _refuse("be trained")
 
     def load_state_dict(self, *given: Any, **named: Any) -> Any:
-        """Refuse other weights with RuntimeError: copies of them would stay what they are."""
+        """Refuse other weights with RuntimeError, since packed copies would not follow."""
         return _refuse("take other weights")
 
     def _apply(self, *given: Any, **named: Any) -> Any:
-        """What `to`, `half`, `cuda` and others call: refused with RuntimeError."""
+        """Refuse `to`, `half`, `cuda` and others with RuntimeError; they all call this."""
         return _refuse("change its device or type")
 
 
 @torch.no_grad()
 def prepare_for_inference(model: Model, *, batch: int = 1, int8: bool = False) -> Model:
-    """`model` itself, changed so that it generates fast; from then on it does not train, move or take other weights.
+    """Change `model` in place for fast generation; it then cannot train, move or take other weights.
 
-    batch  sequences that are generated at a time: others are as right, and slower
-    int8   on a CPU, weights are quantized to 8 bits
+    batch  number of sequences to generate at a time; other numbers give the same result, more slowly
+    int8   on a CPU, quantize weights to int8
 
-    Linear layers that read the same tensor are fused. On a CPU weights get a packed copy, which takes as much memory as
-    the weights, or, with `int8`, take a quarter of what they took in float32. What is written to weights afterwards is
-    not seen. One thread at a time may use the model. Raises ValueError where that cannot be.
+    Linear layers with the same input are fused. On a CPU each weight gets a packed copy of its own size, or, with
+    `int8`, is replaced by a quarter of its float32 size. Later changes of weights do not reach these copies. One thread
+    at a time may use the model. Raises ValueError for invalid arguments.
     """
     if not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch must be a whole number, at least 1, got {batch!r}")
@@ -75,7 +75,7 @@ def prepare_for_inference(model: Model, *, batch: int = 1, int8: bool = False) -
 
 
 class _NoGradient(torch.autograd.Function):
-    """x, with a backward pass that says why there is none."""
+    """x, with a backward pass that raises an explanation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, learns: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class _NoGradient(torch.autograd.Function):
 
 
 def _final(x: Tensor) -> Tensor:
-    """x, whose backward pass is asked of _NoGradient."""
+    """x through `_NoGradient`."""
     made: Tensor = _NoGradient.apply(x, torch.zeros((), requires_grad=True))
     return made
 

@@ -1,8 +1,8 @@
-"""Grouped linear layers split into one linear layer for each group, so that weights can be packed or quantized.
+"""Splits grouped linear layers into one linear layer for each group, so that weights can be packed or quantized.
 
     model = split_groups(model)   # for inference on a CPU
 
-A group's layer is called where the group has rows, so a token still reads the weights of its own experts alone.
+A group's layer runs only if the group has rows, so a token loads the weights of its own experts alone.
 """
 
 from typing import TYPE_CHECKING

@@ -1,11 +1,11 @@
-"""Static caches: a decode state whose steps have shapes that do not depend on how many tokens it holds.
+"""Static caches: a decode state whose shapes do not depend on how many tokens it holds.
 
     if has_static_form(state):
         static = StaticState(state, max_length=256)   # the same memory
         model(token, state=static)                    # writes at `static.cache_position`
 
-Queries meet all `max_length` places of a cache, and the mask hides those that hold no token yet. No number that Python
-holds depends on the step, so one step can be captured as a CUDA graph and replayed. Mixers see a cache like any other.
+Queries attend to all `max_length` slots of a cache, and the mask hides empty ones. No Python number depends on the
+step, so a CUDA graph can capture one step and replay it. Mixers use the cache like any other.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,16 +19,16 @@ from registry.state import DecodeState, Keys, KVCache, LatentCache, LayerState, 
 
 
 class StaticState(DecodeState):
-    """A state's memory, for one token of each row at a time, at the index that the tensor `cache_position` (1,) says.
+    """The memory of a state, for one token of each row at a time, at the index in the tensor `cache_position` (1,).
 
-    The caller that advances `cache_position` must also advance `length`, in this state and in the one it was made of.
+    The caller that advances `cache_position` must also advance `length`, in this state and in the original one.
     """
 
     def __init__(self, state: DecodeState, max_length: int, cache_position: Tensor | None = None) -> None:
         super().__init__([_static(layer, max_length) for layer in state.layers], state.batch, max_length)
         self.length, self.written = state.length, state.written
         self.segments, self.current, self.begin = state.segments, state.current, state.begin
-        if self.segments is not None:  # what comes belongs to the last text of each row
+        if self.segments is not None:  # new tokens belong to each row's last document
             assert self.current is not None
             self.segments[:, self.length :] = self.current
             self.segments = self.segments[:, :max_length]
@@ -36,7 +36,7 @@ class StaticState(DecodeState):
         self.cache_position = torch.tensor([state.length], device=device) if cache_position is None else cache_position
 
     def context(self, tokens: Tensor, segments: Tensor | None = None, *, causal: bool = True) -> Context:
-        """Take in one token of each row, (B, 1); doing it twice is doing it once, until `cache_position` advances."""
+        """Write one token of each row, (B, 1). A repeated call changes nothing until `cache_position` advances."""
         if segments is not None or tokens.shape != (self.batch, 1):
             raise ValueError(
                 f"a static state takes one token of each of its {self.batch} rows, of the text that the row is in; got "
@@ -49,7 +49,7 @@ class StaticState(DecodeState):
 
 
 def has_static_form(state: DecodeState) -> bool:
-    """Whether `StaticState` knows the cache of every layer."""
+    """Whether `StaticState` supports the cache of every layer."""
     return bool(state._held()) and all(type(layer) in _FORMS for layer in state._held())
 
 
@@ -65,7 +65,7 @@ class _StaticCache(TokenCache):
 class _StaticWindow(SlidingWindowCache):
     def __init__(self, cache: SlidingWindowCache, max_length: int) -> None:
         super().__init__(*cache.tensors, window=cache.window)
-        self.filled = min(self.slots, max_length)  # until all are, the others hold nothing
+        self.filled = min(self.slots, max_length)  # slots beyond max_length stay empty
 
     def append(self, new: tuple[Tensor, ...], context: Context) -> tuple[tuple[Tensor, ...], Keys]:
         slot, index = context.cached(("slot", self.slots), lambda: last_index(context.start, self.slots))
@@ -93,7 +93,7 @@ def _write(held: Sequence[Tensor], new: Sequence[Tensor], place: int | Tensor) -
 def last_index(place: int | Tensor, slots: int) -> tuple[Tensor, Tensor]:
     """The slot of the token at index `place` (1,), and the last index up to it that each slot can hold, (slots,).
 
-    That index is below 0 where a slot holds nothing yet.
+    The index is negative for an empty slot.
     """
     assert isinstance(place, Tensor)
     return place % slots, place - (place - torch.arange(slots, device=place.device)) % slots

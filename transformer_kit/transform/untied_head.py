@@ -1,4 +1,4 @@
-"""A tied head as a linear layer of its own, which shares the embedding's table, to be packed or quantized as others."""
+"""A tied head as a linear layer that shares the embedding's weight, so that it can be packed or quantized."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def untied_head(model: "Model") -> "Model":
-    """Give a head without a projection (`Head.out` is None) one whose weight is the table itself."""
+    """Give a head without a projection (`Head.out` is None) one whose weight is the embedding's."""
     table = model.embedding.weight
     if getattr(model.head, "out", table) is None and isinstance(table, nn.Parameter):
         with torch.device("meta"):
