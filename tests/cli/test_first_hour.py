@@ -70,7 +70,7 @@ def test_explain_without_a_path_shows_the_page(kit: Kit, page: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train small.yaml", "describes a model and not how to train it; `kit new run NAME` starts a spec that does"),
+        ("train small.yaml", "describes a model, not a run; `kit new run NAME` starts a spec that does"),
         ("check small.yaml --set d_model=64", "no key 'd_model' here; did you mean 'model.d_model'?"),
         ("build small.yaml --set model.d_model 64", "--set takes PATH=VALUE"),
         ("generate runs the end", "put a prompt of several words in quotes"),
@@ -93,7 +93,7 @@ def test_in_python(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (lambda: tokenizer.encode(["a"]), "text must be a string, got list"),
         (lambda: tokenizer.decode("abc"), "tokens must be a list of token ids"),
         (lambda: tokenizer.decode([-1]), "must not be negative, got -1"),
-        (lambda: run(PAGE_ONLY, tmp_path / "no"), "describes a model and not how to train it"),
+        (lambda: run(PAGE_ONLY, tmp_path / "no"), "describes a model, not a run"),
         (lambda: run(build(PAGE_ONLY, device="meta").spec, tmp_path / "no"), "describes a model"),
     ):
         with pytest.raises(ValueError, match=message):

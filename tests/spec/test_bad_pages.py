@@ -139,11 +139,11 @@ ONE = {
     ),
     "unknown version": (
         ("kit: 1", "kit: 2"),
-        "page.yaml:1:1: kit: must be the version of the spec language, of which this kit reads 1, got 2",
+        "page.yaml:1:1: kit: must be 1, the version of the spec language, got 2",
     ),
     "version that is true": (
         ("kit: 1", "kit: true"),
-        "page.yaml:1:1: kit: must be the version of the spec language, of which this kit reads 1, got true",
+        "page.yaml:1:1: kit: must be 1, the version of the spec language, got true",
     ),
     "plugin that is not there": (
         ("kit: 1", "plugins: [nowhere]"),

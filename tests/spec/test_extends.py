@@ -86,7 +86,7 @@ BAD = {
     ),
     "missing": (
         "extends: gone.yaml",
-        "top.yaml:1:1: extends: there is no file 'gone.yaml', as seen from the folder of",
+        "top.yaml:1:1: extends: there is no file 'gone.yaml', relative to the folder of",
     ),
     "folder": ("extends: folder.yaml", "top.yaml:1:1: extends: there is no file 'folder.yaml'"),
     "unknown name": ("extends: tutorail", "top.yaml:1:1: extends: no spec 'tutorail' comes with the kit"),

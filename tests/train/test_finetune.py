@@ -59,13 +59,13 @@ def test_another_model_is_refused_and_says_what_would_happen(
         run(changed, tmp_path / "second", source=trained)
     said = str(caught.value)
     assert "model.position" in said
-    assert "starting anew: head.bias" in said
-    assert "left behind: position.table.weight" in said
+    assert "newly initialized: head.bias" in said
+    assert "not used: position.table.weight" in said
     assert not (tmp_path / "second").exists()
     run(changed, tmp_path / "second", source=trained, allow_partial=True, report=recorder)
     (told,) = recorder.transfers
     assert (told.fresh, told.dropped) == (["head.bias"], ["position.table.weight"])
-    assert f"carried over: {', '.join(folded(told.carried))}" in said
+    assert f"loaded: {', '.join(folded(told.carried))}" in said
 
 
 def test_names_of_many_layers_are_told_as_one() -> None:

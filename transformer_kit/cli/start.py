@@ -58,7 +58,7 @@ def _page(kind: Kind, name: str, folder: Path) -> tuple[list[Path], str]:
     target, schema = folder / f"{name}.yaml", folder / SCHEMA
     _refuse(target)
     if schema.exists() and not _is_titled(schema, made["title"]):
-        raise FileExistsError(17, "exists already and is no schema of specs; move it away", str(schema))
+        raise FileExistsError(17, "exists already and is not a schema of specs; move it away", str(schema))
     text = _filled((TEMPLATES / f"{kind}.yaml").read_text("utf-8"), {"schema": SCHEMA, "name": name})
     write(schema, codec.dumps(made, indent=1) + "\n", replace=True)
     write(target, text)

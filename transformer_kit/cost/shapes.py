@@ -57,7 +57,7 @@ class _Known(NamedTuple):
         return known if plain and len(own) == len(outputs) and not own & theirs else None
 
     def again(self) -> Any:
-        """The same anew."""
+        """New tensors of these shapes."""
         outputs = [torch.empty_strided(shape, strides, dtype=of, device="meta") for shape, strides, of in self.outputs]
         return outputs[0] if self.made is None else self.made(outputs)
 

@@ -20,7 +20,7 @@ class Reading:
     def __init__(
         self, model: LanguageModel, tokens: Tensor, segments: Tensor | None, capacity: int, chunk: int
     ) -> None:
-        """tokens (B, T), of which one pass takes `chunk`; capacity for `capacity` tokens."""
+        """tokens (B, T), `chunk` in one pass; capacity for `capacity` tokens."""
         self.model, self.capacity, self.chunk = model, capacity, chunk
         self.tokens, self.segments = tokens, segments
         self.keeps = not settled(model)

@@ -131,7 +131,7 @@ def _fill_own(module: nn.Module, name: str, seed: int) -> None:
     """Let a module initialize its own tensors: a part with its generator, a torch module with the global ones."""
     if isinstance(module, ModelPart):
         if type(module).reset_parameters is ModelPart.reset_parameters and not any(_owned(module, name)):
-            return  # as most parts, of which there may be many
+            return  # the common case, and models have many parts
         _drawn(module, name, lambda: module.reset_parameters(seeds.generator(seed, name)))
     elif not isinstance(module, LAYERS) and _fills_itself(module):
         reset: Any = module.reset_parameters

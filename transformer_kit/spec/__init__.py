@@ -1,1 +1,1 @@
-"""YAML to a frozen, validated spec."""
+"""From YAML to a frozen, validated spec."""

@@ -1,4 +1,4 @@
-"""A spec as a person would write it: defaults left out, parts without options by their bare name."""
+"""The short form of a spec: without defaults, and with parts without options by their bare name."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def page(spec: Spec) -> dict[str, Any]:
 
 
 def brief(value: Any) -> Any:
-    """A value as YAML would have it, without what is the default anyway."""
+    """A value as in YAML, without defaults."""
     if isinstance(value, Options) and value.part is not None:
         fields = _fields(value)
         return {"type": value.part.name, **fields} if fields else value.part.name
@@ -49,12 +49,12 @@ def _fields(group: Group) -> dict[str, Any]:
 
 
 def difference(base: Any, other: Any) -> Any:
-    """What, merged onto `base`, gives `other`; both written in full."""
+    """The changes that, merged onto `base`, give `other`; both are full specs."""
     if not (isinstance(base, dict) and isinstance(other, dict)) or base.get("type") != other.get("type"):
         return _bare(other)
     return {k: difference(base[k], v) for k, v in other.items() if base.get(k, ...) != v}
 
 
 def _bare(value: Any) -> Any:
-    """A part whose only word is its type, by its bare name."""
+    """The bare name of a part whose only key is its type."""
     return value["type"] if isinstance(value, dict) and set(value) == {"type"} else value

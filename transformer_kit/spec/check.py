@@ -1,6 +1,6 @@
-"""A tree of values to a checked spec: version, plugins, layers written out, then the schema; all errors at once.
+"""From a tree of values to a checked spec: version, plugins, expanded layers, then the schema; all errors at once.
 
-It takes the schema's class from its caller, so the schema itself can offer `Spec.of`.
+The caller passes the schema's class, so that the schema itself can offer `Spec.of`.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ VERSION = 1
 
 @dataclass
 class Source:
-    """Where a spec comes from: its values with their places, layers expanded, and what reading had to say."""
+    """The source of a spec: its values with their places, with layers expanded, and the notes from reading."""
 
     tree: Any
     start: Mark
     notes: list[str] = field(default_factory=list)
 
     def mark(self, path: tuple[Any, ...]) -> Mark:
-        """Place of the value at `path`, or of the nearest thing around it."""
+        """Place of the value at `path`, or of the nearest value around it."""
         return find(self.tree, path) or self.start
 
 
@@ -44,10 +44,10 @@ def from_mapping(value: dict[str, Any], kind: type[S]) -> S:
 
 
 def checked(tree: Mapping[str, Any], kind: type[S], start: Mark, notes: list[str]) -> S:
-    """Validate a merged tree. Raises SpecError with everything that is wrong."""
+    """Validate a merged tree. Raises SpecError with all faults."""
     version = tree.get("kit", VERSION)
     if type(version) is not int or version != VERSION:
-        text = f"must be the version of the spec language, of which this kit reads {VERSION}, got {shown(version)}"
+        text = f"must be {VERSION}, the version of the spec language, got {shown(version)}"
         raise SpecError([Problem(find(tree, ("kit",)) or start, text)])
     wrong: list[Problem] = []
     usable = _with_installed(tree, wrong, start)
@@ -64,7 +64,7 @@ def checked(tree: Mapping[str, Any], kind: type[S], start: Mark, notes: list[str
 
 
 def _with_installed(tree: Mapping[str, Any], wrong: list[Problem], start: Mark) -> Mapping[str, Any]:
-    """The tree, listing those plugins only that can be used; what keeps the others from it goes to `wrong`."""
+    """The tree with its usable plugins alone; faults of the others are appended to `wrong`."""
     listed = tree.get("plugins")
     if not isinstance(listed, list):
         return tree
@@ -81,7 +81,7 @@ def _with_installed(tree: Mapping[str, Any], wrong: list[Problem], start: Mark) 
 
 
 def _expand(tree: Mapping[str, Any], kind: type[S], wrong: list[Problem], start: Mark, notes: list[str]) -> Any:
-    """The tree with `model.layers` written as one block for each layer."""
+    """The tree with `model.layers` expanded to one block for each layer."""
     model = tree.get("model")
     layers = model.get("layers") if isinstance(model, Mapping) else None
     if not isinstance(model, Mapping) or not isinstance(layers, Mapping) or "blocks" in layers:
@@ -93,7 +93,7 @@ def _expand(tree: Mapping[str, Any], kind: type[S], wrong: list[Problem], start:
     if not found and idle:
         notes += [f"{find(layers, ('kinds', name)) or start}: no layer is of the kind '{name}'" for name in idle]
         wrong += _idle_problems(tree, layers, kind, start)
-    if found:  # check what can still be checked: the blocks themselves
+    if found:  # check the rest: the blocks themselves
         spare = spare_blocks(layers)
         marks = [*blocks.values_at, *spare.values_at]
         blocks = Items([*blocks, *spare])
@@ -102,7 +102,7 @@ def _expand(tree: Mapping[str, Any], kind: type[S], wrong: list[Problem], start:
 
 
 def _idle_problems(tree: Mapping[str, Any], layers: Mapping[str, Any], kind: type[S], start: Mark) -> list[Problem]:
-    """What is wrong with blocks that stand in no layer, where nobody else would look."""
+    """Faults of blocks that no layer uses, which no other check covers."""
     table = marked(layers, spare_blocks(layers))
     listed = tree.get("plugins")
     names = frozenset(n for n in listed if isinstance(n, str)) if isinstance(listed, list) else frozenset()

@@ -1,7 +1,7 @@
-"""What is wrong with a spec, all at once.
+"""The faults of a spec, all at once.
 
-SpecError          everything that is wrong with one spec; a ValueError
-`- .problems       each a `Problem`, in the spec's order: where it stands, and what, got, choose
+SpecError          all faults of one spec; a ValueError
+`- .problems       each a `Problem`, in the spec's order: its place, what must hold, what was given, what to choose
 """
 
 import re
@@ -21,7 +21,7 @@ class Mark:
     path: str = ""
     """Dotted path of the value in its own spec."""
     via: str = ""
-    """How the value came to be in the spec, when not from the spec itself: `--set`, or `extends` and from where."""
+    """Origin of the value when it is not in the spec itself: `--set`, or `extends` with its file."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -29,7 +29,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """One fault."""
 
     mark: Mark
     text: str
@@ -41,7 +41,7 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """The spec is wrong. `problems` says everything that is, each once; the message has a line for each."""
+    """The spec is wrong. `problems` lists each fault once; the message has a line for each."""
 
     def __init__(self, problems: list[Problem]) -> None:
         unique = dict.fromkeys(problems)
@@ -63,13 +63,13 @@ class _Short(reprlib.Repr):
 
 
 MAX_WORD, MAX_TEXT = 400, 4000
-"""Characters of a word and of a message that are shown."""
+"""Largest number of characters of a word and of a message."""
 _LONG = re.compile(rf"\S{{{MAX_WORD + 1},}}")
 
 
 def readable(text: str) -> str:
-    """A message that every terminal and every encoding can take: control characters and lone surrogates are written
-    as escapes, and what is too long is cut.
+    """A message that every terminal and every encoding can show: control characters and lone surrogates become escapes,
+    and long text is cut.
     """
     text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
     text = _LONG.sub(lambda match: f"{match[0][:MAX_WORD]}...", text)
@@ -87,6 +87,6 @@ _WORDS = {"None": "nothing", "True": "true", "False": "false"}
 
 
 def shown(value: Any) -> str:
-    """What was got, as a message quotes it: short, and in the words of YAML."""
+    """The given value as a message quotes it: short, and in YAML's terms."""
     text = _short.repr(value)
     return _WORDS.get(text, text)

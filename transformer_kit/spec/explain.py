@@ -1,4 +1,4 @@
-"""Says what is wrong in the words of the spec: turns what the validator found into problems with places."""
+"""Error messages in terms of the spec: turns the validator's errors into problems with places."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -37,9 +37,9 @@ _TEXTS = {
 
 
 def problems(error: ValidationError, tree: Any, page: type[Group], start: Mark) -> list[Problem]:
-    """One problem for each thing that the validator found wrong in `tree`, which should have been a `page`.
+    """One problem for each error of the validator in `tree`, which should be a `page`.
 
-    A mistake that stands in one place and is met in many layers is one problem.
+    A mistake in one place that affects many layers is one problem.
     """
     found: dict[tuple[Any, ...], Problem] = {}
     for detail in error.errors(include_url=False):
@@ -68,7 +68,7 @@ def _text(detail: ErrorDetails, tree: Any, page: type[Group]) -> str:
 
 
 def _no_option(page: type[Group], tree: Any, path: Path) -> str:
-    """`no option 'd_f' in 'gated'; did you mean 'd_ff'?`, or whose option it is."""
+    """`no option 'd_f' in 'gated'; did you mean 'd_ff'?`, or the parts that have the option."""
     key, above = str(path[-1]), path[:-1]
     group = owner(page, tree, above)
     if group is None:
@@ -92,11 +92,11 @@ def _no_option(page: type[Group], tree: Any, path: Path) -> str:
 
 
 def within(group: type[Group], key: str, above: tuple[type[Group], ...] = ()) -> list[str]:
-    """Paths, through the groups of options inside `group`, to a field that `key` may mean: `model.d_model`."""
+    """Paths, through nested groups of `group`, to a field that `key` may mean: `model.d_model`."""
     found = []
     for name, field in group.model_fields.items():
         inner = None if slot_family(field) else group_of(field.annotation)
-        if inner is not None and inner not in (group, *above):  # a group may hold one of its own kind
+        if inner is not None and inner not in (group, *above):  # a group may contain its own type
             words = [w for w in kits(key) if w.partition(".")[0] in inner.model_fields]
             found += [f"{name}.{w}" for w in words] or [
                 f"{name}.{path}" for path in within(inner, key, (group, *above))
@@ -105,7 +105,7 @@ def within(group: type[Group], key: str, above: tuple[type[Group], ...] = ()) ->
 
 
 def _neighbors(page: type[Group], tree: Any, path: Path, key: str) -> list[str]:
-    """The written parts below `path` and beside it which have an option `key`; else the nearest around it."""
+    """Parts at or next to `path` that have an option `key`; else the nearest enclosing one."""
     found: list[str] = []
     for place in dict.fromkeys((path, path[:-1])):
         group, inside = owner(page, tree, place), at(tree, place)
@@ -145,11 +145,11 @@ def _about(group: type[Group] | None, key: str) -> str:
 
 
 def owner(page: type[Group], tree: Any, path: Path) -> type[Group] | None:
-    """The class of options whose fields may be written at `path`."""
+    """The class of options that has the fields at `path`."""
     group: type[Group] | None = page
     for i, key in enumerate(path):
         if isinstance(key, int) or group is None:
-            continue  # a list: its items belong to the field that was named before
+            continue  # a list: its items belong to the field before it
         field = group.model_fields.get(key)
         if field is None:
             return None
@@ -171,7 +171,7 @@ def _part_options(family: str, written: Any) -> type[Options] | None:
 
 
 def group_of(annotation: Any) -> type[Group] | None:
-    """The group of options that a field of this type holds, if any."""
+    """The group of options in a field of this type, if any."""
     if isinstance(annotation, type) and issubclass(annotation, Group):
         return annotation
     return next((g for a in get_args(annotation) if (g := group_of(a)) is not None), None)

@@ -1,7 +1,7 @@
-"""Finds the specs that a spec builds on: `extends`, `model`, and the names of the specs that come with the kit.
+"""Finds the specs that a spec builds on: `extends`, `model`, and the names of shipped specs.
 
-A spec may name a shipped spec (`tutorial`) or a file by a path relative to its own (`../models/mine.yaml`), inside
-the tree it was started from. No other path, and no URL, is ever opened.
+A spec may name a shipped spec (`tutorial`) or a file by a relative path (`../models/mine.yaml`), inside
+the folder tree of the first spec. No other path, and no URL, is ever opened.
 """
 
 import re
@@ -17,7 +17,7 @@ from transformer_kit.spec.shipped import names, shipped
 from transformer_kit.spec.tree import Table, find, merge, stamp
 
 SPEC, RUN = "spec.yaml", "run.yaml"
-"""The spec in the folder of a model, and in that of a run."""
+"""The spec in a model folder, and in a run folder."""
 LISTED = "; `kit list models` names the specs that come with the kit"
 MAX_DEPTH = 16
 MAX_PAGES = 64
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def locate(spec: str | Path) -> Path:
-    """The file that a person means: a path, or the name of a shipped spec. Raises SpecError."""
+    """The file of a spec: a path, or the name of a shipped spec. Raises SpecError."""
     path = Path(spec)
     if _is_file(path):
         return path
@@ -42,7 +42,7 @@ def locate(spec: str | Path) -> Path:
 
 
 def _page_in(folder: Path) -> Path:
-    """The spec in a model's folder, or in that of a run: of the model it ended with, or else the run's."""
+    """The spec in a model folder or a run folder: that of the trained model, or else the run's."""
     for name in (SPEC, f"model/{SPEC}", RUN):
         if _is_file(folder / name):
             return folder / name
@@ -53,7 +53,7 @@ def _page_in(folder: Path) -> Path:
 
 
 def _near(path: Path) -> str:
-    """A suggestion: of the specs of the kit, or of the files beside the one that was meant."""
+    """A suggestion from shipped specs, or from files in the same folder."""
     if path.suffix not in (".yaml", ".yml"):
         known = [*names("models"), *names("runs")]
     else:
@@ -62,13 +62,13 @@ def _near(path: Path) -> str:
 
 
 def base(spec: str | Path) -> Path:
-    """The folder that paths in a spec start from: the spec's own; where the user stands for a shipped one."""
+    """The folder that paths in a spec start from: the spec's own; the working folder for a shipped spec."""
     path = locate(spec)
     return Path() if path.is_relative_to(shipped()) else path.parent
 
 
 def page(path: Path) -> tuple[Table, Mark]:
-    """The mapping in one file, as written. Raises SpecError."""
+    """The mapping in one file, before merging. Raises SpecError."""
     file = _short(path)
     try:
         text = untrusted.text(path, MAX_BYTES)
@@ -84,22 +84,22 @@ def page(path: Path) -> tuple[Table, Mark]:
 
 
 def load(path: Path, dropped: list[str]) -> tuple[Table, Mark]:
-    """The mapping in `path` with all it builds on laid underneath."""
+    """The mapping in `path` merged onto the specs that it builds on."""
     return _Loader(path, dropped).load(path, ())
 
 
 def built(tree: Table, path: Path, dropped: list[str]) -> Table:
-    """The mapping `tree`, seen as a spec at `path`, with all it builds on laid underneath."""
+    """The mapping `tree`, as a spec at `path`, merged onto the specs that it builds on."""
     return _Loader(path, dropped).built(tree, path, ())
 
 
 def settle(tree: Table, path: Path, dropped: list[str]) -> None:
-    """Put the architecture in the place of `model` where that names a spec, as seen from `path`."""
+    """Replace `model`, where it names a spec, by that spec's architecture; paths start at `path`."""
     _Loader(path, dropped).settle(tree, path, (path.resolve(),))
 
 
 class _Loader:
-    """Reads specs of one tree, and not without end."""
+    """Reads specs of one folder tree, up to a limit."""
 
     def __init__(self, path: Path, dropped: list[str]) -> None:
         self.root = _root(path)
@@ -111,19 +111,19 @@ class _Loader:
         return self.built(table, path, above), start
 
     def built(self, table: Table, path: Path, above: tuple[Path, ...]) -> Table:
-        """`table`, the spec at `path`, with all it builds on laid underneath."""
+        """`table`, the spec at `path`, merged onto the specs that it builds on."""
         above = (*above, path.resolve())
         own = self.settle(table, path, above)
         if "extends" not in table:
             return table
         base = self._reference(table, "extends", path, above)
-        if own and "model" in base:  # a model of its own making replaces the one below, instead of mixing with it
+        if own and "model" in base:  # a model of its own replaces the inherited one instead of merging with it
             del base["model"]
         merged: Table = merge(base, _without(table, "extends"), self.dropped)
         return merged
 
     def settle(self, table: Table, path: Path, above: tuple[Path, ...]) -> bool:
-        """Put the named architecture at `model`, or under it; whether one was named."""
+        """Put the named architecture at `model`, or under its changes; return whether one was named."""
         model = table.get("model")
         if isinstance(model, str):
             table.take("model", table, self._model(table, "model", path, above))
@@ -141,7 +141,7 @@ class _Loader:
         return base["model"]
 
     def _reference(self, source: Table, key: str, path: Path, above: tuple[Path, ...]) -> Table:
-        """The spec that `source[key]` names, with all that it builds on."""
+        """The spec that `source[key]` names, merged onto the specs that it builds on."""
         name = source[key]
         if not isinstance(name, str):
             text = f"must be the name of a spec or a path to one, got {shown(name)}"
@@ -175,13 +175,13 @@ class _Loader:
             text = f"'{name}' lies outside {self.root}, the tree of this spec; start from a folder that holds both"
             raise SpecError([_problem(source, key, path, text)])
         if target is None or not _is_file(target):
-            text = f"there is no file '{_brief(name)}', as seen from the folder of {path.name}"
+            text = f"there is no file '{_brief(name)}', relative to the folder of {path.name}"
             raise SpecError([_problem(source, key, path, text)])
         return target
 
 
 def _root(path: Path) -> Path:
-    """The tree whose files a spec may name: the working folder, else the `configs` around it, else its folder."""
+    """The tree of files that a spec may name: the working folder, else the enclosing `configs`, else its own folder."""
     here, cwd = path.resolve(), Path.cwd().resolve()
     if here.is_relative_to(cwd):
         return cwd
@@ -202,7 +202,7 @@ def _without(table: Table, key: str) -> Table:
 
 
 def _short(path: Path) -> str:
-    """The path as messages show it: from the working folder, where it lies below that."""
+    """The path as messages show it: relative to the working folder, if inside it."""
     try:
         return _brief(str(path.relative_to(Path.cwd())))
     except ValueError:
@@ -214,7 +214,7 @@ def _brief(text: str) -> str:
 
 
 def _resolved(path: Path) -> Path | None:
-    """Where links lead; None where they lead in a circle, or the name is none."""
+    """The resolved path; None for circular links and invalid names."""
     try:
         return path.resolve()
     except (OSError, ValueError, RuntimeError):
@@ -226,7 +226,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _is(question: Callable[[Path], bool], path: Path) -> bool:
-    """The answer of the file system; no for what cannot even be asked: names too long or with a NUL."""
+    """The result of a file system check; False for invalid paths: names too long or with a NUL."""
     try:
         return question(path)
     except (OSError, ValueError):

@@ -1,10 +1,10 @@
-"""The JSON schema of a spec, so that an editor completes names and underlines mistakes while they are typed.
+"""The JSON schema of a spec, so that an editor completes names and marks mistakes.
 
     json_schema()     a mapping, ready for `json.dumps`
 
-Each family has an entry in `$defs`: a name, or a mapping with `type` and that part's options. What is merged onto
-something else (`kinds`, `at`, a spec that `extends` another) may leave things out: its entries begin with `partial:`.
-The schema cannot tell everything that reading a spec tells; what it refuses, reading refuses as well.
+Each family has an entry in `$defs`: a name, or a mapping with `type` and that part's options. Specs to be merged onto
+others (`kinds`, `at`, a spec that `extends` another) may omit keys: their entries begin with `partial:`. The schema
+finds fewer faults than reading a spec; everything that it refuses, reading refuses too.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """The schema of every spec that can be read here, with the parts of all sound plugins that are installed."""
+    """The schema of every spec that can be read here, with the parts of all valid installed plugins."""
     sound = frozenset(n for n in plugins.namespaces() if plugins.problem(n) is None)
     with core.activate(sound):
         full = _definitions()
@@ -64,7 +64,7 @@ def _family(family: str) -> dict[str, Schema]:
         try:
             part = core.get(family, name)
         except core.RegistryError:
-            continue  # a broken part breaks only its own name
+            continue  # a broken part excludes only its own name
         own = f"{family}.{name}"
         schema = _split(part.Options.model_json_schema(), own, f"{own}:")
         schema[own]["properties"] = {"type": {"const": name}, **schema[own].get("properties", {})}
@@ -83,7 +83,7 @@ def _slot(description: str, bare: list[str], parts: list[str]) -> Schema:
 
 
 def _partial_slots(full: dict[str, Schema]) -> dict[str, Schema]:
-    """Slots laid on a part: any name will do, and a mapping without `type` changes options of the same part."""
+    """Slots merged onto a part: any name is valid, and a mapping without `type` changes options of the same part."""
     found = {}
     for family in core.families():
         parts = [p["$ref"].removeprefix("#/$defs/") for p in full[family]["anyOf"] if "$ref" in p]
@@ -126,12 +126,12 @@ def _layers() -> Schema:
 
 
 def _closed(properties: Schema, required: list[str]) -> Schema:
-    """A mapping with these keys and no other."""
+    """A mapping with these keys alone."""
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def _split(schema: Schema, name: str, prefix: str) -> dict[str, Schema]:
-    """A schema of pydantic's and the groups it holds, as entries of one `$defs`."""
+    """A schema of pydantic's and its groups, as entries of one `$defs`."""
     groups = schema.pop("$defs", {})
     entries = {name: schema, **{prefix + group: entry for group, entry in groups.items()}}
 
@@ -151,7 +151,7 @@ def _partial(schema: Schema) -> Schema:
             name = node["$ref"].removeprefix("#/$defs/").removeprefix("partial:")
             node = node | _ref(f"partial:{name}")
         if set(node) == {"required"}:
-            return node  # a condition, not a demand
+            return node  # a condition, not a requirement
         return {k: v for k, v in node.items() if k != "required" or not isinstance(v, list)}
 
     changed: Schema = _walk(schema, adapt)
@@ -167,7 +167,7 @@ def _walk(node: Any, adapt: Callable[[Schema], Schema]) -> Any:
 
 
 def _untitled(schema: Schema) -> Schema:
-    """Without the titles that pydantic makes of field names: editors show the descriptions."""
+    """The schema without the titles that pydantic makes of field names, since editors show descriptions."""
     plain: Schema = _walk(
         schema, lambda node: {k: v for k, v in node.items() if k != "title" or not isinstance(v, str)}
     )

@@ -1,12 +1,12 @@
-"""The one mechanism for stacks of unequal layers: `count`, `block`, `kinds`, `pattern`, `at`.
+"""Stacks of unequal layers, in one mechanism: `count`, `block`, `kinds`, `pattern`, `at`.
 
-    count: 12                       how many
-    block: {...}                    what they are
+    count: 12                       number of layers
+    block: {...}                    the default block
     kinds: {local: {...}}           variants, merged onto `block`
     pattern: [local*3, block]       their order, repeated to `count`
     at: {-1: {...}}                 single layers, merged last; negative numbers count from the end
 
-`expand` turns this into one block for each layer; `fold` turns the blocks back.
+`expand` turns these keys into one block for each layer; `fold` turns the blocks back.
 """
 
 import json
@@ -27,11 +27,11 @@ MAX_LAYERS = 1024
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\*([0-9]{1,4}))?")
 
 Wrong = tuple[tuple[Any, ...], str]
-"""What is wrong and the path, below `layers`, where it is."""
+"""A fault and its path below `layers`."""
 
 
 def expand(layers: Any) -> Any:
-    """`{blocks: [...]}` from the five keys, for the validator; anything else is handed on."""
+    """`{blocks: [...]}` from the five keys, for the validator; other values are returned unchanged."""
     if not isinstance(layers, Mapping) or "blocks" in layers:
         return layers
     wrong: list[Wrong] = []
@@ -42,9 +42,9 @@ def expand(layers: Any) -> Any:
 
 
 def blocks_of(layers: Mapping[str, Any], wrong: list[Wrong], dropped: list[str] | None = None) -> Items:
-    """One merged block for each layer, as far as they can be made.
+    """One merged block for each layer, as far as the keys are valid.
 
-    What is wrong is appended to `wrong`, options lost in merging to `dropped`.
+    Faults are appended to `wrong`, options lost in merging to `dropped`.
     """
     sound = _check_keys(layers, wrong)
     kinds = _kinds(layers, wrong, dropped)
@@ -65,7 +65,7 @@ def blocks_of(layers: Mapping[str, Any], wrong: list[Wrong], dropped: list[str] 
 
 
 def spare_blocks(layers: Mapping[str, Any]) -> Items:
-    """Every block that is written, whether it stands in a layer or not: `block` and each kind, merged."""
+    """Every written block, used by a layer or not: `block` and each kind, merged."""
     kinds = _kinds(layers, [], None)
     names = [name for name, block in kinds.items() if isinstance(block, Mapping)]
     marks = [_mark(layers, () if name == "block" else ("kinds", name), kinds[name]) for name in names]
@@ -78,7 +78,7 @@ def kinds_of(layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unused(layers: Mapping[str, Any]) -> list[str]:
-    """The kinds that stand in no layer."""
+    """The kinds that no layer uses."""
     kinds = _kinds(layers, [], None)
     return sorted({*kinds} - {"block"} - {*_names(layers, kinds, [])})
 
@@ -90,7 +90,7 @@ def _items(blocks: list[Any], marks: list[Mark | None]) -> Items:
 
 
 def _mark(layers: Mapping[str, Any], change: tuple[Any, ...], merged: Any) -> Mark | None:
-    """Where a block was written: at `block`, unless a change of another type replaced it whole."""
+    """Place of a block: at `block`, unless a change of another type replaced it as a whole."""
     value: Any = layers[change[0]][change[1]] if change else None
     if merged is not value:
         return find(layers, ("block",))
@@ -102,7 +102,7 @@ def _mark(layers: Mapping[str, Any], change: tuple[Any, ...], merged: Any) -> Ma
 
 
 def _check_keys(layers: Mapping[str, Any], wrong: list[Wrong]) -> bool:
-    """Whether layers could be laid out, were it not for unknown keys."""
+    """Whether layers can be expanded, apart from unknown keys."""
     unknown = [key for key in layers if key not in KEYS]
     wrong += [((key,), f"no key '{key}' in layers{suggest(str(key), [*KEYS])}") for key in unknown]
     wrong += [((), f"needs '{key}'") for key in ("count", "block") if key not in layers]
@@ -154,7 +154,7 @@ def _names(layers: Mapping[str, Any], kinds: dict[str, Any], wrong: list[Wrong])
 
 
 def _indices(layers: Mapping[str, Any], wrong: list[Wrong]) -> Iterator[tuple[Any, int]]:
-    """Each key of `at` and the layer it means."""
+    """Each key of `at` and its layer index."""
     count: int = layers["count"]
     seen: dict[int, Any] = {}
     for key, change in layers.get("at", {}).items():
@@ -172,9 +172,9 @@ def _indices(layers: Mapping[str, Any], wrong: list[Wrong]) -> Iterator[tuple[An
 
 
 def fold(blocks: list[Any]) -> dict[str, Any]:
-    """The keys of `layers` for given blocks: the commonest, what others differ in as kinds, the order as a pattern.
+    """The keys of `layers` for given blocks: the most frequent block, others as kinds, the order as a pattern.
 
-    Blocks that merging cannot make from the commonest one are written out one by one, as `blocks`.
+    Blocks that merging cannot make from the most frequent one are listed one by one, as `blocks`.
     """
     texts = [json.dumps(block) for block in blocks]
     counts = Counter(texts)
@@ -207,7 +207,7 @@ def _run_lengths(names: list[str]) -> list[str]:
 
 
 def marked(layers: Mapping[str, Any], blocks: Items) -> Table:
-    """The expanded layers, still knowing where they were written."""
+    """The expanded layers, with the places of their keys."""
     table = Table()
     table.put("blocks", blocks, *marks_of(layers, "block"))
     return table

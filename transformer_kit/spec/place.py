@@ -1,4 +1,4 @@
-"""Gives what is found wrong after a spec was read its place there: parts, data and machines know more than a schema.
+"""Adds the place in the spec to faults that parts, data or the machine report after the spec was read.
 
 with at(spec, "train", "freeze"):
     freeze(model, spec.train.freeze)    a ValueError in here is a SpecError with file, line and column
@@ -14,16 +14,16 @@ from transformer_kit.spec.schema import Spec
 
 @contextmanager
 def at(spec: Spec, *path: str) -> Iterator[None]:
-    """Inside, whatever is wrong is wrong with the value at `path` of the spec, or with what stands around it."""
+    """Inside, an error becomes a SpecError at the value at `path` of the spec, or at the nearest value around it."""
     try:
         yield
-    except SpecError:  # it has its place
+    except SpecError:  # it has a place already
         raise
     except ValueError as error:
         raise SpecError([Problem(mark(spec, *path), str(error))]) from error
 
 
 def mark(spec: Spec, *path: str) -> Mark:
-    """Where the value at `path` stands; the nearest thing around it when it is a default."""
+    """Place of the value at `path`; for a default, of the nearest value around it."""
     around: Mark = Mark("spec") if spec._source is None else spec._source.mark(path)
     return replace(around, path=".".join(path))

@@ -1,10 +1,10 @@
-"""From a page of YAML, or a mapping, to a checked `Spec` or `RunSpec`.
+"""From YAML, or a mapping, to a checked `Spec` or `RunSpec`.
 
-    read("configs/models/tutorial.yaml")     a file, or the name of a spec that comes with the kit
+    read("configs/models/tutorial.yaml")     a file, or the name of a shipped spec
     read(path, sets=["model.d_model=64"])    with single values replaced
 
-The stages: find and parse the files, lay each on what it builds on, apply `--set`, expand the layers, validate.
-Everything wrong is raised at once, as one SpecError.
+The stages: find and parse the files, merge each onto those it builds on, apply `--set`, expand the layers, validate.
+All faults are raised at once, as one SpecError.
 """
 
 import re
@@ -19,12 +19,12 @@ from transformer_kit.spec.errors import Mark, Problem, SpecError, shown
 from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
 from transformer_kit.spec.tree import MAX_DEPTH, Items, Table, merge, named, remarked, written
 
-ALONE = "describes a model and not how to train it; `kit new run NAME` starts a spec that does"
+ALONE = "describes a model, not a run; `kit new run NAME` starts a spec that does"
 RUN_KEYS = frozenset(RunSpec.model_fields) - frozenset(Spec.model_fields)
 
 
 def page_of(spec: str | Path | Mapping[str, Any] | Spec | ModelSpec) -> Spec:
-    """The spec that a Python user means: as `read`, a spec object as it is, a bare architecture as a page of its own.
+    """The spec from a Python argument: like `read`; spec objects pass, and a bare architecture becomes a spec.
 
     Raises SpecError.
     """
@@ -37,7 +37,7 @@ def page_of(spec: str | Path | Mapping[str, Any] | Spec | ModelSpec) -> Spec:
 
 
 def read(spec: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Spec:
-    """The spec in a file, of a name or in a mapping; a RunSpec when it says how to train. Raises SpecError."""
+    """Read a spec from a file, by name or from a mapping; a RunSpec if it says how to train. Raises SpecError."""
     tree, start, notes = tree_of(spec, sets)
     kind = RunSpec if RUN_KEYS & set(tree) else Spec
     return checked(tree, kind, start, notes)
@@ -46,9 +46,9 @@ def read(spec: str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Spec
 def read_run(
     spec: str | Path | Mapping[str, Any], sets: Sequence[str] = (), trained: Path | Mapping[str, Any] | None = None
 ) -> RunSpec:
-    """The run spec in a file, or of a name; its model is that of the spec `trained` where it describes none itself.
+    """Read a run spec from a file or by name; without a model of its own, it takes that of the spec `trained`.
 
-    Raises SpecError when the spec holds a model only.
+    Raises SpecError for a spec without training.
     """
     tree, start, notes = tree_of(spec, sets, trained)
     if "model" in tree and not RUN_KEYS & set(tree):
@@ -61,9 +61,9 @@ def tree_of(
     sets: Sequence[str] = (),
     trained: Path | Mapping[str, Any] | None = None,
 ) -> tuple[Table, Mark, list[str]]:
-    """The spec's values with all it builds on and `sets` applied, its start, and notes. Raises SpecError.
+    """The spec's merged values with `sets` applied, the mark of its start, and notes. Raises SpecError.
 
-    What the spec says nothing of, its model and its plugins, is taken from the spec `trained`.
+    A missing model, with its plugins, is taken from the spec `trained`.
     """
     notes: list[str] = []
     if isinstance(sets, (str, Mapping)):
@@ -86,7 +86,7 @@ def tree_of(
 
 
 def _loaded(spec: Any, notes: list[str]) -> tuple[Path, Table, Mark]:
-    """The values of a spec with all it builds on, its start, and the path that others are seen from."""
+    """The path that relative names start from, the merged values of a spec, and the mark of its start."""
     if isinstance(spec, Mapping):
         start = Mark("spec")
         return Path(start.file), files.built(written(spec, start.file), Path(start.file), notes), start
@@ -98,7 +98,7 @@ def _loaded(spec: Any, notes: list[str]) -> tuple[Path, Table, Mark]:
 
 
 def run_of(spec: str | Path | Mapping[str, Any] | Spec) -> RunSpec:
-    """The run that a Python user means, as `page_of`. Raises SpecError when it is a model only."""
+    """The run spec from a Python argument, like `page_of`. Raises SpecError for a model alone."""
     if isinstance(spec, RunSpec):
         return spec
     if isinstance(spec, Spec):
@@ -107,7 +107,7 @@ def run_of(spec: str | Path | Mapping[str, Any] | Spec) -> RunSpec:
 
 
 def assign(tree: Table, assignment: str, notes: list[str] | None = None) -> None:
-    """Apply `path.to.key=value`, the value written as YAML, in place, by the rule of `merge`. Raises SpecError.
+    """Apply `path.to.key=value` in place, with the value in YAML, by the rule of `merge`. Raises SpecError.
 
     Options lost with a replaced part are appended to `notes`.
     """
@@ -134,7 +134,7 @@ def assign(tree: Table, assignment: str, notes: list[str] | None = None) -> None
 
 
 def _value(text: str, mark: Mark) -> Any:
-    """The value of an assignment, every place in it being the assignment's."""
+    """The value of an assignment, with the assignment as place of each value in it."""
     try:
         value, _ = yaml.parse(text, mark.file)
     except SpecError as error:
@@ -149,10 +149,10 @@ def _pair(source: Any, key: Any) -> Table:
 
 
 def _step(here: Any, key: Any, path: str, mark: Mark) -> Any:
-    """What `key` leads to, made where there is nothing yet."""
+    """The value at `key`, created where it is missing."""
     if isinstance(here, Table) and key not in here:
         here.put(key, Table(), replace(mark, path=path), replace(mark, path=path))
-    if isinstance(here[key], str):  # a part by its bare name: options go into the mapping it stands for
+    if isinstance(here[key], str):  # a part by its bare name: its options need a mapping
         here[key] = named(here, key)
     if not isinstance(here[key], (dict, list)):
         raise _refusal(mark, f"'{path}' has nothing inside, it is {shown(here[key])}")

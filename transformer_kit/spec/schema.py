@@ -1,6 +1,6 @@
-"""The spec as objects: what a page of YAML says, checked and frozen.
+"""The spec as frozen, validated objects.
 
-`ModelSpec` is the architecture, `Spec` a spec that holds one, `RunSpec` a spec that also says how to train it.
+`ModelSpec` is the architecture, `Spec` a spec with a model, `RunSpec` a spec that also says how to train it.
 Python users write the same objects, or the same mappings: `Spec.of({...})`.
 """
 
@@ -94,18 +94,18 @@ class Spec(Group):
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
-        """The spec that a mapping describes, as YAML would. Raises `SpecError` with everything that is wrong."""
+        """The spec that a mapping describes, as YAML would. Raises `SpecError` with all faults."""
         return from_mapping(value, cls)
 
     def __eq__(self, other: object) -> bool:
-        """Equal when they say the same, wherever each was written."""
+        """Equal when their canonical forms are, wherever each was written."""
         if not isinstance(other, Spec) or type(self) is not type(other):
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual about the spec and possible all the same, such as options lost with a replaced part."""
+        """Notes about valid but unusual values, such as options lost with a replaced part."""
         return () if self._source is None else tuple(self._source.notes)
 
     def resolved(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Values that remember where they were written, and the one rule by which two of them merge.
+"""Values that remember their place in a file, and the rule by which two of them merge.
 
-A `Table` is a dict and an `Items` a list, so they validate as such; both carry a `Mark` for each member. Plain
-dicts and lists work everywhere and simply have no marks; `written` gives them some.
+A `Table` is a dict and an `Items` a list, so they validate as such; both carry a `Mark` for each member. Plain dicts
+and lists work everywhere and have no marks; `written` adds them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ from registry.untrusted import lone_surrogate
 from transformer_kit.spec.errors import Mark, Problem, SpecError
 
 MAX_DEPTH = 60
-"""How deep values may be nested."""
+"""Largest nesting depth of values."""
 
 Path = tuple[Any, ...]
 
@@ -37,7 +37,7 @@ class Table(dict[Any, Any]):
             self.values_at[key] = value_at
 
     def take(self, key: Any, source: Mapping[Any, Any], value: Any) -> None:
-        """Set `key` to `value`, marked as it is in `source`."""
+        """Set `key` to `value`, with the marks of `source`."""
         self.put(key, value, *marks_of(source, key))
 
 
@@ -59,9 +59,9 @@ def marks_of(source: Any, key: Any) -> tuple[Mark | None, Mark | None]:
 
 
 def merge(base: Any, over: Any, dropped: list[str] | None = None, path: str = "") -> Any:
-    """`over` laid on `base`: mappings merge, anything else replaces, a part of another type replaces the whole part.
+    """`over` merged onto `base`: mappings merge, other values replace; a part of another type replaces the whole part.
 
-    A part inside may be written as its bare name. `dropped` collects, as notes, the options lost with a replaced part.
+    A part in it may be a bare name. `dropped` collects notes about the options lost with a replaced part.
     """
     if not isinstance(base, Mapping) or not isinstance(over, Mapping):
         return over
@@ -85,7 +85,7 @@ def merge(base: Any, over: Any, dropped: list[str] | None = None, path: str = ""
 
 
 def _parts(base: Mapping[Any, Any], over: Mapping[Any, Any], key: Any) -> tuple[Any, Any]:
-    """The values at `key`; a bare name beside a mapping as the mapping it stands for."""
+    """The values at `key`; next to a mapping, a bare name becomes its mapping."""
     under, upper = base[key], over[key]
     if isinstance(upper, str) and isinstance(under, Mapping) and "type" in under:
         return under, named(over, key)
@@ -95,7 +95,7 @@ def _parts(base: Mapping[Any, Any], over: Mapping[Any, Any], key: Any) -> tuple[
 
 
 def named(source: Any, key: Any) -> Table:
-    """The part which stands at `key` by its bare name, as a mapping."""
+    """The part at `key`, given by its bare name, as a mapping."""
     table = Table()
     mark = marks_of(source, key)[1]
     table.put("type", source[key], mark, mark)
@@ -103,7 +103,7 @@ def named(source: Any, key: Any) -> Table:
 
 
 def difference(base: Any, over: Any) -> Any:
-    """The least to lay on `base` for `merge` to give `over`, when it can: merging takes no key away."""
+    """The smallest `changes` with merge(base, changes) == over, if any: merging removes no key."""
     if not isinstance(base, Mapping) or not isinstance(over, Mapping) or base.get("type") != over.get("type"):
         return over
     changed = (k for k in over if k not in base or repr(base[k]) != repr(over[k]))
@@ -111,7 +111,7 @@ def difference(base: Any, over: Any) -> Any:
 
 
 def find(tree: Any, path: Path) -> Mark | None:
-    """Place of the value at `path`, or of the nearest thing that encloses it."""
+    """Place of the value at `path`, or of the nearest value around it."""
     mark = None
     for key in path:
         key_at, value_at = marks_of(tree, key)
@@ -124,7 +124,7 @@ def find(tree: Any, path: Path) -> Mark | None:
 
 
 def at(tree: Any, path: Path) -> Any:
-    """The value at `path`; None when there is nothing."""
+    """The value at `path`; None without one."""
     for key in path:
         try:
             tree = tree[key]
@@ -134,9 +134,9 @@ def at(tree: Any, path: Path) -> Any:
 
 
 def written(value: Any, file: str, path: Path = ()) -> Any:
-    """What a Python user wrote, with marks in `file`: plain containers, parts as mappings, other objects as they are.
+    """A Python user's values, with marks in `file`: plain containers, parts as mappings, other objects unchanged.
 
-    Raises SpecError for what is nested without end, and for half characters.
+    Raises SpecError for values nested too deeply, and for lone surrogates.
     """
     if len(path) > MAX_DEPTH:
         mark = Mark(file, path=".".join(map(str, path[:3])))
@@ -159,19 +159,19 @@ def written(value: Any, file: str, path: Path = ()) -> Any:
 
 
 def _checked(value: Any, mark: Mark) -> Mark:
-    """The place of a value, which is no text that nobody can write down. Raises SpecError."""
+    """Place of a value. Raises SpecError for a string with a lone surrogate."""
     if isinstance(value, str) and (point := lone_surrogate(value)):
         raise SpecError([Problem(mark, f"must be Unicode, got a lone surrogate, half a character: {point}")])
     return mark
 
 
 def copied(tree: Any) -> Any:
-    """An equal tree that shares nothing with `tree`."""
+    """A deep copy of `tree`."""
     return remarked(tree, lambda mark: mark)
 
 
 def stamp(tree: Any, via: str) -> Any:
-    """The same values, each mark saying how it came here."""
+    """The same values, with their origin in each mark."""
     return remarked(tree, lambda mark: mark if mark.via else replace(mark, via=via))
 
 

@@ -1,7 +1,7 @@
-"""Reads YAML as plain values with marks: YAML 1.2 scalars, no tags, no duplicate keys, bounded size and depth.
+"""Parses YAML to plain values with marks: YAML 1.2 scalars, no tags, no duplicate keys, bounded size and depth.
 
-Works on the parser's events and builds the values itself, so a hostile page is refused before it grows. `dump` writes
-plain values so that `parse` returns them.
+It builds values from the parser's events, so a hostile file is refused before it grows. `dump` writes plain values so
+that `parse` returns them.
 """
 
 import re
@@ -47,7 +47,7 @@ def parse(text: str, file: str) -> tuple[Any, Mark]:
 
 
 def dump(value: Any) -> str:
-    """A spec that `parse` reads as `value`, made of plain mappings, lists and scalars."""
+    """YAML that `parse` reads back as `value`, for plain mappings, lists and scalars."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
@@ -64,13 +64,13 @@ def scalar(text: str) -> Any:
 
 
 def _integer(text: str) -> int | str:
-    if len(text) > MAX_DIGITS:  # Python may refuse it; as text it fails its field's check
+    if len(text) > MAX_DIGITS:  # Python may refuse it; as a string it fails its field's check
         return text
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
 
 
 def _broken(error: Exception, text: str, file: str) -> Problem:
-    """What the parser found wrong. It lets errors of its own arithmetic through: escapes and versions out of range."""
+    """The parser's error as a problem; escapes and versions out of range raise plain Python errors."""
     if isinstance(error, yaml.MarkedYAMLError):
         place = error.problem_mark or error.context_mark
         mark = Mark(file, place.line + 1, place.column + 1) if place else Mark(file, 1, 1)
@@ -90,7 +90,7 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever YAML 1.1 or 1.2 would not read as text, and writes repeated values in full."""
+    """Quotes strings that YAML 1.1 or 1.2 would read as another type, and writes repeated values in full."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -99,7 +99,7 @@ class _Dumper(yaml.SafeDumper):
 def _write_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     style = None if isinstance(scalar(value), str) else "'"
     if _BREAKS.search(value):
-        style = '"'  # any other style would write them as they are, and reading turns them into spaces
+        style = '"'  # other styles write them unescaped, and reading turns them into spaces
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

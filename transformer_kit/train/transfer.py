@@ -20,7 +20,7 @@ class Transfer:
 
     def text(self) -> str:
         """The comparison in a few lines."""
-        named = {"carried over": self.carried, "starting anew": self.fresh, "left behind": self.dropped}
+        named = {"loaded": self.carried, "newly initialized": self.fresh, "not used": self.dropped}
         lines = [f"the model differs from the trained one: {', '.join(self.differences)}"]
         lines += [f"{how}: {', '.join(folded(names))}" for how, names in named.items() if names]
         return "\n  ".join(lines)

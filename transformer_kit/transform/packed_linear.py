@@ -130,7 +130,7 @@ def onednn(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
 
 
 def transposed(weight: Tensor, bias: Tensor | None, rows: int) -> Packed:
-    """For one row: the sum over pieces of the inputs of x_piece W_piece^T, each of which is read by one thread."""
+    """For one row: the sum of x_piece W_piece^T over pieces of the inputs, with one thread for each piece."""
     out, width = weight.shape
     most = max(PIECES, torch.get_num_threads())
     pieces = next(n for n in range(most, 0, -1) if width % n == 0)
