@@ -153,9 +153,9 @@ def test_segments_number_the_documents_of_a_row(
     ("split", "validation", "seq_len", "expected"),
     [
         ("train", 0.0, 5000, "the corpus has 5000 tokens and a sequence needs seq_len . 1 = 5001"),
-        ("validation", 0.01, 50, "the validation share has at most 50 tokens in a row .*needs seq_len . 1 = 51; raise"),
-        ("validation", 0.0, 50, "the validation share has at most 0 tokens"),
-        ("train", 0.9, 900, "the train share has at most 500 tokens in a row .*; lower `validation`"),
+        ("validation", 0.01, 50, "the validation share has runs of at most 50 tokens .*needs seq_len . 1 = 51; raise"),
+        ("validation", 0.0, 50, "the validation share has runs of at most 0 tokens"),
+        ("train", 0.9, 900, "the train share has runs of at most 500 tokens .*; lower `validation`"),
     ],
 )
 def test_too_little_text_is_said_with_numbers(

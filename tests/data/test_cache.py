@@ -34,7 +34,7 @@ def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     for name in (VARIABLE, "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(OSError, match=f"no home folder.*; {VARIABLE} chooses a place") as caught:
+    with pytest.raises(OSError, match=f"no home folder.*; set {VARIABLE} to a folder") as caught:
         cache_folder()
     told = failure(caught.value)
     assert told is not None

@@ -175,7 +175,7 @@ def test_a_damaged_cache_is_noticed_and_made_anew(
         TokenStore(folder)
     assert prepare(dataset, bytewise, tmp_path).tokens.tolist() == expected
     assert dataset.reads == 2
-    assert "made anew" in caplog.text
+    assert "rebuilding" in caplog.text
     TokenStore(folder)
 
 
@@ -233,7 +233,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, bytewise: Tokenizer) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=f"cannot be written: Not a directory; {VARIABLE} chooses another"):
+    with pytest.raises(OSError, match=f"cannot be written: Not a directory; set {VARIABLE} to another folder"):
         prepare(Documents("text"), bytewise, tmp_path / "file")
 
 

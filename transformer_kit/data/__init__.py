@@ -1,1 +1,1 @@
-"""From documents to batches: token caches, the order of training, tokenizers' files, text as it is generated."""
+"""The data pipeline: tokenizer files, token caches, batches, and streaming detokenization."""

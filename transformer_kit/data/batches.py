@@ -1,10 +1,10 @@
-"""Batches as a pure function of seed and step: nothing to save, nothing to lose on resuming.
+"""Batches as a pure function of seed and step, so resuming needs only the step number.
 
-The corpus is cut into windows of seq_len targets that overlap by one token, and each epoch visits every window once
-in an order of its own. The number of the step is all there is to remember.
+The corpus is cut into windows of seq_len targets that overlap by one token. Each epoch visits every window once, in
+its own pseudo-random order.
 
-Training wraps into the next epoch in the middle of a batch. A pass over the validation share ends with a smaller
-batch, and takes the rest of each region as a shorter window: every target counts once, whatever the batch size.
+A training batch may span two epochs. A pass over the validation share ends with a smaller batch, and then reads the
+rest of each region as a shorter window. So every target counts once, for any batch size.
 """
 
 from typing import Literal
@@ -21,16 +21,16 @@ Split = Literal["train", "validation"]
 
 MAX_REGIONS = 64
 REGION_TOKENS = 1 << 16
-"""Validation tokens that a region has at least, when there is more than one region."""
+"""Minimum number of validation tokens per region, when there are several regions."""
 
 
 class Batches:
     """Batches of one share of a corpus.
 
-    store: the corpus. split: which share. validation: how large the validation share is, in [0, 1).
-    batch_size, seq_len: rows of a batch, targets of a row. seed: order of the training windows; the order of the
-    validation windows is always the same, so that runs with different seeds are measured alike.
-    document_mask: whether batches say which document a token belongs to.
+    store: the corpus. split: which share. validation: size of the validation share, in [0, 1).
+    batch_size, seq_len: rows of a batch, targets of a row. seed: order of the training windows. The order of the
+    validation windows does not depend on the seed, so that runs with different seeds are comparable.
+    document_mask: whether batches contain the document index of each token.
 
     Raises ValueError when the share is too small for a single window.
     """
@@ -56,28 +56,28 @@ class Batches:
         lengths = self._spans[:, 1] - self._spans[:, 0]
         self._upto = np.cumsum(np.maximum(0, lengths - 1) // seq_len)
         self.windows = int(self._upto[-1])
-        """Number of windows: of an epoch's rows."""
+        """Number of windows per epoch."""
         self.tokens = int(lengths.sum())
         """Number of tokens of this share."""
         if self.windows == 0:
             raise ValueError(self._too_small(split, validation, int(lengths.max())))
         counts = np.maximum(0, lengths - 1) // seq_len
         rests = np.stack([self._spans[:, 0] + counts * seq_len, self._spans[:, 1]], axis=1)
-        self._rests = rests[rests[:, 1] - rests[:, 0] > 1]  # of each region: what holds a target and fills no window
+        self._rests = rests[rests[:, 1] - rests[:, 0] > 1]  # remainders of regions that hold a target
         self._full = -(-self.windows // batch_size)
         self.per_pass = self._full + len(self._rests)
-        """Number of batches that hold every target of the validation share once."""
+        """Number of batches in one pass over the validation share."""
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of UTF-8 per token of this share; nats per token divided by (ln 2 times this) are bits per byte."""
+        """UTF-8 bytes per token of this share. Nats per token / (ln 2 * this) are bits per byte."""
         return sum(self._store.bytes_between(int(a), int(b)) for a, b in self._spans) / self.tokens
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, seq_len + 1) of `step`, from 0; with `document_mask` also the segment of each, of the same shape.
+        """Tokens of `step`, counted from 0, and with `document_mask` their segments, each (B, seq_len + 1).
 
-        Segments number the documents of a row from 0; a document's end of text belongs to it. The last batches of a
-        pass over the validation share have fewer rows, or one shorter row.
+        Segments number the documents of a row from 0. An end-of-text token belongs to its document. The last batches of a
+        validation pass have fewer rows, or one shorter row.
         """
         index = self._index(step)
         rows = [self._store.tokens[row[0] : row[-1] + 1] for row in index]
@@ -88,7 +88,7 @@ class Batches:
         return tokens, torch.from_numpy(documents - documents[:, :1])
 
     def _index(self, step: int) -> NDArray[np.int64]:
-        """Places of the batch's tokens in the corpus."""
+        """Indices of the batch's tokens in the corpus."""
         assert step >= 0
         visit = step * self._batch_size + np.arange(self._batch_size)
         if self._split == "validation":
@@ -99,7 +99,7 @@ class Batches:
         return self._starts(visit)[:, None] + np.arange(self._seq_len + 1)
 
     def _starts(self, visit: NDArray[np.int64]) -> NDArray[np.int64]:
-        """First token of each row, given how many rows came before it."""
+        """First token of each row, from the number of rows before it."""
         epochs, places = np.divmod(visit, self.windows)
         window = np.empty_like(places)
         for epoch in np.unique(epochs):
@@ -115,16 +115,16 @@ class Batches:
             return f"the corpus has {len(self._store)} tokens and {needed}; give more text or a smaller seq_len"
         remedy = "raise" if split == "validation" else "lower"
         return (
-            f"the {split} share has at most {longest} tokens in a row ({self.tokens} of {len(self._store)}, with "
-            f"validation = {validation:g}) and {needed}; {remedy} `validation` or take a smaller seq_len"
+            f"the {split} share has runs of at most {longest} tokens ({self.tokens} of {len(self._store)}, with "
+            f"validation = {validation:g}) and {needed}; {remedy} `validation` or choose a smaller seq_len"
         )
 
 
 def spans(n_tokens: int, validation: float, split: Split) -> NDArray[np.int64]:
-    """Begin and end of the pieces of the corpus that belong to `split`, (R, 2). The splits share no token.
+    """Begin and end (R, 2) of the corpus ranges that belong to `split`. The splits share no token.
 
-    The corpus is divided into equal regions, and the end of each is for validation, so that a corpus in some order
-    is measured everywhere. Small corpora have one region. Neither depends on seq_len or on a seed.
+    The corpus is divided into equal regions, and the end of each region is validation data. So validation covers a
+    sorted corpus evenly. Small corpora have one region. The ranges depend neither on seq_len nor on a seed.
     """
     regions = min(MAX_REGIONS, max(1, int(n_tokens * validation) // REGION_TOKENS))
     borders = np.arange(regions + 1, dtype=np.int64) * n_tokens // regions

@@ -1,4 +1,4 @@
-"""The cache folder, and the one way to write into it: beside the place, then renamed, so that half is never found."""
+"""The cache folder, and atomic writes into it: a temporary folder is written first and then renamed."""
 
 import os
 import shutil
@@ -13,31 +13,31 @@ from registry.files import located
 VARIABLE = "TRANSFORMER_KIT_CACHE"
 """Environment variable that moves the cache."""
 ABANDONED = 24 * 3600.0
-"""Seconds without a change after which an unfinished folder is taken for the remains of a killed process."""
+"""Seconds without a change after which an unfinished folder counts as abandoned by a killed process."""
 
 
 def cache_folder(chosen: Path | None = None) -> Path:
-    """Where caches live: `chosen`, else $TRANSFORMER_KIT_CACHE, else transformer_kit in $XDG_CACHE_HOME or ~/.cache.
+    """The cache folder: `chosen`, else $TRANSFORMER_KIT_CACHE, else transformer_kit in $XDG_CACHE_HOME or ~/.cache.
 
-    OSError where nobody has chosen and this user has no home.
+    Raises OSError if none of them exists and the user has no home folder.
     """
     named = os.environ.get(VARIABLE) if chosen is None else str(chosen)
     if named:
         return located(named, Path())
     around = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(around):  # the standard has others ignored
+    if os.path.isabs(around):  # the XDG standard ignores relative paths
         return Path(around, "transformer_kit")
     try:
         return Path("~/.cache/transformer_kit").expanduser()
     except RuntimeError:
-        raise OSError(f"this user has no home folder for the cache of tokens; {VARIABLE} chooses a place") from None
+        raise OSError(f"this user has no home folder for the token cache; set {VARIABLE} to a folder") from None
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `folder` when the block ends well, and vanishes when it does not.
+    """A temporary folder that becomes `folder` when the block succeeds, and is removed when it fails.
 
-    When another process finished the same folder meanwhile, that one stays. OSError says what cannot be written.
+    If another process has finished the same folder meanwhile, that one stays. Raises OSError if writing fails.
     """
     unfinished = None
     try:
@@ -55,7 +55,7 @@ def writing(folder: Path) -> Iterator[Path]:
         if not isinstance(error, OSError):
             raise
         place = f"the cache {folder.parent} cannot be written"
-        raise OSError(error.errno, f"{place}: {error.strerror}; {VARIABLE} chooses another") from error
+        raise OSError(error.errno, f"{place}: {error.strerror}; set {VARIABLE} to another folder") from error
 
 
 def _rename(unfinished: Path, folder: Path) -> None:
@@ -76,7 +76,7 @@ def _sync(path: Path) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed processes left unfinished, once nobody can still be writing it."""
+    """Remove the abandoned folders of killed processes."""
     for path in parent.glob(".*-*"):
         with suppress(OSError):  # another process may be sweeping too
             changes = [p.stat().st_mtime for p in (path, *path.glob("*"))]

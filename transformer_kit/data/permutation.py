@@ -1,4 +1,4 @@
-"""A pseudo-random order of n things without a table: a Feistel network (Luby and Rackoff 1988)."""
+"""A pseudo-random permutation without a table: a Feistel network (Luby and Rackoff 1988)."""
 
 import hashlib
 
@@ -9,10 +9,10 @@ ROUNDS = 6
 
 
 class Permutation:
-    """Maps 0, 1, ..., n - 1 onto themselves in an order that `key` decides. Takes no memory, needs no state.
+    """A permutation of 0, 1, ..., n - 1 that `key` determines, without memory or state.
 
-    A Feistel network permutes the numbers of an even count of bits, of which there may be up to four times n; a
-    number that comes out beyond n goes in again until it does not (Black and Rogaway 2002, cycle walking).
+    The Feistel network permutes a range of up to 4 n integers. An output beyond n is fed in again until it lies below n
+    (cycle walking, Black and Rogaway 2002).
     """
 
     def __init__(self, n: int, key: str) -> None:
@@ -24,7 +24,7 @@ class Permutation:
         self._keys = np.frombuffer(seeds, dtype="<u8")[:ROUNDS].astype(np.uint64)
 
     def __call__(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where `index`, any shape, each in [0, n), goes."""
+        """Permuted values of `index`, any shape, each in [0, n)."""
         out = self._network(index.astype(np.uint64))
         while (outside := out >= self.n).any():
             out[outside] = self._network(out[outside])

@@ -1,17 +1,17 @@
-"""Cutting documents of any length into pieces of bounded size, where a tokenizer would most likely cut as well."""
+"""Cut documents of any length into pieces of bounded size, preferably where pre-tokenizers cut too."""
 
 from collections.abc import Iterable, Iterator
 
 SIZE = 1 << 16
-"""Characters of a piece, at most."""
+"""Maximum characters per piece."""
 
 
 def cut(pieces: Iterable[tuple[str, bool]], size: int = SIZE) -> Iterator[tuple[str, bool]]:
     """The same documents as (text, whether the document ends here), each text at most `size` characters.
 
-    Cuts fall after a line's end between two characters that are no white space: the usual pre-tokenizers cut there
-    too, so the tokens are those of the whole document. Where there is no such place any line's end will do, then any
-    character: the text stays the same and a word may be spelled with other tokens.
+    Cuts fall after a line end between two characters that are not white space. The usual pre-tokenizers cut there too,
+    so the tokens equal those of the whole document. Without such a place the cut falls at any line end, else at any
+    character; then a word at the cut may get other tokens.
     """
     rest = ""
     for text, ends in pieces:
@@ -30,7 +30,7 @@ def cut(pieces: Iterable[tuple[str, bool]], size: int = SIZE) -> Iterator[tuple[
 
 
 def _place(text: str, begin: int, limit: int) -> int:
-    """The last good place to cut in (begin, limit]."""
+    """The best cut position in (begin, limit], as late as possible."""
     last = end = text.rfind("\n", begin, limit)
     while end > begin:
         if not text[end - 1].isspace() and not text[end + 1].isspace():

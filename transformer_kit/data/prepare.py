@@ -1,4 +1,4 @@
-"""Tokenizes a corpus once, into a cache that its content and its tokenizer name."""
+"""Tokenize a corpus once, into a cache that is keyed by its content and its tokenizer."""
 
 import hashlib
 import json
@@ -21,21 +21,21 @@ from transformer_kit.data.windows import Joiner, Window, windows
 BATCH_CHARACTERS = 1 << 22
 BATCH_WINDOWS = 4096
 MARK_EVERY = 4096
-"""Bytes of text between two marks, at least."""
+"""Minimum bytes of text between two marks."""
 SHOWN = 20
-"""Bad documents that a message names."""
+"""Maximum number of bad documents in a message."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the text of a corpus becomes ids."""
+    """How the corpus is tokenized."""
 
     add_special_tokens: bool = True
-    """Whether each document gets what the tokenizer puts before and after a text, such as a BOS."""
+    """Whether each document gets the tokenizer's prefix and suffix, such as BOS."""
     split_special_tokens: bool = False
-    """Whether special tokens that the corpus spells out stay text."""
+    """Whether special tokens in the corpus are tokenized as plain text."""
 
 
 def prepare(
@@ -45,11 +45,11 @@ def prepare(
     progress: Callable[[int], None] | None = None,
     reading: Reading = Reading(),
 ) -> TokenStore:
-    """The tokens of `dataset`, from the cache when they are there and undamaged, else tokenized now.
+    """The tokens of `dataset`, from the cache if it is valid, else tokenized now.
 
-    `cache` overrides the cache folder; `progress` is told the bytes of text done so far. Memory does not grow with
-    the corpus. Raises ValueError for bad documents, all of them at once, for no text at all, and for a corpus that
-    changes meanwhile; OSError when the cache cannot be written.
+    `cache` overrides the cache folder. `progress` receives the bytes of text done so far. Memory does not grow with the
+    corpus. Raises ValueError for bad documents (all at once), for an empty corpus, and for a corpus that changes
+    meanwhile. Raises OSError when the cache cannot be written.
     """
     key = _key(dataset, tokenizer, reading)
     folder = cache_folder(cache) / "tokens" / key
@@ -57,18 +57,18 @@ def prepare(
         try:
             return TokenStore(folder)
         except ValueError as error:
-            log.warning("the token cache is made anew: %s", error)
+            log.warning("rebuilding the token cache: %s", error)
             shutil.rmtree(folder)
     check(dataset)
     with writing(folder) as unfinished:
         _write(dataset, tokenizer, unfinished, progress or (lambda done: None), reading)
         if _key(dataset, tokenizer, reading) != key:
-            raise ValueError("the corpus was changed while it was tokenized; start again once it stays as it is")
+            raise ValueError("the corpus changed while it was tokenized; start again when it is complete")
     return TokenStore(folder)
 
 
 def check(dataset: Dataset) -> None:
-    """Look through a whole corpus before hours are spent on it: ValueError with everything that is wrong."""
+    """Check a whole corpus before tokenizing it. Raises ValueError with everything that is wrong."""
     found = list(islice(dataset.faults(whole=True), SHOWN + 1))
     if found:
         raise ValueError("\n  ".join([*found[:SHOWN], *(["and more"] if len(found) > SHOWN else [])]))
@@ -93,7 +93,7 @@ def _write(
 
 
 def _batches(found: Iterable[Window]) -> Iterator[list[Window]]:
-    """As many windows at a time as keep the tokenizer's threads busy; without those that have no text."""
+    """Batches of windows, large enough to keep the tokenizer's threads busy, without empty documents."""
     batch: list[Window] = []
     characters = 0
     for window in found:
@@ -107,14 +107,14 @@ def _batches(found: Iterable[Window]) -> Iterator[list[Window]]:
 
 
 class _Writer:
-    """Turns windows of documents into the files of a `TokenStore`."""
+    """Writes windows of documents to the files of a `TokenStore`."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, reading: Reading) -> None:
         self.folder = folder
         self.tokenizer = tokenizer
         self.joiner = Joiner(tokenizer, split_special_tokens=reading.split_special_tokens)
         self.prefix, self.suffix = (tokenizer.prefix, tokenizer.suffix) if reading.add_special_tokens else ((), ())
-        self.spelled = np.zeros(tokenizer.vocab_size, dtype=np.int64)  # how often the corpus spells each special token
+        self.spelled = np.zeros(tokenizer.vocab_size, dtype=np.int64)  # occurrences of each special token
         self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
         self.special[list(tokenizer.special_tokens)] = True
         self.tokens = Column(folder / "tokens.bin", "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
@@ -129,7 +129,7 @@ class _Writer:
         self.text_bytes = 0
 
     def add(self, batch: list[Window]) -> None:
-        """Tokenize and write; documents without a token leave no trace."""
+        """Tokenize and write a batch; documents without tokens are dropped."""
         self.joiner.read(batch)
         ends: list[int] = []
         for window in batch:
@@ -143,7 +143,7 @@ class _Writer:
         self.ends.append(ends)
 
     def finish(self) -> None:
-        """Write what says that all is there; ValueError when nothing is."""
+        """Write the manifest, which marks the store complete. Raises ValueError when there are no tokens."""
         if self.n_tokens == 0:
             raise ValueError("the corpus has no text: all its documents are empty")
         if self.n_tokens > self.marked[0]:
@@ -174,7 +174,7 @@ class _Writer:
             self.marks.append([*self.marked])
 
     def _end(self) -> None:
-        """End a document, unless its text or the tokenizer has ended it."""
+        """End a document, unless its text or the tokenizer has already ended it."""
         self._put(self.suffix)
         stop = self.tokenizer.end_of_text
         if stop is not None and self.last != stop:

@@ -1,11 +1,11 @@
-"""A tokenized corpus on disk: token ids, ends of documents, and how many bytes of text they stand for.
+"""A tokenized corpus on disk: token ids, document ends, and the bytes of text that the tokens represent.
 
     tokens.bin      the ids, one after another, uint16 or uint32
     documents.bin   for each document the number of tokens up to its end, uint64
-    marks.bin       pairs (tokens, bytes of text) up to some places of the corpus, uint64
+    marks.bin       pairs (tokens, bytes of text) up to sampled positions of the corpus, uint64
     manifest.json   sizes, types, checksums; written last
 
-All numbers are little-endian and all files are mapped, not read: a corpus may be larger than memory.
+All integers are little-endian. The files are memory-mapped, so a corpus may exceed memory.
 """
 
 import hashlib
@@ -23,24 +23,24 @@ from registry import untrusted
 FORMAT = 3
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 256 * 2**20
-"""Bytes of a manifest; some 12 for each block."""
+"""Maximum bytes of a manifest; a block takes about 12."""
 BLOCK = 1 << 24
-"""Bytes that share a checksum."""
+"""Bytes per checksum."""
 CHECKED = 64
-"""Blocks of a file whose checksum is compared when it is opened; a larger file is checked in so many places."""
+"""Maximum number of blocks whose checksums are verified when a file is opened."""
 
 
 class TokenStore:
-    """A corpus that `prepare` tokenized. Opening raises ValueError when anything in it is not as it was written."""
+    """A corpus that `prepare` tokenized. Opening raises ValueError if a file is damaged."""
 
     tokens: NDArray[Any]
-    """All ids (N,), mapped from the file."""
+    """All ids (N,), memory-mapped."""
     ends: NDArray[Any]
     """Number of tokens up to the end of each document (documents,), increasing."""
     vocab_size: int
-    """Number of ids of the tokenizer that made it."""
+    """Vocabulary size of the tokenizer."""
     spelled: dict[str, int]
-    """How often the text itself holds each special token, spelled out."""
+    """Occurrences of each special token in the text itself."""
 
     def __init__(self, folder: Path) -> None:
         manifest = _manifest(folder / MANIFEST)
@@ -56,15 +56,15 @@ class TokenStore:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of UTF-8 that a token of the corpus stands for, ends of text counted as tokens."""
+        """UTF-8 bytes per token of the corpus; end-of-text tokens count as tokens."""
         return self.bytes_between(0, len(self)) / len(self)
 
     def bytes_between(self, begin: int, end: int) -> float:
-        """Bytes of text from token `begin` to before token `end`; between marks, some 4 KiB apart, an estimate."""
+        """Bytes of text of tokens [begin, end), interpolated between marks that are about 4 KiB apart."""
         return self._bytes_before(end) - self._bytes_before(begin)
 
     def document_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which document the tokens at `index`, any shape, belong to; its end of text is part of it."""
+        """Document index of the tokens at `index`, any shape. An end-of-text token belongs to its document."""
         return np.searchsorted(self.ends, index.astype(np.uint64), side="right")
 
     def _bytes_before(self, token: int) -> float:
@@ -74,7 +74,7 @@ class TokenStore:
 
 
 class Column:
-    """Appends arrays of one type to a file and keeps the checksums of its blocks."""
+    """Appends arrays of one type to a file and computes the checksums of its blocks."""
 
     def __init__(self, path: Path, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
@@ -83,7 +83,7 @@ class Column:
         self._file = path.open("wb")
 
     def append(self, values: NDArray[Any] | list[int]) -> None:
-        """Write `values`, which must fit the column's type."""
+        """Append `values`, which must fit the column's type."""
         data = np.ascontiguousarray(values, dtype=self.dtype).view(np.uint8).data
         self._file.write(data)
         while data.nbytes:
@@ -99,7 +99,7 @@ class Column:
 
 
 def write_manifest(folder: Path, columns: dict[str, Column], vocab_size: int, spelled: dict[str, int]) -> None:
-    """Declare the columns complete."""
+    """Write the manifest, which marks the columns complete."""
     content = {
         "format": FORMAT,
         "vocab_size": vocab_size,
@@ -138,13 +138,13 @@ def _check(path: Path, size: int, checksums: list[int]) -> None:
             for number in _sample(len(checksums)):
                 file.seek(number * BLOCK)
                 if zlib.crc32(file.read(BLOCK)) != checksums[number]:
-                    raise ValueError(f"{path}: is damaged in the {BLOCK} bytes from {number * BLOCK} on")
+                    raise ValueError(f"{path}: is damaged in the {BLOCK} bytes after byte {number * BLOCK}")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _sample(blocks: int) -> Iterator[int]:
-    """All of few blocks, evenly spread ones of many, first and last among them."""
+    """Indices of all blocks, or of `CHECKED` evenly spread ones, first and last included."""
     if blocks <= CHECKED:
         yield from range(blocks)
     else:

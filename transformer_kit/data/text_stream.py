@@ -1,4 +1,4 @@
-"""Text of tokens as they come: whole characters only, and in the end what `decode` says of all of them."""
+"""Streaming detokenization: whole characters only, and in total the same text as `decode`."""
 
 from collections.abc import Sequence
 
@@ -6,26 +6,26 @@ from registry.contracts import Tokenizer
 
 REPLACEMENT = "\ufffd"
 LONGEST_UNFINISHED = 3
-"""Bytes of a UTF-8 character whose last is still missing."""
+"""Maximum bytes of an unfinished UTF-8 character."""
 
 
 class TextStream:
-    """Decodes token by token what follows a prompt: joined, the pieces are decode(prompt + tokens) beyond
+    """Decodes the continuation of a prompt token by token. The joined pieces are decode(prompt + tokens) without
     decode(prompt).
 
-    A text is held back while the next token can change it: a U+FFFD at its end may be the beginning of a character,
-    and ByteFallback turns all of a run of bytes into U+FFFD when one of them is wrong. Only the latest tokens are
-    decoded again, hence the cost of a token does not grow with the text.
+    Text is held back while the next token can change it. A final U+FFFD may be the start of a character. ByteFallback
+    turns a whole run of bytes into U+FFFD if one of them is invalid. Only the latest tokens are decoded again, so the
+    cost per token does not grow with the text.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._tokens = list(prompt)
-        self._settled = len(self._tokens)  # how many of _tokens stood at the last place without held text
-        self._sent = len(self._decode())  # characters of decode(_tokens) that were returned
+        self._settled = len(self._tokens)  # number of _tokens at the last point without held text
+        self._sent = len(self._decode())  # number of returned characters of decode(_tokens)
 
     def push(self, token: int) -> str:
-        """What can be read now that `token` has come; often empty in the middle of a character."""
+        """New text after `token`; often empty in the middle of a character."""
         self._tokens.append(token)
         text = self._decode()
         end = self._stable(text)
@@ -35,7 +35,7 @@ class TextStream:
         return new
 
     def finish(self) -> str:
-        """What was held back. The stream is empty afterwards."""
+        """The text that was held back. The stream is empty afterwards."""
         text = self._decode()
         new = self._send(text, len(text))
         self._tokens, self._settled, self._sent = [], 0, 0
@@ -45,7 +45,7 @@ class TextStream:
         return self._tokenizer.decode([*self._tokens, *more])
 
     def _stable(self, text: str) -> int:
-        """Characters of `text` that no further token can change."""
+        """Number of characters of `text` that no further token can change."""
         end, wrong = len(text.rstrip(REPLACEMENT)), self._tokenizer.invalid_byte
         if wrong is None:
             return max(end, len(text) - LONGEST_UNFINISHED)
@@ -58,7 +58,7 @@ class TextStream:
         return new
 
     def _forget(self) -> None:
-        """Keep the latest tokens that have a text of their own: decoders look at what stands on the left of a token."""
+        """Keep the latest tokens with a text of their own, because decoders depend on the tokens to the left."""
         latest = self._tokens[self._settled :]
         if self._tokenizer.decode(latest):
             self._tokens = latest

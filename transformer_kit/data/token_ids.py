@@ -1,10 +1,10 @@
-"""The ids that a model's folder names by their use: bos, eos and pad.
+"""The special token ids of a model folder: bos, eos and pad.
 
     config.json             in a Hugging Face folder
-    token_ids.json          what a config.json said of them, in a folder of the kit's
-    generation_config.json  the same ids once more, in both kinds of folders; it may name further ends
+    token_ids.json          the ids of a former config.json, in a kit folder
+    generation_config.json  the same ids again, in both kinds of folders; it may name further EOS ids
 
-`load_tokenizer` takes all ends from here, and an export writes every id as it came.
+`load_tokenizer` reads all EOS ids here. An export writes every id unchanged.
 """
 
 import json
@@ -22,27 +22,27 @@ TokenIds = dict[str, int | list[int] | None]
 
 
 def configured(folder: Path) -> TokenIds:
-    """What the folder's config says of its ids, under the keys that it has. FileError for anything but ids and null."""
+    """The special token ids of the folder's config. Raises FileError for values other than ids and null."""
     path = folder / KEPT
     return _ids(path if path.is_file() else folder / CONFIG)
 
 
 def ends(folder: Path) -> tuple[int, ...]:
-    """Every id that the folder's config or its generation_config.json names as an end. FileError for anything else."""
+    """Every EOS id of the folder's config or its generation_config.json. Raises FileError for invalid values."""
     said = [configured(folder).get(EOS), _ids(folder / GENERATION).get(EOS)]
     listed = [i for ids in said if ids is not None for i in (ids if isinstance(ids, list) else [ids])]
     return tuple(dict.fromkeys(i for i in listed if i >= 0))
 
 
 def keep(source: Path, target: Path) -> None:
-    """Write what the folder `source` says of its ids into the kit's folder `target`."""
+    """Copy the special token ids of the folder `source` into the kit folder `target`."""
     said = configured(source)
     if said:
         (target / KEPT).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A JSON file with a mapping; an empty one where there is no file. FileError for anything else."""
+    """The mapping in a JSON file; empty if there is no file. Raises FileError for anything else."""
     return untrusted.mapping(path) if path.exists() else {}
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers that exist already: in a file, or in the cache after they were trained once."""
+"""Load tokenizers from a file, or from the cache of trained tokenizers."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ from transformer_kit.data.prepare import check
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer in a `tokenizer.json`, or in a folder that holds one.
+    """The tokenizer in a `tokenizer.json`, or in a folder that contains one.
 
-    The token that ends a document is the one that `tokenizer_config.json` or `special_tokens_map.json` names, else the
-    first that the model's config names, else a usual one. Generation stops at any of those that are named.
-    Raises ValueError for a file that is missing or is no tokenizer.
+    The end-of-text token is the one in `tokenizer_config.json` or `special_tokens_map.json`, else the first in the
+    model's config, else a usual one. Generation stops at each of the named tokens. Raises ValueError for a file that is
+    missing or not a tokenizer.
     """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
@@ -40,16 +40,16 @@ def trained(
     cache: Path | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Tokenizer:
-    """`tokenizer`, ready for use: trained on `dataset` if it needs to be, at most once per dataset and options.
+    """Return `tokenizer` ready for use, trained on `dataset` if needed, at most once per dataset and options.
 
-    `note` is told from how much text it learns, once that is read.
+    `note` receives a message with the size of the training text.
     """
     if not tokenizer.needs_training:
         return tokenizer
     folder = cache_folder(cache) / "tokenizers" / _key(tokenizer, dataset)
     try:
         return load_tokenizer(folder)
-    except ValueError:  # not there, or damaged
+    except ValueError:  # missing or damaged
         shutil.rmtree(folder, ignore_errors=True)
     check(dataset)
     tokenizer.train(_texts(dataset, tokenizer, note))
@@ -64,7 +64,7 @@ def _key(tokenizer: Tokenizer, dataset: Dataset) -> str:
 
 
 def _texts(dataset: Dataset, tokenizer: Tokenizer, note: Callable[[str], None]) -> Iterator[str]:
-    """Pieces of the corpus, and a note when the tokenizer has got all that it learns from."""
+    """Yield pieces of the training text, and send a note when it is complete."""
     size, limit = 0, getattr(tokenizer.options, "max_mb", None)
     pieces = (piece for piece, _ in cut(dataset.pieces()))
     for piece in pieces:
@@ -80,6 +80,6 @@ def _texts(dataset: Dataset, tokenizer: Tokenizer, note: Callable[[str], None]) 
 def _learns(tokenizer: Tokenizer, size: int) -> str:
     limited = "; `tokenizer.max_mb` limits it" if hasattr(tokenizer.options, "max_mb") else ""
     return (
-        f"tokenizer '{tokenizer.name}' learns from {size / 1e6:,.1f} MB of text, which takes long where a text has few "
+        f"tokenizer '{tokenizer.name}' trains on {size / 1e6:,.1f} MB of text, which takes long if the text has few "
         f"spaces{limited}"
     )

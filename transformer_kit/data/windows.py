@@ -1,7 +1,7 @@
-"""Token ids of documents of any length. A long one is tokenized in windows that overlap, in memory that does not grow.
+"""Tokenize documents of any length in overlapping windows, with bounded memory.
 
-At a window's edges the tokens may differ from those of the whole document: a tokenizer may put a space first, strip, or
-merge what the edge divides. So neighbors are joined inside their overlap, and only if their tokens agree throughout its
+At a window's edges the tokens may differ from those of the whole document. A tokenizer may prepend a space, strip, or
+merge across the edge. So neighbors are joined inside their overlap, and only if their tokens agree throughout its
 middle half. If they disagree, both become one window, which is tokenized again.
 """
 
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 from registry.contracts import Tokenizer
 
 SIZE = 1 << 16
-"""Characters of a window."""
+"""Characters per window."""
 OVERLAP = 1 << 11
 """Characters that a window shares with the next."""
 
 
 @dataclass
 class Window:
-    """A stretch of a document."""
+    """A range of a document."""
 
     text: str
     begin: int
-    """The character of the document with which it begins."""
+    """Index of its first character in the document."""
     ends: bool
-    """Whether the document ends with it."""
+    """Whether the document ends with this window."""
     ids: NDArray[Any] | None = None
     span: Callable[[int], tuple[int, int] | None] | None = None
-    """For the index of a token, the characters of `text` (begin, end) that it stands for."""
+    """Maps a token's index to its characters (begin, end) in `text`."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of its document."""
+        """Whether the window is the whole document."""
         return self.ends and not self.begin
 
     @property
@@ -43,14 +43,14 @@ class Window:
         return self.begin + len(self.text)
 
     def first(self, place: int) -> int:
-        """Index of the first token that reaches beyond character `place` of the document."""
+        """Index of the first token that extends beyond character `place` of the document."""
         if place <= 0:
             return 0
         assert self.ids is not None
         return bisect_left(range(len(self.ids)), place + 1, key=lambda i: self._at(i)[1])
 
     def tokens(self, low: int, high: int) -> Iterator[tuple[int, int, int]]:
-        """The tokens that reach into characters low to high of the document: each one's id, begin and end there."""
+        """Yield (id, begin, end) of the tokens that overlap the document characters from low to high."""
         assert self.ids is not None
         for i in range(self.first(low), len(self.ids)):
             begin, end = self._at(i)
@@ -59,14 +59,14 @@ class Window:
             yield int(self.ids[i]), begin, end
 
     def _at(self, index: int) -> tuple[int, int]:
-        """The characters of the document that a token stands for."""
+        """The document characters (begin, end) of a token."""
         found = None if self.span is None else self.span(index)
         assert found is not None
         return self.begin + found[0], self.begin + found[1]
 
 
 def windows(pieces: Iterable[tuple[str, bool]], size: int = SIZE, overlap: int = OVERLAP) -> Iterator[Window]:
-    """The documents, given as (text, whether the document ends here), in windows of at most `size` characters."""
+    """Windows of at most `size` characters of the documents, given as (text, whether the document ends here)."""
     rest, begin = "", 0
     for text, ends in pieces:
         rest += text
@@ -83,24 +83,24 @@ def windows(pieces: Iterable[tuple[str, bool]], size: int = SIZE, overlap: int =
 
 
 class Joiner:
-    """Makes the ids of documents from their windows, which come one after another."""
+    """Joins consecutive windows into the ids of documents."""
 
     def __init__(self, tokenizer: Tokenizer, *, split_special_tokens: bool = False) -> None:
         self._tokenizer = tokenizer
         self._split = split_special_tokens
         self._held: Window | None = None
-        self._done = 0  # characters of the document whose ids are returned
-        self._enough = 0  # characters with which a window that grew is tokenized again
+        self._done = 0  # number of document characters whose ids are returned
+        self._enough = 0  # size at which a grown window is tokenized again
 
     def read(self, batch: list[Window]) -> None:
-        """Tokenize the windows of `batch`, all at once."""
+        """Tokenize the windows of `batch` in one call."""
         whole, parts = [w for w in batch if w.is_whole], [w for w in batch if not w.is_whole]
         for window, ids in zip(whole, self._encode([w.text for w in whole]), strict=True):
             window.ids = ids
         self._read_parts(parts)
 
     def push(self, window: Window) -> Iterator[tuple[NDArray[Any], str]]:
-        """What is settled now that `window` has come: ids, and the text that they stand for."""
+        """Yield the ids that `window` settles, with their text."""
         if self._held is None:
             self._held = window
         else:
@@ -115,7 +115,7 @@ class Joiner:
         place = _meeting(left, right)
         if place is None:
             if left.ids is not None:
-                self._enough = 2 * len(left.text)  # so that a document without a meeting costs twice its length
+                self._enough = 2 * len(left.text)  # a document without a join point costs twice its length
             self._held = Window(left.text + right.text[left.end - right.begin :], left.begin, right.ends)
             return
         assert left.ids is not None
@@ -143,7 +143,7 @@ class Joiner:
 
 
 def _meeting(left: Window, right: Window) -> int | None:
-    """The character at which two overlapping windows can be joined: the end of a token, and both agree around it."""
+    """The character at which two overlapping windows can be joined: a token boundary where both agree."""
     if left.span is None or right.span is None:
         return None
     margin = (left.end - right.begin) // 4
