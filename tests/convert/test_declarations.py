@@ -40,7 +40,7 @@ WRONG = [
     ("kit: 1", "kit: 7", "1:1: kit: must be 1, got 7"),
     ("names: [heron]", "names: heron", "2:1: names: must be"),
     ("names: [heron]", "names: []", "2:1: names: must hold at least 1, got 0"),
-    ("names: [heron]\n", "", "1:1: needs 'names', also with what it includes"),
+    ("names: [heron]\n", "", "1:1: needs 'names', here or in an included fragment"),
     ("classes:", "clases:", "3:1: clases: no key 'clases' here; did you mean 'classes'"),
     ("include: [rope]", "include: [ropes]", "4:11: include.0: no fragment 'ropes'"),
     ("fn: rsqrt", "fn: rsqr", "6:50: defaults.scale.fn: no function 'rsqr'; did you mean 'rsqrt'"),

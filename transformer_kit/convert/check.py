@@ -1,4 +1,4 @@
-"""Whether `transformers` computes of an exported folder what the kit computes of it."""
+"""Compare the logits of an exported folder in `transformers` with the kit's logits."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,26 +15,26 @@ from transformer_kit.convert.errors import ConvertError
 from transformer_kit.convert.folder import load_folder
 
 TOKENS = 16
-UNCOMPARED = "kit export --no-compare writes it all the same"
+UNCOMPARED = "kit export --no-compare skips the comparison"
 ROUNDING = 2e-5
-"""How far logits may be apart in float32, for each unit of their standard deviation or for 1, whichever is more."""
+"""Tolerance of logits in float32, multiplied by their standard deviation if that exceeds 1."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far logits of `transformers` are off ours."""
+    """Result of comparing logits with `transformers`."""
 
     difference: float | None
-    """The largest; None when they could not be compared."""
+    """Maximum absolute difference; None when they were not compared."""
     why_not: str = ""
-    """What stood in the way of it."""
+    """Reason why they were not compared."""
 
 
 def against_transformers(folder: Path, declaration: Declaration) -> Comparison:
-    """Compare logits in float32, whatever the weights are stored in, which hides nothing behind rounding.
+    """Compare logits in float32, for any dtype of the weights, so that rounding hides no error.
 
-    The class is the declaration's: some are not among those that AutoModelForCausalLM finds. Raises ConvertError when
-    it computes something else, or cannot load the folder.
+    The declaration names the class, because AutoModelForCausalLM does not know all of them. Raises ConvertError if the
+    logits differ, or if the class cannot load the folder.
     """
     if find_spec("transformers") is None:
         return Comparison(None, "transformers is not installed")
@@ -61,15 +61,15 @@ def against_transformers(folder: Path, declaration: Declaration) -> Comparison:
     if not difference <= allowed:
         raise ConvertError(
             "export",
-            [f"{name} of transformers {transformers.__version__} computes something else: its logits are up to "
-             f"{difference:.2g} off, where rounding explains {allowed:.2g}; nothing is written"],
+            [f"{name} of transformers {transformers.__version__} gives other logits: the largest difference is "
+             f"{difference:.2g}, rounding explains {allowed:.2g}; nothing was written"],
         )  # fmt: skip
     return Comparison(difference)
 
 
 @torch.inference_mode()
 def _ours(folder: Path, declaration: Declaration) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens, and the kit's logits of them."""
+    """Random tokens, and the kit's logits for them."""
     model = load_folder(folder, dtype=torch.float32, declaration=declaration)
     spec = model.spec.model
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +88,7 @@ def _theirs(kind: Any, folder: Path, attention: str, tokens: torch.Tensor) -> to
 
 @contextmanager
 def _quiet(logging: Any) -> Iterator[None]:
-    """Without the bars and the notes of loading."""
+    """Context without progress bars and log messages."""
     before = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

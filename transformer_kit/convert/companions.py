@@ -1,4 +1,4 @@
-"""Files beside the weights that come in and go out unchanged, and those that stay behind."""
+"""Files next to the weights: those that import and export copy unchanged, and those that they skip."""
 
 import shutil
 from collections.abc import Collection
@@ -11,21 +11,21 @@ from transformer_kit.data import token_ids
 
 CORE = "tokenizer.json"
 TOKENIZER = (CORE, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-"""All that says how text becomes ids; the others mean nothing without the first."""
+"""Files of the tokenizer; without the first, the others have no meaning."""
 GENERATION = token_ids.GENERATION
 UNREAD = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model")
-"""Tokenizers in forms that nothing here reads."""
+"""Tokenizer files in formats that the kit does not read."""
 
 
 def carried(folder: Path) -> list[str]:
-    """Names of the files of a folder that are taken as they are."""
+    """Names of the files in a folder that are copied unchanged."""
     tokenizer = TOKENIZER if (folder / CORE).is_file() else ()
     return [name for name in (*tokenizer, GENERATION) if (folder / name).is_file()]
 
 
 def carry(source: Path, target: Path) -> None:
-    """Copy them, as they are in a Hugging Face folder. ConvertError where one is a link to a place outside, or only
-    stands for a file.
+    """Copy these files from a Hugging Face folder. Raises ConvertError for a link that leads outside, and for a Git LFS
+    pointer.
     """
     with of_file():
         untrusted.check_links(source)
@@ -36,20 +36,20 @@ def carry(source: Path, target: Path) -> None:
 
 
 def carry_in(source: Path, target: Path) -> None:
-    """Copy them into a folder of the kit's, with the ids that the config names, which has no other place there."""
+    """Copy these files into a kit folder, with the special token ids of the config."""
     carry(source, target)
     with of_file():
         token_ids.keep(source, target)
 
 
 def left(folder: Path, taken: Collection[str]) -> list[str]:
-    """Names in a folder that are neither carried nor `taken`; hidden ones are not told."""
+    """Names in a folder that are neither copied nor `taken`, without hidden files."""
     known = {*carried(folder), *taken}
     return sorted(p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith("."))
 
 
 def unread(folder: Path) -> str | None:
-    """What to say of a tokenizer that is there and is not taken; None when there is none, or it is taken."""
+    """A note about a tokenizer in an unsupported format; None if there is none, or a supported one."""
     found = [name for name in UNREAD if (folder / name).is_file()]
     if not found or (folder / CORE).is_file():
         return None

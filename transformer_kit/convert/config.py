@@ -1,4 +1,4 @@
-"""A spec as a config.json: the family's templates, solved for their variables. The caller verifies."""
+"""Export of a spec as a config.json: the family's templates, solved for their variables. The caller verifies it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ from transformer_kit.convert.template import filled, holds, is_variable, leaves,
 
 
 def config_of(page: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """Keys of a config.json that, as far as the family can, say what a canonical page says. The caller verifies."""
+    """The config.json keys that describe a canonical spec, as far as the family can. The caller verifies the result."""
     return shortest(*solutions(page, declaration), declaration)
 
 
 def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[str, Any], list[str]]:
-    """Flat keys that say what a canonical page says, and keys that may have to be null beside them."""
+    """Flat keys that describe a canonical spec, and keys that may also have to be null."""
     model, blocks = page["model"], page["model"]["layers"]["blocks"]
     config: dict[str, Any] = {}
     config[declaration.count] = len(blocks)
@@ -30,8 +30,8 @@ def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[s
             config |= {} if word == "else" or silent else {key: unspelled(word)}
     merged_model, merged_block, each = found
     config |= solved(merged_model, model)
-    config |= solved(merged_model, model, config)  # what takes other keys to know
-    for block in (*reversed(blocks), *reversed(blocks)):  # twice, for what takes other keys to know
+    config |= solved(merged_model, model, config)  # values that depend on other keys
+    for block in (*reversed(blocks), *reversed(blocks)):  # twice, for values that depend on other keys
         config |= {k: v for k, v in solved(merged_block, block, config).items() if v is not None}
     config |= _solved_lists(each, blocks, declaration)
     config.pop("each", None)
@@ -42,8 +42,8 @@ def solutions(page: Mapping[str, Any], declaration: Declaration) -> tuple[dict[s
 def solutions_with_sizes(
     page: Mapping[str, Any], sized: Mapping[str, Any], declaration: Declaration
 ) -> tuple[dict[str, Any], list[str]]:
-    """As `solutions`, of a spec in which every width is written; but where a family's key is null by default, and the
-    page itself leaves the width open, so does the config.
+    """Like `solutions`, for a spec with explicit widths. A key stays open if its default is null and `page` leaves the
+    width open.
     """
     written, unset = solutions(sized, declaration)
     bare, _ = solutions(page, declaration)
@@ -57,7 +57,7 @@ def longest(written: Mapping[str, Any], unset: list[str], declaration: Declarati
 
 
 def shortest(written: Mapping[str, Any], unset: list[str], declaration: Declaration) -> dict[str, Any]:
-    """The config.json with null for a key in `unset` where its default would mean another model, and only there."""
+    """The config.json with null for only those keys in `unset` whose default would change the model."""
     full, needed = longest(written, unset, declaration), unset
     for key in unset:
         rest = [k for k in needed if k != key]
@@ -75,25 +75,25 @@ def _says_same(one: dict[str, Any], other: dict[str, Any], declaration: Declarat
 
 
 def _spread(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """Flat keys as a config.json has them."""
+    """The flat keys in config.json's nested form."""
     return _nested(rope_keys.nested(config, declaration.rope, frozenset(leaves(declaration.defaults))), declaration)
 
 
 def _stands(case: Mapping[str, Any], model: Any, blocks: list[Any]) -> bool:
-    """Whether everything that a case says is so, of the model and of some block; of its lists, something."""
+    """Whether a case matches the model and some block, and each of its lists matches some block."""
     common = holds(case.get("model", {}), model) and any(holds(case.get("block", {}), block) for block in blocks)
     lists = [list(cases.values()) for cases in case.get("each", {}).values()]
     return common and all(any(holds(t, block) for t in templates for block in blocks) for templates in lists)
 
 
 def _silent(declaration: Declaration, *templates: Any) -> list[str]:
-    """Keys of templates whose absence would mean something."""
+    """Keys of templates with a default that is not null, so their absence has a meaning."""
     read = {key for template in templates for key in leaves(template)}
     return [k for k, v in declaration.defaults.items() if k in read and v is not None and not is_variable(v)]
 
 
 def _nested(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """`flat` undone, for the mappings named in `nested`."""
+    """The inverse of `flat`, for the mappings in `nested`."""
     out: dict[str, Any] = {}
     for key, value in config.items():
         outer, _, inner = key.partition(".")
@@ -105,8 +105,8 @@ def _nested(config: Mapping[str, Any], declaration: Declaration) -> dict[str, An
 
 
 def _solved_lists(each: Mapping[str, Cases], blocks: list[Any], declaration: Declaration) -> dict[str, Any]:
-    """Keys that say which case each layer has, of every list. What a later list's case replaces, an earlier one's may
-    say otherwise.
+    """The keys that give each layer's case, for every list. An earlier list may differ where a later list's case
+    overrides it.
     """
     found: dict[str, dict[str, Any]] = {}
     above: list[dict[str, Any]] = [{} for _ in blocks]
@@ -131,20 +131,20 @@ def _solved_list(
     if key in declaration.derived:
         rule = declaration.derived[key]
         if not any(leaves(rule)) and words == derived.listed(rule, {}, len(words), set()):
-            return found  # what is so without the key
+            return found  # the default already gives this
         found |= derived.solution(rule, words)
     return found if declaration.derived.get(key, {}).get("private") else {**found, key: words}
 
 
 def _chosen(cases: Cases, value: Mapping[str, Any], above: Mapping[str, Any]) -> str | None:
-    """The case that holds and says most; where none does, one that holds but for what is laid `above` it."""
+    """The most specific case that matches; if none does, one that matches except where `above` overrides it."""
     good = [word for word, template in cases.items() if holds(template, value)]
     good = good or [word for word, template in cases.items() if holds(_without(template, above), value)]
     return max(good, key=lambda word: size(cases[word]), default=None)
 
 
 def _without(template: Any, above: Mapping[str, Any]) -> Any:
-    """A template without what another one replaces."""
+    """A template without the entries that another one replaces."""
     if is_variable(template) or not isinstance(template, Mapping):
         return template
     kept: dict[str, Any] = {}

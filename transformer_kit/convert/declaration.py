@@ -1,21 +1,21 @@
-"""A family's declaration: how its config.json says what a spec says, and how its tensors are ours.
+"""A family's declaration: the mapping between its config.json and a spec, and between its tensors and the kit's.
 
-One file serves both directions. `model` and `block` are a spec with variables: `$hidden_size` stands for
-a key of the config. `when` adds to them by the value of a key, `each` to single layers by the values of a list.
-Going out, the same templates are solved for the variables.
+One file serves import and export. `model` and `block` are a spec with variables: `$hidden_size` stands for a key of
+the config. `when` adds to them by the value of a key, `each` to single layers by the values of a list. Export solves
+the same templates for the variables.
 
     names: [llama]                      values of `model_type`
     classes: [LlamaForCausalLM]         values of `architectures`
     include: [rope]                     fragments shared by families
-    defaults: {rms_norm_eps: 1e-6}      what a key means when it is absent
+    defaults: {rms_norm_eps: 1e-6}      values of absent keys
     derived: {kind: {first: $first_k_dense_replace, then: dense, else: sparse}}
     model: {d_model: $hidden_size, ...}
     block: {type: pre_norm, ...}
     when: {attention_bias: {true: {block: {mixer: {bias: [q, k, v, out]}}}, false: {}}}
     each: {layer_types: {sliding_attention: {mixer: {window: $sliding_window}}, full_attention: {}}}
-    only: {pretraining_tp: [1]}         keys that this kit knows with some values alone
+    only: {pretraining_tp: [1]}         keys that the kit supports with these values only
     never: [{new: true, parallel: false}]   values that the class cannot compute together
-    needs: [intermediate_size]          keys whose default in the class nobody means
+    needs: [intermediate_size]          required keys, whose default in the class is never meant
     inert: [use_cache]                  keys that do not change logits
     tensors: {...}                      see `tensors`
 """
@@ -33,15 +33,15 @@ from transformer_kit.spec.tree import find, merge
 
 FOLDER = Path(__file__).parent / "families"
 MAX_DEPTH, MAX_FRAGMENTS = 16, 64
-"""How deep fragments include each other, and how many files a declaration is made of."""
+"""Maximum depth of includes, and maximum number of files in a declaration."""
 MAX_VALUES = 2000
-"""Values of a declaration with what it includes; each layer of a model is made from them."""
+"""Maximum number of values in a declaration, with its includes. Each layer of a model is made from them."""
 
 Cases = dict[str, dict[str, Any]]
 
 
 class Declaration(Page):
-    """One family, with what it includes."""
+    """One family, with its includes."""
 
     names: list[str]
     tensors: dict[str, str | Rule] = {}
@@ -49,7 +49,7 @@ class Declaration(Page):
 
 @cache
 def declarations() -> dict[str, Declaration]:
-    """Every family that comes with the kit, by `model_type`."""
+    """Every built-in family, by `model_type`."""
     found: dict[str, Declaration] = {}
     for path in sorted(FOLDER.glob("[a-z]*.yaml")):
         declaration = read(path)
@@ -60,37 +60,37 @@ def declarations() -> dict[str, Declaration]:
 
 @cache
 def declared(kind: str) -> Declaration | None:
-    """The family of a `model_type`; only its own file is read where that bears its name, as most do."""
+    """The family of a `model_type`. If a file of that name declares it, no other file is read."""
     own = next((p for p in FOLDER.glob("[a-z]*.yaml") if p.stem == kind), None)
     found = None if own is None else read(own)
     return found if found is not None and kind in found.names else declarations().get(kind)
 
 
 def read(path: Path) -> Declaration:
-    """The declaration in a file, with what it includes. Raises SpecError with everything that is wrong."""
+    """The declaration in a file, with its includes. Raises SpecError with everything that is wrong."""
     page = _Reader().page(path)
     page.pop("include", None)
     page["tensors"] = {k: v for k, v in page.get("tensors", {}).items() if v is not None}
-    if path.parent != FOLDER:  # what is right by itself may be wrong with what it includes
+    if path.parent != FOLDER:  # a valid file may be invalid with its includes
         check(page, files.page(path)[1])
     try:
         return Declaration.model_validate(page)
-    except ValidationError as error:  # of what is whole only with what it includes
+    except ValidationError as error:  # errors of the merged declaration
         table, start = files.page(path)
         found = [(find(table, e["loc"]) or start, ".".join(map(str, e["loc"]))) for e in error.errors()]
         raise SpecError(
-            [Problem(mark, f"needs '{where}', also with what it includes") for mark, where in found]
+            [Problem(mark, f"needs '{where}', here or in an included fragment") for mark, where in found]
         ) from None
 
 
 class _Reader:
-    """Reads a declaration and the fragments that it includes, and not without end."""
+    """Reads a declaration and the fragments that it includes, within limits."""
 
     def __init__(self) -> None:
         self.read = 0
 
     def page(self, path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-        """A file's page, laid on the fragments that it includes."""
+        """A file's content, merged onto the fragments that it includes."""
         table, start = files.page(path)
         check(table, start)
         base: dict[str, Any] = {}
@@ -109,7 +109,7 @@ class _Reader:
         return laid(base, _plain(table))
 
     def _fragment(self, name: str, path: Path, above: tuple[Path, ...]) -> Path:
-        """The file of a fragment, in the folder of the spec that includes it or in the kit's. Raises ValueError."""
+        """The file of a fragment, in the folder of the including file or in the kit's. Raises ValueError."""
         found = next((p for p in (path.parent / f"_{name}.yaml", FOLDER / f"_{name}.yaml") if p.is_file()), None)
         if found is None:
             raise ValueError(f"no fragment '{name}'")
@@ -125,7 +125,7 @@ class _Reader:
 
 @cache
 def _shared(fragment: Path) -> dict[str, Any]:
-    """A fragment of the kit's own, with what it includes: read once, though many families include it."""
+    """A built-in fragment with its includes, read once and cached."""
     return _Reader().page(fragment)
 
 
@@ -135,7 +135,7 @@ def _size(value: Any) -> int:
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, by the one merge rule; lists of names are joined, tensors of `over` come first."""
+    """`over` merged onto `base`. Lists of names are concatenated; the tensors of `over` come first."""
     joined = ("inert", "ignore", "needs", "never")
     both = [k for k in joined if isinstance(base.get(k), list) and isinstance(over.get(k), list)]
     out = {**_plain(merge(base, over)), **{k: [*base[k], *over[k]] for k in both}}
@@ -145,7 +145,7 @@ def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Without the marks of places; keys that YAML reads as booleans or null keep their spelling."""
+    """The value without source locations. Keys that YAML reads as booleans or null keep their spelling."""
     if isinstance(value, dict):
         return {_spelled(k): _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list) else value

@@ -1,16 +1,16 @@
-"""Lists over the layers that a config gives by a rule: the first k, every n-th, a set of indices; and back.
+"""Per-layer lists that a config gives by a rule (the first k, every n-th, a set of indices), and the inverse.
 
     {first: $k, then: a, else: b}                 layers 0..k-1 are a
-    {every: $n, offset: $o, then: a, else: b}     layer i is a when i % n == o (n - 1 when not given)
+    {every: $n, offset: $o, then: a, else: b}     layer i is a if i % n == o (default n - 1)
     {at: $indices, then: a, else: b}              the listed layers are a
     {from: $k, to: $l, then: a, else: b}          layers k..l are a, where l = -1 is the last one
-    {runs: $runs}                                 [[[a, b], 2], ...]: words in turn, so many times
+    {runs: $runs}                                 [[[a, b], 2], ...]: a list of words, repeated n times
     {ones: $flags, then: a, else: b}              a list of 0 and 1, one for each layer
     {all: a}                                      every layer
 
-With `given: $key` a rule holds only where that key is true; else every layer is what `then` says. A rule under `or`
-holds where the key of the rule above it is null. With `private: true` the class knows nothing of the list: no
-config has it, coming in or going out, and a model whose layers the rule cannot say does not go out.
+With `given: $key` a rule applies only if that key is true; else every layer is `then`. A rule under `or` applies if
+the key of its parent rule is null. With `private: true` the list exists only in the declaration. It is neither read
+from a config nor written to one, and export refuses a model whose layers the rule cannot describe.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ ARGUMENTS = {
     "runs": "runs",
     "given": "flag",
 }
-"""What kind of value each of them is."""
+"""Kind of each argument's value."""
 
 
 def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used: set[str]) -> list[str] | None:
-    """One word for each layer; None when the rule's key is null."""
+    """One word per layer; None when the rule's key is null."""
     if "all" in rule:
         return [_read(rule["all"], config, used)] * layers
     kind = _kind(rule)
@@ -65,7 +65,7 @@ def listed(rule: Mapping[str, Any], config: Mapping[str, Any], layers: int, used
 
 
 def solution(rule: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
-    """Keys of the config that make the rule give `words`; empty when none do."""
+    """Config keys for which the rule gives `words`; empty if there are none."""
     if "all" in rule:
         return {}
     if "given" in rule:
@@ -112,7 +112,7 @@ def _kind(rule: Mapping[str, Any]) -> str:
 def _argument(
     name: str, rule: Mapping[str, Any], config: Mapping[str, Any], used: set[str], default: Any = None
 ) -> Any:
-    """What a rule's `name` stands for, checked; None where nothing is given."""
+    """The checked value of a rule's argument `name`; None if it is not given."""
     value = _read(rule.get(name, default), config, used)
     return value if value is None else checked(ARGUMENTS[name], value, _spelled(rule.get(name)))
 

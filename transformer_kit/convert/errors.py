@@ -1,6 +1,6 @@
-"""What can be wrong with a folder that is to come in, or a model that is to go out.
+"""Errors of import and export.
 
-ConvertError      a ValueError; says everything that was found, one line each
+ConvertError      a ValueError that lists every problem found, one per line
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from transformer_kit.spec.errors import Problem, readable
 
 CONFIG = "config.json"
 MAX_PROBLEMS = 40
-"""Lines of one error."""
+"""Maximum number of lines in one error."""
 
 
 class ConvertError(ValueError):
@@ -24,14 +24,14 @@ class ConvertError(ValueError):
         if len(problems) > MAX_PROBLEMS:
             self.problems.append(f"and {len(problems) - MAX_PROBLEMS} more")
         self.placed = placed
-        """The same, where all of it has its place in a spec."""
+        """The same problems with source locations, if each has one in a spec."""
         lines = self.problems if len(self.problems) == 1 else ["", *(f"  {p}" for p in self.problems)]
         super().__init__(f"{where}: " + "\n".join(lines))
 
 
 @contextmanager
 def of_folder(folder: Path) -> Iterator[None]:
-    """Inside, an error of a config.json says which folder's it is."""
+    """Context that adds the folder to errors of a config.json."""
     try:
         yield
     except ConvertError as error:
@@ -42,7 +42,7 @@ def of_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def of_file() -> Iterator[None]:
-    """Inside, what is wrong with a file that others wrote is a ConvertError."""
+    """Context that turns a FileError into a ConvertError."""
     try:
         yield
     except FileError as error:

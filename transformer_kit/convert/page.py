@@ -1,4 +1,4 @@
-"""A config.json as a spec, by the family's declaration."""
+"""Import of a config.json: fill the family's templates to get a spec."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,25 +26,25 @@ ALWAYS_INERT = (
 
 
 Templates = tuple[dict[str, Any], dict[str, Any], dict[str, Cases]]
-"""Of the model, of every layer, and of single layers."""
+"""Templates of the model, of every layer, and of single layers."""
 
 
 def declaration_of(config: Mapping[str, Any]) -> Declaration:
-    """The declaration of a config's family. Raises ConvertError for a family that is not declared."""
+    """The declaration of a config's family. Raises ConvertError for an undeclared family."""
     kind = config.get("model_type")
     found = declared(kind) if isinstance(kind, str) else None
     if found is None:
         near = suggest(kind, sorted(declarations())) if isinstance(kind, str) else ""
         raise ConvertError(
             "config.json",
-            [f"model_type {kind!r:.60} has no declaration{near}; another family is one file, given by --family FILE"],
+            [f"model_type {kind!r:.60} has no declaration{near}; write one and pass it with --family FILE"],
         )
     return found
 
 
 def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[str] = ()) -> dict[str, Any]:
-    """The spec that says what `config` says. Raises ConvertError with every key that is not understood, and what is
-    wrong `also`.
+    """The spec that `config` describes. Raises ConvertError with all problems: those in `also`, and every key that is
+    not understood.
     """
     used: set[str] = set()
     problems = list(also)
@@ -75,19 +75,19 @@ def page_of(config: Mapping[str, Any], declaration: Declaration, also: Sequence[
 
 
 def templates(declaration: Declaration, values: Mapping[str, Any], problems: list[str]) -> Templates:
-    """Those of the model, of every layer and of single layers, with the cases that `values` choose."""
+    """The declaration's templates, with the cases that `values` select."""
     found = bare_templates(declaration)
     for key, cases in declaration.when.items():
         source = written(key, values, declaration)
         if source != key and values.get(source) is None and values.get(key) is None and "null" not in cases:
-            problems.append(f"{source} is null, which leaves {key} open; known are {', '.join(cases)}")
+            problems.append(f"{source} is null, so {key} has no value; choose one of {', '.join(cases)}")
             continue
         found = with_case(found, _case(key, values.get(key), cases, problems))
     return found
 
 
 def written(key: str, given: Mapping[str, Any], declaration: Declaration) -> str:
-    """The key itself, or the one that gives its default where it has no value."""
+    """The key itself, or the key of its default where it has no value."""
     default = declaration.defaults.get(key)
     if given.get(key) is not None or not is_variable(default):
         return key
@@ -95,23 +95,23 @@ def written(key: str, given: Mapping[str, Any], declaration: Declaration) -> str
 
 
 def bare_templates(declaration: Declaration) -> Templates:
-    """Those without any case."""
+    """The declaration's templates, without any case."""
     return dict(declaration.model), dict(declaration.block), dict(declaration.each)
 
 
 def with_case(templates: Templates, case: Mapping[str, Any]) -> Templates:
-    """What a case under `when` makes of them."""
+    """The templates with a case under `when` merged in."""
     model, block, each = templates
     return laid(model, case.get("model", {})), laid(block, case.get("block", {})), laid(each, case.get("each", {}))
 
 
 def chosen_case(key: str, values: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """What the value of a key under `when` adds; nothing when it is not known."""
+    """The case that the value of a key under `when` selects; empty if there is none."""
     return _case(key, values.get(key), declaration.when[key], [])
 
 
 def fitted(declaration: Declaration, config: Mapping[str, Any]) -> Declaration:
-    """The declaration for one config: with the tensors of the cases that it chooses."""
+    """The declaration for one config, with the tensors of the selected cases."""
     values = values_of(config, declaration)
     found: dict[str, Any] = {}
     for key in declaration.when:
@@ -121,7 +121,7 @@ def fitted(declaration: Declaration, config: Mapping[str, Any]) -> Declaration:
 
 
 def flat(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
-    """The config with rotary settings and the mappings named in `nested` under flat keys."""
+    """The config with flat keys for rotary settings and for the mappings in `nested`."""
     out = rope_keys.flat(config, declaration.rope, frozenset(leaves(declaration.defaults)))
     for key in declaration.nested:
         inner = out.pop(key, None)
@@ -130,10 +130,10 @@ def flat(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
 
 
 def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str] | None = None) -> dict[str, Any]:
-    """The value of every flat key, where the config is silent by default; `used` collects keys that defaults read."""
+    """The value of every flat key, with defaults for absent keys. Keys that defaults read are added to `used`."""
     values = {k: v for k, v in declaration.defaults.items() if not is_variable(v)} | flat(config, declaration)
     open_ = {k: v for k, v in declaration.defaults.items() if is_variable(v) and values.get(k) is None}
-    for _ in open_:  # one may give another
+    for _ in open_:  # a default may depend on another default
         before = dict(values)
         for key, default in open_.items():
             values[key] = filled({"": default}, values, set() if used is None else used).get("")
@@ -143,7 +143,7 @@ def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str
 
 
 def spoken(problem: str, config: Mapping[str, Any], declaration: Declaration) -> str:
-    """A problem with flat keys as the config spells them."""
+    """The problem text, with flat keys in the config's spelling."""
     own = rope_keys.spelled(config, declaration.rope)
     flat_key = r"\brope\.[a-z_.0-9]*[a-z_0-9]"
     return re.sub(flat_key, lambda found: own.get(found[0], rope_keys.outside(found[0])), problem)
@@ -198,7 +198,7 @@ def _filled(template: Any, values: Mapping[str, Any], used: set[str], problems: 
 
 
 def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]) -> list[str]:
-    """Keys that nothing understands."""
+    """Messages about keys that the declaration does not know."""
     problems = []
     used = used | variables(declaration)
     known = used | set(declaration.inert) | set(ALWAYS_INERT) | set(declaration.defaults) | set(declaration.derived)
@@ -207,16 +207,16 @@ def _leftover(given: Mapping[str, Any], declaration: Declaration, used: set[str]
     for key, value in {**silent, **given}.items():
         if key in declaration.only and not any(value == v for v in declaration.only[key]):
             said = f"{key}:" if key in given else f"{key} is not given; its default"
-            problems.append(f"{said} {value!r} changes the model in a way that the family's declaration cannot say")
+            problems.append(f"{said} {value!r} changes the model in a way that the declaration does not support")
         elif _unknown(key, known, declaration) and value is not None:
             problems.append(f"no key '{key}' is known for {declaration.names[0]}, got {value!r:.60}")
     return problems
 
 
 def _together(values: Mapping[str, Any], declaration: Declaration) -> list[str]:
-    """Values that the family's class breaks on when they meet."""
+    """Messages about combinations of values that the family's class cannot compute."""
     met = [pairs for pairs in declaration.never if all(values.get(k) == v for k, v in pairs.items())]
-    return [" with ".join(f"{k}: {v!r}" for k, v in p.items()) + " is nothing that its class computes" for p in met]
+    return [" with ".join(f"{k}: {v!r}" for k, v in p.items()) + " is not supported by the family's class" for p in met]
 
 
 def _unknown(key: str, known: set[str], declaration: Declaration) -> bool:
@@ -227,7 +227,7 @@ def _unknown(key: str, known: set[str], declaration: Declaration) -> bool:
 
 
 def _readable(layers: dict[str, Any]) -> dict[str, Any]:
-    """Kinds written as what differs from the common block."""
+    """The layers, with each kind written as its difference from the common block."""
     if "kinds" not in layers:
         return layers
     kinds = {name: _difference(layers["block"], block) for name, block in layers["kinds"].items()}
@@ -235,7 +235,7 @@ def _readable(layers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(base: Any, other: Any) -> Any:
-    """What laid on `base` gives `other`; all of `other` where that cannot be said by merging."""
+    """The mapping that, merged onto `base`, gives `other`; all of `other` if no merge can."""
     if not (isinstance(base, dict) and isinstance(other, dict)) or base.get("type") != other.get("type"):
         return other
     if set(base) - set(other):
@@ -244,7 +244,7 @@ def _difference(base: Any, other: Any) -> Any:
 
 
 def variables(declaration: Declaration) -> set[str]:
-    """Every key that a declaration reads, in some case."""
+    """Every key that a declaration reads in any case."""
     templates = [declaration.model, declaration.block, declaration.derived, declaration.defaults]
     templates += [t for cases in (*declaration.when.values(), *declaration.each.values()) for t in cases.values()]
     return {key for t in templates for key in leaves(t)}

@@ -1,4 +1,4 @@
-"""Which of their tensors are which of ours, for one model: a declaration's rules with layers and experts filled in."""
+"""The mapping between checkpoint tensors and kit tensors for one model: rules with layers and experts filled in."""
 
 import itertools
 import re
@@ -17,32 +17,32 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Move:
-    """Some of theirs that are some of ours, or one expert's share of ours."""
+    """A mapping from some checkpoint tensors (`theirs`) to some kit tensors (`ours`), or to one expert of them."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
     ops: tuple[Op, ...]
     expert: int | None = None
-    """Which expert it is of ours, each of which holds all experts; None where it is all of ours."""
+    """Index of the expert within our stacked tensors; None for the whole tensors."""
     part: tuple[int, int, bool] | None = None
-    """Where theirs hold all experts too: which of how many, and whether they lie folded below one another."""
+    """For stacked tensors of theirs: expert index, number of experts, and whether they are folded into rows."""
 
     @property
     def made(self) -> set[tuple[str, int | None]]:
-        """What it fills: names of ours, and the expert."""
+        """The kit tensors that the move fills, each with its expert index."""
         return {(name, self.expert) for name in self.ours}
 
     def own(self, ours: Mapping[str, Tensor]) -> list[Tensor]:
-        """Its tensors among ours."""
+        """The move's kit tensors, out of `ours`."""
         return [ours[n] if self.expert is None else ours[n][self.expert] for n in self.ours]
 
     def own_shapes(self, shapes: Mapping[str, Shape]) -> list[Shape]:
-        """Their shapes, by those of ours."""
+        """The shapes of the move's kit tensors, out of `shapes`."""
         return [shapes[n] if self.expert is None else shapes[n][1:] for n in self.ours]
 
 
 def moves(declaration: Declaration, shapes: Mapping[str, Shape], layers: int) -> list[Move]:
-    """Every move for a model whose tensors have `shapes`. Rules whose tensors the model has not are left out."""
+    """Every move for a model with tensors of `shapes`. Rules for tensors that the model lacks are skipped."""
     found: list[Move] = []
     covered: set[tuple[str, int | None]] = set()
     for label, given in declaration.tensors.items():
@@ -55,7 +55,7 @@ def moves(declaration: Declaration, shapes: Mapping[str, Shape], layers: int) ->
 
 
 def alternatives(declaration: Declaration, shapes: Mapping[str, Shape], layers: int, present: set[str]) -> list[Move]:
-    """As `moves`, of several rules for a tensor taking the one whose tensors are `present`."""
+    """Like `moves`; among several rules for a tensor, choose the one whose tensors are `present`."""
     rules = {
         label: given
         for label, given in declaration.tensors.items()
@@ -92,26 +92,26 @@ def _instances(rule: Rule, shapes: Mapping[str, Shape], layers: int) -> Iterator
 
 
 def _count(pattern: str, shapes: Mapping[str, Shape]) -> tuple[bool, int]:
-    """Whether each expert has tensors of its own among ours, and how many experts there are."""
+    """Whether each expert has its own kit tensors, and the number of experts."""
     if "{e}" not in pattern:
         return False, shapes[pattern][0] if pattern in shapes else 0
     return True, next(count for count in itertools.count() if pattern.replace("{e}", str(count)) not in shapes)
 
 
 def constants(declaration: Declaration, layers: int) -> dict[str, float]:
-    """What each tensor of theirs that is no weight must hold, by name."""
+    """Required value of each constant checkpoint tensor, by name."""
     return {n.replace("{i}", str(i)): v for n, v in declaration.constants.items() for i in range(layers)}
 
 
 def ignored(name: str, declaration: Declaration, layers: int) -> bool:
-    """Whether a tensor of theirs is known to be no weight; {n} in a pattern stands for a layer beyond the last."""
+    """Whether a checkpoint tensor is known not to be a weight. {n} in a pattern matches a layer beyond the last."""
     found = re.search(r"\.(\d+)\.", name)
     beyond = name.replace(found[0], ".{n}.", 1) if found and int(found[1]) >= layers else name
     return any(fnmatchcase(name, pattern) or fnmatchcase(beyond, pattern) for pattern in declaration.ignore)
 
 
 def outgoing(found: list[Move]) -> dict[tuple[str, ...], list[Move]]:
-    """Moves by the tensors of theirs that they make together, in order."""
+    """Moves grouped by the checkpoint tensors that they produce together, in order."""
     groups: dict[tuple[str, ...], list[Move]] = {}
     for move in found:
         groups.setdefault(move.theirs, []).append(move)

@@ -1,4 +1,4 @@
-"""Faults of the spec that a config.json describes, told in the words of that config."""
+"""Errors of a spec from a config.json, reported with the config's keys."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _WORD = re.compile(r"[a-z_]+")
 
 @contextmanager
 def of_config(config: Mapping[str, Any], declaration: Declaration) -> Iterator[None]:
-    """Inside, a SpecError becomes a ConvertError that names the keys which say what is wrong, and their values."""
+    """Context that turns a SpecError into a ConvertError with the responsible config keys and their values."""
     try:
         yield
     except SpecError as error:
@@ -37,7 +37,7 @@ def _told(problem: Problem, config: Mapping[str, Any], declaration: Declaration)
         key: chosen_case(key, values, declaration).get("block" if in_block else "model", {}) for key in declaration.when
     }
     found = [key for page in (model, *blocks) for key in _named(page, set(_WORD.findall(problem.text)))]
-    if path == "layers":  # all of them together
+    if path == "layers":  # a problem of all layers
         found.append(declaration.count)
     else:
         found += _behind(tuple(path.split(".")) if path else (), blocks if in_block else [model], chosen)
@@ -49,7 +49,7 @@ def _told(problem: Problem, config: Mapping[str, Any], declaration: Declaration)
 
 
 def _behind(path: tuple[str, ...], pages: list[Any], chosen: Mapping[str, Any]) -> list[str]:
-    """Keys that choose, or give, what stands at `path`; where nothing does, what stands around it."""
+    """Keys that select or give the value at `path`; if there are none, those of the nearest parent."""
     for length in range(len(path), -1, -1):
         place = path[:length]
         cases = [key for key, template in chosen.items() if place and at(template, place)]
@@ -60,18 +60,18 @@ def _behind(path: tuple[str, ...], pages: list[Any], chosen: Mapping[str, Any]) 
 
 
 def _named(template: Any, words: set[str]) -> Iterator[str]:
-    """Keys that give the options which a message names."""
+    """Keys that give the options in an error message."""
     if isinstance(template, Mapping) and not is_variable(template):
         for option, inner in template.items():
             yield from keys_of(inner) if option in words and is_variable(inner) else _named(inner, words)
 
 
 def _written(key: str, given: Mapping[str, Any], declaration: Declaration) -> str:
-    """The key itself, or the one that gives its default where the config does not have it."""
+    """The key itself, or the key of its default where the config lacks it."""
     seen = {key}
     while key not in given and is_variable(default := declaration.defaults.get(key)):
         key = next(keys_of(default))
-        if key in seen:  # defaults that give each other
+        if key in seen:  # defaults that refer to each other
             break
         seen.add(key)
     return key

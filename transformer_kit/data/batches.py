@@ -76,8 +76,8 @@ class Batches:
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Tokens of `step`, counted from 0, and with `document_mask` their segments, each (B, seq_len + 1).
 
-        Segments number the documents of a row from 0. An end-of-text token belongs to its document. The last batches of a
-        validation pass have fewer rows, or one shorter row.
+        Segments number the documents of a row from 0. An end-of-text token belongs to its document.
+        The last batches of a validation pass have fewer rows, or one shorter row.
         """
         index = self._index(step)
         rows = [self._store.tokens[row[0] : row[-1] + 1] for row in index]
