@@ -1,10 +1,10 @@
-"""The conformance kit: what every part must do, ready to be run on yours.
+"""Conformance checks: the promises of every contract, to run on your own parts.
 
     from transformer_kit.testing import check_part
-    print(check_part("ffn", "my.swish"))      # raises a Failure with everything that is wrong
+    print(check_part("ffn", "my.swish"))      # raises a Failure with all faults
 
-`checks_for` gives the checks one by one, `options_for` and `specs` are Hypothesis strategies, `strong_init`, `agree`
-and the behaviors serve tests of your own. Plugins' parts are found inside `registry.core.activate`.
+`checks_for` gives the checks one by one. `options_for` and `specs` are Hypothesis strategies. `strong_init`, `agree`
+and the behaviors are for tests of your own. Use parts of plugins inside `registry.core.activate`.
 """
 
 from transformer_kit.testing.behaviors import (

@@ -1,9 +1,9 @@
-"""What every model must do, whatever its parts: each function takes a model and fails when it does not.
+"""Behaviors of every model, whatever its parts: each function takes a model and raises AssertionError if it fails.
 
     for behavior in BEHAVIORS:
         behavior(model)
 
-Give models with strong weights (`strong_init`), in evaluation mode: with small ones a wrong result looks right.
+Use models with strong weights (`strong_init`) in evaluation mode: small weights hide wrong results.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Behavior = Callable[[Model], None]
 
 @torch.no_grad()
 def causal(model: Model) -> None:
-    """Logits do not depend on what comes after them."""
+    """Logits do not depend on later tokens."""
     ids = tokens(model)
     expected = model(ids).logits
     for t in (1, LENGTH // 2, LENGTH - 1):
@@ -35,7 +35,7 @@ def causal(model: Model) -> None:
 
 @torch.no_grad()
 def rows_independent(model: Model) -> None:
-    """A row's logits do not depend on the rows beside it."""
+    """A row's logits do not depend on the other rows."""
     ids = tokens(model)
     expected = model(ids).logits
     for row in range(len(ids)):
@@ -44,7 +44,7 @@ def rows_independent(model: Model) -> None:
 
 @torch.no_grad()
 def decodes_as_it_reads(model: Model) -> None:
-    """Reading in pieces of any size, or token by token, gives the logits of reading at once."""
+    """Chunks of any size, or single tokens, give the logits of one pass."""
     ids = tokens(model)
     expected = model(ids).logits
     for chunks, spare in (
@@ -63,7 +63,7 @@ def decodes_as_it_reads(model: Model) -> None:
 
 @torch.no_grad()
 def decodes_with_a_static_cache(model: Model) -> None:
-    """Decoding steps of static shapes, as they are captured, give the logits of reading at once."""
+    """Static-shape decode steps, as captured in CUDA graphs, give the logits of one pass."""
     ids = tokens(model)
     segments = torch.full_like(ids, 3)
     segments[1, :1] = PADDING
@@ -84,7 +84,7 @@ def decodes_with_a_static_cache(model: Model) -> None:
 
 @torch.no_grad()
 def padded_as_alone(model: Model) -> None:
-    """A text with padding on its left gives the logits it gives alone, read at once or in pieces."""
+    """A sequence with padding on its left gives the logits it gives alone, in one pass or in chunks."""
     ids = tokens(model)
     pads = [0, 3, 7]
     segments = torch.zeros_like(ids)
@@ -96,7 +96,7 @@ def padded_as_alone(model: Model) -> None:
         for row, pad in enumerate(pads):
             agree(got[row : row + 1, pad:], alone[row], f"row with {pad} of padding, chunks {chunks or 'none'}")
     if not settled(model):
-        return  # which refuses to go on where a text outgrows what was read
+        return  # it refuses to continue where a sequence outgrows its first length
     continued = _prefilled(model, ids, segments, 8)  # the segments of the prompt alone, then nothing but ids
     for row, pad in enumerate(pads):
         agree(continued[row : row + 1, pad:], alone[row], f"row with {pad} of padding, continued without segments")
@@ -104,7 +104,7 @@ def padded_as_alone(model: Model) -> None:
 
 @torch.no_grad()
 def packed_as_separate(model: Model) -> None:
-    """Documents packed into one row give the logits they give apart, read at once or in pieces."""
+    """Documents packed into one row give the logits of separate rows, in one pass or in chunks."""
     ids = tokens(model)
     ends = [[4, 5, LENGTH], [7, LENGTH], [LENGTH]]
     segments = torch.stack([_numbered(e) for e in ends])
@@ -112,7 +112,7 @@ def packed_as_separate(model: Model) -> None:
     apart = [model(ids[row : row + 1, here]).logits for row, here in places]
     for chunks in ([], [1, 1, 1, 1, 2, 1, 1, 1, 4], [6, 1, 6]):
         if chunks and not settled(model):
-            continue  # how long each text will be is not known when its first piece is read
+            continue  # a document's final length is unknown in its first chunk
         got = model(ids, segments=segments).logits if not chunks else in_chunks(model, ids, chunks, segments)
         for (row, here), expected in zip(places, apart, strict=True):
             what = f"document [{here.start}:{here.stop}] of row {row}, chunks {chunks or 'none'}"
@@ -121,9 +121,9 @@ def packed_as_separate(model: Model) -> None:
 
 @torch.no_grad()
 def generates_as_it_reads(model: Model) -> None:
-    """What is generated is the likeliest next token of the whole text, however long it has become."""
+    """Greedy generation gives the most likely next token of the whole sequence, at any length."""
     prompts = [[3, 1], [2, 5, 7, 1, 4], [6]]
-    new = 20  # past any original context of the examples
+    new = 20  # past any original_max_seq_len of the examples
     expected = [list(prompt) for prompt in prompts]
     for text in expected:
         for _ in range(new):
@@ -135,7 +135,7 @@ def generates_as_it_reads(model: Model) -> None:
 
 
 def outgrows(model: Model) -> bool:
-    """Whether a text that is read in pieces is refused once it is longer than its first piece was read for."""
+    """Whether a sequence in chunks is refused once it is longer than its first chunk."""
     ids = tokens(model)
     state = model.state(len(ids), LENGTH)
     try:
@@ -157,7 +157,7 @@ BEHAVIORS: tuple[Behavior, ...] = (
     tokens_forgotten,
     rows_begun_again,
 )
-"""What every language model of the kit must do."""
+"""Behaviors of every language model of the kit."""
 
 UNSETTLED: tuple[Behavior, ...] = (
     causal,
@@ -167,8 +167,8 @@ UNSETTLED: tuple[Behavior, ...] = (
     packed_as_separate,
     generates_as_it_reads,
 )
-"""The same where the scheme of positions looks at the length of the text (`Position.settled`), which is then
-foreseen where it is read in pieces."""
+"""The same where positions depend on the length of the sequence (`Position.settled` is False), with chunked sequences
+of known length."""
 
 
 def expected_of(model: Model) -> tuple[Behavior, ...]:
@@ -179,7 +179,7 @@ def expected_of(model: Model) -> tuple[Behavior, ...]:
 def in_chunks(
     model: Model, ids: Tensor, chunks: Sequence[int], segments: Tensor | None = None, spare: int = 0
 ) -> Tensor:
-    """Logits (B, T, V) of reading `ids` through decode state with room to spare, in pieces of these sizes."""
+    """Logits (B, T, V) of `ids` through a decode state with spare capacity, in chunks of these sizes."""
     state = model.state(len(ids), LENGTH + spare)
     if not settled(model):
         texts = torch.zeros_like(ids) if segments is None else segments

@@ -1,10 +1,10 @@
-"""Tiny models around a part: wherever the part can stand, a spec is made in which it stands there.
+"""Tiny models around a part, for every slot where the part can be.
 
-    carrier(options)        a spec, and the kernel to run it with, that hold the part
-    strong(spec)            a model whose every parameter is O(1) noise, so that nothing is hidden by small weights
-    tokens(model)           ids to feed it
+    carrier(options)        a spec that holds the part, and the kernel to run it with
+    strong(spec)            a model whose parameters are all O(1) noise, so that small weights hide nothing
+    tokens(model)           input ids
 
-Sizes are small and unequal, so that a mistaken axis is a mistaken result.
+Sizes are small and unequal, so that a wrong axis gives a wrong result.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from transformer_kit.testing.values import minimal, sound
 D_MODEL, VOCAB, LENGTH, MAX_SEQ_LEN, ROWS, LAYERS = 24, 19, 13, 32, 3, 2
 GAIN = 1.5
 STATE = 0.2
-"""How far buffers are from zero, about: a correction must leave the scores something to say."""
+"""Approximate size of buffers: a correction must not decide the scores alone."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ class Carrier:
         return assemble(self.spec, self.kernel)
 
     def strong(self, seed: int = 0) -> Model:
-        """The model with strong weights, in evaluation mode and float64, which leaves rounding no excuse."""
+        """The model with strong weights, in evaluation mode and float64, which makes rounding negligible."""
         model = self.build().double()
         strong_init(model, seed)
         return model.eval()
 
     def with_model(self, **changes: Any) -> "Carrier":
-        """The same spec with other fields of the model. SpecError when it refuses them."""
+        """The same spec with other fields of the model. SpecError for invalid ones."""
         model = {name: getattr(self.spec.model, name) for name in ModelSpec.model_fields}
         return Carrier(Spec.of({"plugins": list(self.spec.plugins), "model": {**model, **changes}}), self.kernel)
 
 
 def carrier(options: Options) -> Carrier:
-    """A tiny model in which the part that `options` describe stands; SpecError when there is none."""
+    """A tiny model with a part of these `options`; SpecError without a valid one."""
     refusal: SpecError | None = None
     broken: Exception | None = None
     for candidate in _carriers(options):
@@ -68,24 +68,24 @@ def carrier(options: Options) -> Carrier:
             assemble(candidate.spec, candidate.kernel)
         except SpecError as error:
             refusal = refusal or error
-        except Exception as error:  # of a part around it, when another can hold it; else of the part itself
+        except Exception as error:  # the error of another part, when another can hold it; else of the part itself
             broken = broken or error
         else:
             return candidate
     if broken is not None:
         raise broken
     if refusal is None:
-        raise ValueError(f"a model has no place for {options.part.family} '{options.part.name}'")
+        raise ValueError(f"a model has no slot for {options.part.family} '{options.part.name}'")
     raise refusal
 
 
 def plain_model() -> Model:
-    """A tiny model of no part in particular, with strong weights."""
+    """A tiny model with strong weights, of no particular parts."""
     return Carrier(Spec.of(page()), _kernel()).strong()
 
 
 def page(**model: Any) -> dict[str, Any]:
-    """A tiny model, as a mapping, with parts of the registry that leave as little as possible unseen."""
+    """A tiny model as a mapping, with parts of the registry that hide as little as possible."""
     block = minimal(next(sound("block")), mixer=_mixer())
     sizes = {"vocab_size": VOCAB, "d_model": D_MODEL, "max_seq_len": MAX_SEQ_LEN}
     layers = {"blocks": [block] * LAYERS}
@@ -93,10 +93,10 @@ def page(**model: Any) -> dict[str, Any]:
 
 
 def strong_init(module: nn.Module, seed: int = 0) -> None:
-    """Fill every parameter, and every buffer of numbers that is saved, with noise away from zero and of any sign:
-    matrices of O(1) gain, scaled by fan-in.
+    """Fill every parameter, and every saved floating-point buffer, with noise away from zero, of either sign.
 
-    What a tensor holds depends on its name and the seed, and its first rows not on how many there are.
+    Matrices have O(1) gain, scaled by fan-in. Values depend on the tensor's name and the seed; its first rows do not
+    depend on the number of rows.
     """
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     vectors = {id(m.bias) for m in module.modules() if isinstance(m, GroupedLinear)}
@@ -116,7 +116,7 @@ def strong_init(module: nn.Module, seed: int = 0) -> None:
 
 
 def _uniform(key: str, shape: torch.Size) -> Tensor:
-    """Numbers between -1 and 1, exclusive, that the key decides, in order."""
+    """A sequence of numbers between -1 and 1, exclusive, determined by the key."""
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little"))
     return 1 - 2 * torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
 
@@ -128,7 +128,7 @@ def tokens(model: Model, rows: int = ROWS, length: int = LENGTH, seed: int = 0) 
 
 
 def agree(got: Tensor, expected: Tensor, what: str, tolerance: float = 5e-4) -> None:
-    """AssertionError when `got` is off by more than a small share of the spread of `expected`, or not finite."""
+    """AssertionError when `got` is not finite or differs from `expected` by more than a small share of its spread."""
     assert got.shape == expected.shape, f"{what}: shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
     if not expected.numel():
         return
@@ -139,13 +139,13 @@ def agree(got: Tensor, expected: Tensor, what: str, tolerance: float = 5e-4) -> 
 
 
 def is_of_model(family: str) -> bool:
-    """Whether the parts of a family make up a model."""
+    """Whether the parts of a family belong to the model."""
     return issubclass(contract(family), (ModelPart, Init, Scaling))
 
 
 def contract(family: str) -> type[Part]:
     """The base class of a family."""
-    import_module(f"registry.{family}")  # where it may stand
+    import_module(f"registry.{family}")  # slots that it can fill
     pending: list[type[Part]] = [Part]
     while pending:
         cls = pending.pop()
@@ -167,13 +167,13 @@ def _carriers(options: Options) -> Iterator[Carrier]:
 
 
 def _models(options: Options, tried: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """Changes to the model spec that make the part a part of it: in its own slots, or inside of other parts."""
+    """Changes to the model spec that include the part, in the model's own slots or inside other parts."""
     family = options.part.family
     if family == "block":
         yield {"layers": {"blocks": [options] * LAYERS}}
     direct = [n for n, f in ModelSpec.model_fields.items() if slot_family(f) == family and n != "layers"]
     for name in direct:
-        for mixer in _mixers():  # not every mixer takes every position scheme
+        for mixer in _mixers():  # not every mixer accepts every position scheme
             block = minimal(next(sound("block")), mixer=mixer)
             yield {name: options, "layers": {"blocks": [block] * LAYERS}}
     if not direct:
@@ -196,7 +196,7 @@ def _kernel() -> Options:
 
 
 def _mixers() -> list[Options]:
-    """All mixers, those first which take the most position schemes."""
+    """All mixers, first those that accept the most position schemes."""
     parts = [part for part in sound("mixer") if "." not in part.name]
     return [minimal(p) for p in sorted(parts, key=lambda p: -len(p.accepts))]
 
@@ -206,7 +206,7 @@ def _mixer() -> Options:
 
 
 def _position() -> Options:
-    """A scheme that marks absolute places, so that a token at a wrong place gives a wrong result."""
+    """A scheme of absolute positions, so that a token at a wrong position gives a wrong result."""
     parts = [part for part in sound("position") if "." not in part.name]
     chosen = next((p for p in parts if p.acts == "embedding" and not p.shift_invariant), parts[0])
     return Slot("position").read(chosen.name)

@@ -1,9 +1,9 @@
 """The conformance checks: every promise of a contract, tried on a part.
 
-    check_part("ffn", "gated")        runs all that apply to the family; says which ran, or raises what failed
-    checks_for("ffn")                 those checks one by one, to parametrize a test with
+    check_part("ffn", "gated")        runs all checks of the family; returns a report, or raises all failures
+    checks_for("ffn")                 the checks one by one, to parametrize a test with
 
-A check is a function of the part's class that raises AssertionError. Which families it applies to stands at its head:
+A check is a function of the part's class that raises AssertionError. Its decorator names its families:
 `@check("norm", "ffn")`, or `@check(ALL)`, `@check(MODEL)`.
 """
 
@@ -29,13 +29,13 @@ HOMES = (
     "fast_checks",
     "run_checks",
 )
-"""The modules beside this one that hold checks."""
+"""Modules of this package with checks."""
 
 _checks: list["Check"] = []
 
 
 class Failure(AssertionError):
-    """A part does not keep its contract; the message has every check that failed."""
+    """A part breaks its contract; the message lists every failed check."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Check:
 
     @property
     def name(self) -> str:
-        """What it tries, in a few words."""
+        """What it checks, in a few words."""
         return self.run.__name__
 
     def applies(self, family: str) -> bool:
@@ -57,13 +57,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """Which checks a part passed."""
+    """The checks that a part passed."""
 
     family: str
     name: str
     checks: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    """Other parts that are broken, so that it was not tried together with them, each with the reason."""
+    """Other parts that are broken and were therefore left out, each with the reason."""
 
     def __str__(self) -> str:
         passed = f"{self.family}/{self.name}: {len(self.checks)} checks passed"
@@ -88,7 +88,7 @@ def checks_for(family: str) -> list[Check]:
 
 
 def check_part(family: str, name: str) -> Report:
-    """Run every check that applies. Raises Failure with all that failed; RegistryError when there is no such part."""
+    """Run every check of the family. Raises Failure with all that failed; RegistryError for an unknown part."""
     part = core.get(family, name)
     LEFT_OUT.clear()
     failed: dict[str, Exception] = {}

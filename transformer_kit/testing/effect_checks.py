@@ -1,8 +1,8 @@
-"""The check that no option is swallowed: changing it changes what the part does.
+"""The check that every option has an effect: another value changes what the part does.
 
-What a part does is measured by family: of a part of a model its first weights, output, training, and what a step
-leaves. That there are other tensors than before is not enough: they must be of use. Tensors that two models have in
-common hold the same values, so that what differs is the doing of those that they have not.
+The effect of a part depends on its family: for a part of a model it is its initial weights, output, training, and the
+result of `after_step`. Other tensors than before are not enough; they must be used. Tensors that both models have get
+the same values, so only the other tensors can make a difference.
 """
 
 from collections.abc import Callable, Hashable
@@ -38,22 +38,22 @@ from transformer_kit.testing.values import Path as Place
 
 @dataclass(frozen=True)
 class Effect:
-    """What some options do."""
+    """Measured effect of some options."""
 
     done: Hashable
-    """Output, training: all that can be compared outright."""
+    """Output and training: compared directly."""
     tensors: dict[str, Tensor]
-    """First weights, and buffers after a step: compared where both sides have one of this name and shape."""
+    """Initial weights, and buffers after a step: compared where both sides have one of this name and shape."""
 
 
 Measuring = Callable[[Options], Effect | None]
 Measure = tuple[Measuring, dict[str, Effect | None]]
-"""What measures, and what it has measured."""
+"""Measures effects, and caches them."""
 
 
 @check(ALL)
 def every_option_matters(part: Any) -> None:
-    """For each option there are two values between which first weights, output or training differ."""
+    """For each option, two of its values give other initial weights, output or training."""
     measure = next((m for kind, m in EFFECTS.items() if issubclass(part, kind)), None)
     if measure is None:
         return
@@ -63,14 +63,14 @@ def every_option_matters(part: Any) -> None:
 
 
 def _choices(field: FieldInfo) -> list[Any]:
-    """Values of a field; a slot whose family has a single part takes that part's variants."""
+    """Values of a field; for a slot whose family has a single part, variants of that part."""
     found = values(field)
     parts = [v for v in found if isinstance(v, Options)]
     return [o for _, o in variants(parts[0].part)] if len(found) == len(parts) == 1 else found
 
 
 def _matters(part: Any, place: Place, choices: list[Any], measures: list[Measure]) -> bool:
-    """Whether two values of an option differ in effect, beside some choice of the others, of its own group first."""
+    """Whether two values of an option differ in effect, with some choice of other options, its own group's first."""
     default, *others = variants(part)
     group = ".".join((*place[:-1], ""))
     for _, beside in [default, *sorted(others, key=lambda v: not v[0].startswith(group))]:
@@ -88,7 +88,7 @@ def _differ(a: Effect, b: Effect) -> bool:
 
 
 def _measured(options: Options, measure: Measuring, seen: dict[str, Effect | None]) -> Effect | None:
-    """The effect of these options; None where they are refused."""
+    """The effect of these options; None for invalid ones."""
     key = options.model_dump_json()
     if key not in seen:
         try:
@@ -99,12 +99,12 @@ def _measured(options: Options, measure: Measuring, seen: dict[str, Effect | Non
 
 
 def _of_model(options: Options) -> Effect:
-    """First values of the weights; output with strong weights; loss in training, and what a step leaves."""
+    """Initial weights, output with strong weights, loss in training, and buffers after a step."""
     return _effect(carrier(options))
 
 
 def _turned(options: Options) -> Effect | None:
-    """The same of a mixer whose queries and keys rotate, which is where some options show."""
+    """The same for a mixer with rotary positions, where some options have an effect."""
     if not issubclass(options.part, Mixer) or "rotation" not in options.part.accepts:
         return None
     scheme = next(p for p in sound("position") if p.acts == "rotation")

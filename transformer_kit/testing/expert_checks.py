@@ -1,4 +1,4 @@
-"""Checks of a feed-forward part as the expert of a mixture, which holds the weights of all experts in one tensor."""
+"""Checks of a feed-forward part as the expert of a mixture, with the weights of all experts in one tensor."""
 
 import copy
 from functools import partial
@@ -15,12 +15,12 @@ from transformer_kit.testing.checks import check
 from transformer_kit.testing.place_checks import each
 
 SHARES = (2, 0, 5, 1)
-"""How many tokens go to each of four experts."""
+"""Number of tokens for each of four experts."""
 
 
 @check("ffn")
 def stacked_as_one_by_one(part: Any) -> None:
-    """Experts whose weights are stacked give what each gives of its own tokens, and the same gradients."""
+    """Stacked experts give the outputs and gradients of separate experts on their own tokens."""
     for what, module in each(part):
         experts = experts_of(partial(copy.deepcopy, module), len(SHARES))
         if isinstance(experts, StackedExperts):

@@ -1,4 +1,4 @@
-"""Checks that transforms for speed give what the plain model gives, and that the chunked loss is the loss."""
+"""Checks that transforms and the chunked loss give the results of the plain model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ ROUNDED, REROUTED = 0.04, 0.2
 
 @check(MODEL)
 def prepared_models_decode_alike(part: Any) -> None:
-    """Prepared for inference, with weights packed in every layout of this machine, a model gives the plain logits."""
+    """A model prepared for inference gives the plain logits, with each weight layout that this machine supports."""
     plain = _model(part)
     ids = tokens(plain)
     with torch.inference_mode():
@@ -41,9 +41,9 @@ def prepared_models_decode_alike(part: Any) -> None:
 
 @check(MODEL)
 def int8_models_decode_nearly_alike(part: Any) -> None:
-    """With weights quantized to int8 a model gives the plain logits but for four hundredths of their size.
+    """A model with int8 weights gives the plain logits within 4 % of their size.
 
-    A fifth in a mixture, where a router that is near a tie may choose another expert.
+    A mixture may be off by 20 %, since a router near a tie may choose another expert.
     """
     plain = _model(part)
     ids = tokens(plain)
@@ -59,7 +59,7 @@ def int8_models_decode_nearly_alike(part: Any) -> None:
 
 @check(MODEL)
 def products_of_onednn_are_those_of_torch(part: Any) -> None:
-    """Logits and gradients with oneDNN's products, of whatever size, are those with torch's."""
+    """Logits and gradients with oneDNN's products equal those with torch's, at all sizes."""
     if not torch.backends.mkldnn.is_available():
         return
     for what, held in standing(part):
@@ -75,7 +75,7 @@ def products_of_onednn_are_those_of_torch(part: Any) -> None:
                 logits = model(ids).logits
                 logits.square().sum().backward()
             gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-            assert bool(made.called) == faster, f"{what}: who multiplied is not who was asked"
+            assert bool(made.called) == faster, f"{what}: another library computed the product"
             found.append((logits.detach(), torch.cat(gradients)))
         for name, plain, other in zip(("logits", "gradients"), *found, strict=True):
             far = (other - plain).norm() / plain.norm()
@@ -84,7 +84,7 @@ def products_of_onednn_are_those_of_torch(part: Any) -> None:
 
 @check("head")
 def chunked_loss_is_the_loss(part: Any) -> None:
-    """Computed in chunks, with targets that do not count, the loss and each gradient are those of all logits."""
+    """The chunked loss and its gradients equal those of all logits at once, with ignored targets."""
     for what, held in standing(part):
         model = held.build()
         strong_init(model, 0)
@@ -106,7 +106,7 @@ def chunked_loss_is_the_loss(part: Any) -> None:
 
 @contextmanager
 def _onednn_takes(everything: bool) -> Iterator[Any]:
-    """Inside, oneDNN makes every product, or none; what notes its products."""
+    """Inside, oneDNN computes every product, or none; yields a record of its products."""
     with (
         patch.object(onednn_linear, "prefers_onednn", lambda: everything),
         patch.object(onednn_linear, "WORK", 1),
@@ -117,20 +117,20 @@ def _onednn_takes(everything: bool) -> Iterator[Any]:
 
 @contextmanager
 def _packed_by(pack: Packer) -> Iterator[None]:
-    """Inside, weights are packed like this, whatever the machine would choose."""
+    """Inside, weights are packed like this on any machine."""
     with patch.object(packed_linear, "packer", lambda weight, rows: pack):
         yield
 
 
 def _model(part: Any) -> Model:
-    """A model in float32 whose weights are strong."""
+    """A model in float32 with strong weights."""
     model = default(part).build().eval()
     strong_init(model, 0)
     return model
 
 
 def _decoded(model: Model, ids: Tensor) -> Tensor:
-    """Logits of a prompt and of what follows it, one token of each row at a time."""
+    """Logits of a prompt and of the tokens after it, one token of each row at a time."""
     state = model.state(len(ids))
     found = [model(ids[:, :PROMPT], state=state).logits]
     found += [model(ids[:, t : t + 1], state=state).logits for t in range(PROMPT, ids.shape[1])]

@@ -1,4 +1,4 @@
-"""Checks of first weights: which the seed decides, and what an initializer is told of each."""
+"""Checks of initial weights: how they depend on the seed, and which facts an initializer gets."""
 
 from itertools import product
 from typing import Any, get_args
@@ -15,12 +15,12 @@ from transformer_kit.testing.place_checks import each
 
 @check(MODEL)
 def seed_reaches_every_weight(part: Any) -> None:
-    """Another seed draws every parameter anew, but for those named in `constant`, and changes nothing unsaved."""
+    """Another seed changes every parameter except those in `constant`, and no non-persistent buffer."""
     for what, held in standing(part):
         one, two = held.build(0), held.build(1)
         chosen = {
             where.name.removesuffix("weight") for _, where in layers(one)
-        }  # by the init part, which has its check
+        }  # by the init part, which has its own check
         named = {f"{n}.{c}" for n, m in one.named_modules() if isinstance(m, ModelPart) for c in m.constant}
         for (name, a), b in zip(one.named_parameters(), two.parameters(), strict=True):
             same = torch.equal(a, b)
@@ -37,7 +37,7 @@ def seed_reaches_every_weight(part: Any) -> None:
 
 @check(MODEL)
 def roles_name_layers(part: Any) -> None:
-    """`roles` names linear and embedding layers, present or left out, and says what an initializer knows."""
+    """`roles` lists all linear and embedding layers, present or left out, with the facts for an initializer."""
     if not issubclass(part, ModelPart):
         return
     for name, role in part.roles.items():
@@ -51,7 +51,7 @@ def roles_name_layers(part: Any) -> None:
 
 @check("head")
 def projection_is_a_head(part: Any) -> None:
-    """Where logits do not come from the embedding's table, initializers are told which weight they come from."""
+    """Where logits do not use the embedding's weight, initializers get the role of the weight that they use."""
     for what, held in standing(part):
         model = held.assemble()
         roles = {where.name: where.role for _, where in layers(model)}
@@ -62,9 +62,9 @@ def projection_is_a_head(part: Any) -> None:
 @check("init")
 @torch.no_grad()
 def fills_from_its_generator(part: Any) -> None:
-    """Weights and biases of every role are filled whole, in place, by the generator given and no other random numbers.
+    """Weights and biases of every role are filled completely, in place, with random numbers of the given generator.
 
-    Another seed gives other values, or there is one value only.
+    Another seed gives other values, unless all values are equal.
     """
     assert issubclass(part, Init)
     for what, init in each(part):

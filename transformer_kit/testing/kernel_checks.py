@@ -1,4 +1,4 @@
-"""Checks of a kernel against attention written out by hand, from the description of the mask alone."""
+"""Checks of a kernel against a plain implementation of attention that uses the description of the mask alone."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ ROWS, HEADS, HEAD_DIM = 2, 4, 6
 
 @dataclass(frozen=True)
 class Case:
-    """One description of attention: where queries and keys stand, what they see, what bends the scores."""
+    """One case of attention: positions of queries and keys, mask, and changes of the scores."""
 
     start: int
     length: int
@@ -39,7 +39,7 @@ class Case:
         return list(range(self.keys)) if isinstance(self.keys, int) else list(self.keys)
 
     def mask(self) -> Mask:
-        """As a mixer would describe it."""
+        """The description as a mixer gives it."""
         keys = self.keys if isinstance(self.keys, int) else torch.tensor(self.keys)
         ours = theirs = None
         if self.segments is not None:
@@ -49,7 +49,7 @@ class Case:
         return Mask(self.start, self.length, keys, self.causal, self.window, cpu, ours, theirs, self.chunk)
 
     def sees(self, row: int, query: int, key: int) -> bool:
-        """Whether the token at index `query` sees the one at index `key`."""
+        """Whether the token at index `query` attends to the one at index `key`."""
         apart = self.segments is not None and self.segments[row][query] != self.segments[row][key]
         ahead = self.causal and key > query
         far = self.window is not None and abs(query - key) >= self.window
@@ -57,14 +57,14 @@ class Case:
         return not (apart or ahead or far or beyond)
 
     def _block(self, row: int, index: int) -> int:
-        """Which block of its text the token at `index` stands in."""
+        """The block of its document that the token at `index` is in."""
         assert self.chunk is not None
         begin = 0 if self.segments is None else self.segments[row].index(self.segments[row][index])
         return (index - begin) // self.chunk
 
 
 def cases() -> Iterator[Case]:
-    """All that mixers ask for: square, long past, one token, a ring; window, segments, groups, softcap, bias, sinks."""
+    """All cases of mixers: cache, rolling cache; window, segments, grouped heads, softcap, bias, sinks."""
     divided = ((PADDING, PADDING, 0, 0, 0, 0, 0, 0), (0, 0, 0, 1, 1, 1, 2, 2))
     ring = (5, 6, 7, 3, 4)
     for start, length, keys in ((0, 8, 8), (3, 5, 8), (7, 1, 8), (0, 1, 1)):
@@ -81,7 +81,7 @@ def cases() -> Iterator[Case]:
 
 @check("kernel")
 def equals_attention(part: Any) -> None:
-    """Output and gradients are those of attention written out, for every mask, group, softcap, bias and sink."""
+    """Output and gradients equal plain attention, for every mask, group, softcap, bias and sink."""
     ways: list[dict[str, Any]] = [
         {"kv_heads": 4},
         {"kv_heads": 2},
@@ -98,7 +98,7 @@ def equals_attention(part: Any) -> None:
 @check("kernel")
 @torch.no_grad()
 def drops_in_training(part: Any) -> None:
-    """Dropout changes weights when it is asked for, and keeps their mean."""
+    """Dropout changes the output when requested, and keeps its mean."""
     case = Case(0, 8, 8, None, None)
     q, k = _inputs(case)[:2]
     v = torch.ones(ROWS, HEADS, 8, HEAD_DIM)
@@ -114,7 +114,7 @@ def drops_in_training(part: Any) -> None:
 @check("kernel")
 @torch.no_grad()
 def keeps_bfloat16(part: Any) -> None:
-    """bfloat16 comes out as bfloat16, near to what float64 gives."""
+    """bfloat16 inputs give bfloat16 outputs, close to those of float64."""
     for sunk in (False, True):
         case = Case(0, 8, 8, 3, None, bias="shared", sunk=sunk)
         q, k, v, bias, sinks = _inputs(case)
@@ -130,7 +130,7 @@ def keeps_bfloat16(part: Any) -> None:
 def written_out(
     case: Case, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sinks: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention as the contract of kernels states it, one head at a time: (B, H, T, K)."""
+    """Attention as the contract of kernels defines it, one head at a time: (B, H, T, K)."""
     rows = []
     for row in range(q.shape[0]):
         seen = torch.tensor([[case.sees(row, case.start + t, key) for key in case.places] for t in range(case.length)])
@@ -143,7 +143,7 @@ def written_out(
             if bias is not None:
                 scores = scores + (bias[h] if bias.ndim == 3 else bias[row, h])
             weights = scores.masked_fill(~seen, float("-inf")).exp()
-            spent = 0.0 if sinks is None else sinks[h].exp()  # what the sink takes, and gives to nobody
+            spent = 0.0 if sinks is None else sinks[h].exp()  # probability of the sink, which adds no value
             heads.append(weights / (weights.sum(-1, keepdim=True) + spent) @ v[row, g])
         rows.append(torch.stack(heads))
     return torch.stack(rows)
@@ -165,8 +165,8 @@ def _compare(kernel: Kernel, case: Case) -> None:
 
 
 def _clouded(bias: Tensor, mask: Mask) -> Tensor:
-    """The bias with no number where nothing is seen: a function of distances may have none ahead."""
-    rows = bias.ndim == 3 and mask.dense.ndim == 4  # one bias for rows that do not see the same
+    """The bias with NaN at masked keys: a function of distances may be undefined for later keys."""
+    rows = bias.ndim == 3 and mask.dense.ndim == 4  # one bias for rows with different masks
     return bias if rows else bias.masked_fill(~mask.dense, float("nan"))
 
 

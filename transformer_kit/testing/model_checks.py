@@ -1,4 +1,4 @@
-"""Checks of a part as a piece of a whole model: built, saved, copied, compiled, trained, and read in every way.
+"""Checks of a part inside a whole model: construction, saving, copies, compilation, training, and decoding.
 
 Each runs on the part's minimal options, most on every change of a single option as well.
 """
@@ -31,13 +31,13 @@ def default(part: Any) -> Carrier:
 
 @lru_cache(maxsize=2)
 def standing(part: Any) -> tuple[tuple[str, Carrier], ...]:
-    """A model around each variant of a part, but for those that are refused with a reason."""
+    """A model around each valid variant of a part; refused variants must give a reason."""
     return tuple((what, held) for what, options in variants(part) if (held := _carried(options)) is not None)
 
 
 @check(MODEL)
 def meta_equals_real(part: Any) -> None:
-    """On the meta device the same tensors are there as in memory: names, shapes, kinds."""
+    """Models on the meta device and in memory have the same tensors: names, shapes, kinds."""
     for what, held in standing(part):
         expected = _outline(held.build())
         got = _outline(assemble(held.spec, held.kernel))
@@ -46,7 +46,7 @@ def meta_equals_real(part: Any) -> None:
 
 @check(MODEL)
 def weights_all_filled(part: Any) -> None:
-    """Initialization fills every parameter and buffer: nothing of what lay in memory before is left."""
+    """Initialization fills every parameter and buffer: no uninitialized value remains."""
     for what, held in standing(part):
         model = assemble(held.spec, held.kernel).to_empty(device="cpu")
         with torch.no_grad():
@@ -61,7 +61,7 @@ def weights_all_filled(part: Any) -> None:
 
 @check(MODEL)
 def deterministic(part: Any) -> None:
-    """A seed decides the weights, another seed changes them, and evaluation draws no random numbers."""
+    """A seed determines the weights, another seed changes them, and evaluation draws no random numbers."""
     held = default(part)
     first, again, other = (_weights(held.build(seed)) for seed in (0, 0, 1))
     assert all(torch.equal(first[n], again[n]) for n in first), "two builds with one seed differ"
@@ -75,7 +75,7 @@ def deterministic(part: Any) -> None:
 
 @check(MODEL)
 def no_shared_storage(part: Any) -> None:
-    """Two models share no memory, so training one leaves the other alone; decode states neither."""
+    """Two models share no memory, so training one does not change the other; nor do two decode states."""
     held = default(part)
     one, two = held.build(), held.build()
     assert not _storages(one) & _storages(two), "two models share memory"
@@ -88,7 +88,7 @@ def no_shared_storage(part: Any) -> None:
 
 @check(MODEL)
 def state_dict_round_trips(part: Any) -> None:
-    """The state dict holds all that decides the output: loaded into another model, it makes it the same."""
+    """The state dict determines the output: another model that loads it gives the same output."""
     for what, held in standing(part):
         model, other = held.strong(0), held.strong(1)
         ids = tokens(model)
@@ -98,7 +98,7 @@ def state_dict_round_trips(part: Any) -> None:
 
 @check(MODEL)
 def shapes_and_types(part: Any) -> None:
-    """Logits are (B, T, V), for a single token and for one row too, of the type of the weights, in decoding as well."""
+    """Logits are (B, T, V), also for a single token and for one row, in the weights' dtype, in decoding as well."""
     held = default(part)
     for kind in (torch.float32, torch.float64, torch.bfloat16):
         model = held.build().to(kind).eval()
@@ -127,7 +127,7 @@ def finite_in_bfloat16(part: Any) -> None:
 
 @check(MODEL)
 def every_parameter_learns(part: Any) -> None:
-    """Each parameter gets a finite gradient in every variant, and one that is not zero in some."""
+    """Each parameter gets a finite gradient in every variant, and a nonzero one in some variant."""
     learning: dict[str, bool] = {}
     for what, held in standing(part):
         for seed in range(3):
@@ -141,14 +141,14 @@ def every_parameter_learns(part: Any) -> None:
                 assert p.grad is not None, f"{what}: {name} is not used"
                 assert torch.isfinite(p.grad).all(), f"{what}: gradient of {name} is not finite"
                 learning[name] = learning.get(name, False) or bool(p.grad.any())
-            for name in _left_idle(model):  # an expert that no token of these chose
+            for name in _left_idle(model):  # an expert without tokens here
                 learning.pop(name, None)
     never = [name for name, learns in learning.items() if not learns]
     assert not never, f"gradient always zero: {', '.join(never)}"
 
 
 def _left_idle(model: Model) -> Iterator[str]:
-    """Parameters of parts that show some of theirs to no token."""
+    """Parameters of parts in which some parameters get no token."""
     for name, module in model.named_modules():
         if isinstance(module, ModelPart) and module.idle():
             yield from (
@@ -158,24 +158,24 @@ def _left_idle(model: Model) -> Iterator[str]:
 
 @check(MODEL)
 def modules_are_reached(part: Any) -> None:
-    """Each module that is listed is found by its name, and is called in a forward pass, so that its hooks fire.
+    """Each registered module has its unique name, and the forward pass calls it, so that its hooks run.
 
-    But for lists of modules, and positions, which mixers and the model ask what they do.
+    Exceptions are lists of modules, and positions, whose other methods mixers and the model call.
     """
     model = default(part).strong()
     called: set[nn.Module] = set()
     for name, module in model.named_modules():
-        assert model.get_submodule(name) is module, f"{name} is listed and stands for another module"
+        assert model.get_submodule(name) is module, f"{name} is registered and returns another module"
         module.register_forward_hook(lambda module, given, out: called.add(module))
     model(tokens(model))
     for name, module in model.named_modules():
         if not isinstance(module, (nn.ModuleList, Position)):
-            assert module in called, f"{name} ({type(module).__name__}) is listed and never called"
+            assert module in called, f"{name} ({type(module).__name__}) is registered and never called"
 
 
 @check(MODEL)
 def copies_and_pickles(part: Any) -> None:
-    """deepcopy and pickle give a model of the same output that shares no memory."""
+    """deepcopy and pickle give a model with the same output that shares no memory."""
     model = default(part).strong()
     ids = tokens(model)
     expected = model(ids).logits
@@ -186,7 +186,7 @@ def copies_and_pickles(part: Any) -> None:
 
 @check(MODEL)
 def one_graph(part: Any) -> None:
-    """torch.compile traces the model without breaks, and nothing changes."""
+    """torch.compile traces the model without graph breaks, and the output stays the same."""
     model = default(part).strong()
     model.layers = model.layers[:1]
     ids = tokens(model)
@@ -194,7 +194,7 @@ def one_graph(part: Any) -> None:
     torch.compiler.reset()
     traced = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)
     with warnings.catch_warnings():
-        # torch's compiler makes an instance of every autograd.Function with `setup_context`, of which torch then warns.
+        # torch's compiler instantiates every autograd.Function with `setup_context`, and torch warns about that.
         warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
         for given in (None, segments):
             agree(traced(ids, ids, segments=given).logits, model(ids, segments=given).logits, "compiled logits")
@@ -203,7 +203,7 @@ def one_graph(part: Any) -> None:
 
 @check("scaling")
 def unsettled_if_it_says_so(part: Any) -> None:
-    """A scaling that says it is not settled has options for which it is not, and texts that outgrow it are refused."""
+    """A scaling with `settled` False has options that make it so, and outgrown sequences are refused."""
     unsettled = [model for _, model in _models(part) if not behaviors.settled(model)]
     if unsettled:
         assert any(behaviors.outgrows(model) for model in unsettled), "is settled after all"
@@ -211,7 +211,7 @@ def unsettled_if_it_says_so(part: Any) -> None:
 
 @lru_cache(maxsize=1)
 def _models(part: Any) -> tuple[tuple[str, Model], ...]:
-    """Built once for all behaviors, which leave models as they are."""
+    """Built once for all behaviors, which do not change models."""
     return tuple((what, held.strong()) for what, held in standing(part))
 
 
@@ -243,7 +243,7 @@ def _carried(options: Options) -> Carrier | None:
 
 
 def assert_reason(error: ValueError) -> None:
-    """A refusal says why."""
+    """Check that a refusal gives a reason."""
     assert str(error), "refused without a reason"
 
 

@@ -20,7 +20,7 @@ UNKNOWN = "no_such_option"
 
 @check(ALL)
 def options_round_trip(part: Any) -> None:
-    """Options written out, through JSON too, read back as equal options of the same part."""
+    """Options in written form, through JSON too, read back as equal options of the same part."""
     slot = Slot(part.family)
 
     @hypothesis.settings(max_examples=20, deadline=None, database=None, derandomize=True)
@@ -38,7 +38,7 @@ def options_round_trip(part: Any) -> None:
 
 @check(ALL)
 def unknown_option_refused(part: Any) -> None:
-    """A misspelled option is an error, not ignored; in nested groups as well."""
+    """An unknown option is an error, in nested groups as well."""
     page = plain(minimal(part))
     groups: list[dict[str, Any]] = [page]
     while groups:
@@ -51,7 +51,7 @@ def unknown_option_refused(part: Any) -> None:
 
 @check(ALL)
 def wrong_types_refused(part: Any) -> None:
-    """Numbers are not made from strings or booleans, nor whole numbers from fractions."""
+    """Strings and booleans are not accepted as numbers, nor fractions as whole numbers."""
     for path, field in leaves(part.Options, optional=True):
         for wrong in _wrong(field):
             assert _refused(part, placed(minimal(part), path, wrong)), f"{'.'.join(path)}: {wrong!r} was accepted"
@@ -59,7 +59,7 @@ def wrong_types_refused(part: Any) -> None:
 
 @check(ALL)
 def options_frozen(part: Any) -> None:
-    """Options do not change once they are made."""
+    """Options are frozen."""
     options = minimal(part)
     for name in part.Options.model_fields:
         try:
@@ -71,7 +71,7 @@ def options_frozen(part: Any) -> None:
 
 @check(ALL)
 def documented(part: Any) -> None:
-    """Module, class and each option say what they are; the module in one sentence that ends with a full stop."""
+    """Module, class and each option have a docstring; the module's begins with one full sentence."""
     first = (sys.modules[part.__module__].__doc__ or "").strip().split("\n\n")[0]
     assert first.endswith("."), f"the module's first paragraph must be a sentence (title, authors, year), got {first!r}"
     tree = ast.parse(inspect.getsource(sys.modules[part.__module__]))
@@ -90,7 +90,7 @@ def _refused(part: Any, page: dict[str, Any]) -> bool:
 
 
 def _wrong(field: FieldInfo) -> list[Any]:
-    """Values that a field of numbers or truth values must not take."""
+    """Values that a field of numbers or booleans must refuse."""
     text = str(field.annotation)
     kinds = [k for k in ("int", "float", "bool", "str") if k in text]
     if kinds == ["int"]:

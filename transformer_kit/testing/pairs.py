@@ -1,9 +1,9 @@
-"""Few specs that hold every pair of choices: of parts and of their options, whatever slot they stand in.
+"""A small set of specs with every pair of choices: of parts and of their options, in any slots.
 
     rows, refused = covering()
 
-A choice is a value of a field: a part in a slot, or an option of the part that stands there. Each pair of choices that
-can stand together lies in one of `rows`; each other is in `refused`, with what a plain spec that has it is told.
+A choice is a value of a field: a part in a slot, or an option of that part. Each valid pair of choices is in one of
+`rows`. Each other pair is in `refused`, with the error of a plain spec that has it.
 """
 
 import itertools
@@ -23,43 +23,43 @@ from transformer_kit.testing.carriers import LAYERS, Carrier, contract, page
 from transformer_kit.testing.values import Path, leaves, minimal, values
 
 Key = tuple[str, ...]
-"""Where a choice stands: the slots' and parts' names on the way, then the field's."""
+"""Place of a choice: the slots' and parts' names on the path, then the field's."""
 Choice = tuple[Key, int]
-"""A place, and which of its values."""
+"""A place, and the index of its value."""
 Pair = frozenset[Choice]
 
 MANY = 7
-"""Of more parts than this, the first and the last stand for all in a slot inside of another part."""
+"""In slots inside other parts, families with more parts than this use the first and the last part alone."""
 DEEP = 2
-"""Parts in slots with longer keys than this, such as a mixture's router, stand with their first options."""
+"""Parts in slots with longer paths than this, such as a mixture's router, have their first options."""
 BESIDE = 400
-"""So many pairs are looked through for some that go into the same row."""
+"""Number of pairs to search for some that fit into the same row."""
 TRIES = 6
-"""How many models with a pair are tried before it counts as refused."""
+"""Number of models with a pair to try before it counts as refused."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model, and the choices that made it."""
+    """One model, and its choices."""
 
     chosen: frozenset[Choice]
     carrier: Carrier
 
     @property
     def pairs(self) -> set[Pair]:
-        """Every two of its choices."""
+        """All pairs of its choices."""
         return {frozenset(p) for p in itertools.combinations(self.chosen, 2)}
 
 
 def covering(seed: int = 0) -> tuple[list[Row], dict[Pair, str]]:
-    """Rows that hold every pair of choices that can stand together, and the pairs that cannot, with the reason."""
+    """Rows with every valid pair of choices, and the refused pairs with their reasons."""
     space, random_ = Space(), random.Random(seed)
     missing = space.pairs()
     known = {c: row for c in space.choices if (row := space.first_row(c, missing, random_)) is not None}
     refused = {p for p in missing if not p <= known.keys()}
     rows: list[Row] = []
     order = random_.sample(sorted(missing, key=sorted), len(missing))
-    order.sort(key=space.apart)  # what is refused early is avoided by the rows after it
+    order.sort(key=space.apart)  # later rows avoid pairs that were refused earlier
     while order:
         order = [p for p in order if p in missing and p not in refused]
         if not order:
@@ -78,15 +78,15 @@ def covering(seed: int = 0) -> tuple[list[Row], dict[Pair, str]]:
 
 
 class Space:
-    """Every choice there is, and the models they make."""
+    """All choices, and the models they make."""
 
     def __init__(self) -> None:
         self.values: dict[Key, list[Any]] = {}
         self.needs: dict[Key, Choice | None] = {}
-        """The choice of a part that a field belongs to; None for what is always there."""
+        """The choice of the part that a field belongs to; None for fields that always exist."""
         self.roots: list[Key] = []
         self._opened: dict[str, Key] = {}
-        """The slot of each family whose parts' options are choices; in the others its parts stand as they are."""
+        """The slot of each family whose options are choices; in other slots its parts have their first options."""
         for name, field in ModelSpec.model_fields.items():
             if not field.is_required():
                 self._root(name, _read(field))
@@ -94,7 +94,7 @@ class Space:
             self._root(family, [minimal(core.get(family, n)) for n in core.names(family)])
 
     def pairs(self) -> set[Pair]:
-        """Every two choices that do not exclude each other."""
+        """All pairs of choices that do not exclude each other."""
         implied = {c: self.implied(c) for c in self.choices}
         every = itertools.combinations(self.choices, 2)
         return {frozenset(p) for p in every if _together(implied[p[0]], implied[p[1]])}
@@ -105,7 +105,7 @@ class Space:
         return [(key, i) for key, found in self.values.items() for i in range(len(found))]
 
     def implied(self, choice: Choice) -> dict[Key, int]:
-        """The choice, and the parts that have to stand for it to be there."""
+        """The choice, and the parts that it requires."""
         found: dict[Key, int] = {}
         here: Choice | None = choice
         while here is not None:
@@ -114,13 +114,13 @@ class Space:
         return found
 
     def apart(self, pair: Pair) -> bool:
-        """Whether a refusal is unlikely: neither options of one part, nor two parts."""
+        """Whether a refusal is unlikely: the pair is neither two options of one part nor two parts."""
         (one, i), (other, j) = sorted(pair)
         parts = isinstance(self.values[one][i], Options) and isinstance(self.values[other][j], Options)
         return not parts and self.needs[one] != self.needs[other]
 
     def first_row(self, choice: Choice, missing: set[Pair], random_: random.Random) -> Row | None:
-        """A model with this choice, as plain as can be; None when there is none."""
+        """The plainest model with this choice; None without a valid one."""
         plainest = self.row(self.implied(choice))
         if plainest is not None:
             return plainest
@@ -128,7 +128,7 @@ class Space:
         return next((row for row in tried if row is not None), None)
 
     def row_near(self, pair: Pair, rows: list[Row]) -> Row | None:
-        """A model with this pair, made from one that has half of it by changing nothing but the other half."""
+        """A model with this pair, made from one with half of it by changing the other half alone."""
         for one in sorted(pair):
             (other,) = pair - {one}
             for near in [row for row in rows if one in row.chosen][:TRIES]:
@@ -145,9 +145,9 @@ class Space:
         random_: random.Random,
         beside: Sequence[Pair] = (),
     ) -> Row | None:
-        """A model with this pair, and with as many missing ones as possible; None when all that are tried are refused.
+        """A model with this pair and as many missing pairs as possible; None when all attempts are refused.
 
-        The last ones tried are the plainest: what is not in the pair is at its first value, or nearly all.
+        The last attempts are the plainest: outside the pair, nearly all fields have their first value.
         """
         fixed = {key: i for choice in pair for key, i in self.implied(choice).items()}
         for attempt in range(TRIES):
@@ -168,7 +168,7 @@ class Space:
         return None
 
     def reason(self, pair: Pair, rows: list[Row]) -> str:
-        """Why no model has this pair: what is said of one that has half of it when the other half is put in."""
+        """Reason why no model has this pair: the error of a model with half of it when the other half is added."""
         for one in sorted(pair):
             (other,) = pair - {one}
             for near in [row for row in rows if one in row.chosen][:1]:
@@ -179,7 +179,7 @@ class Space:
         return ""
 
     def row(self, chosen: dict[Key, int]) -> Row | None:
-        """The model that these choices make, other fields at their first value; None when it is refused."""
+        """The model of these choices, with other fields at their first value; None when it is refused."""
         try:
             return self._row(chosen)
         except SpecError:
@@ -190,11 +190,11 @@ class Space:
         made = {key[0]: self._value(key, chosen, used) for key in self.roots}
         kernel, block = made.pop("kernel"), made.pop("block")
         options = core.get("kernel", kernel.pop("type")).Options(**kernel)
-        assemble(Spec.of(page(layers={"blocks": [block]}, **made)), options)  # one layer tells, and is quicker
+        assemble(Spec.of(page(layers={"blocks": [block]}, **made)), options)  # one layer is enough, and faster
         return Row(frozenset(used), Carrier(Spec.of(page(layers={"blocks": [block] * LAYERS}, **made)), options))
 
     def _join(self, pair: Pair, chosen: dict[Key, int], refused: set[Pair]) -> None:
-        """Choose this pair as well, unless something else is chosen, or is known to be refused beside it."""
+        """Choose this pair as well, unless it conflicts with another choice or with a refused pair."""
         wanted = {key: i for choice in pair for key, i in self.implied(choice).items()}
         if any(chosen.get(key, i) != i for key, i in wanted.items()):
             return
@@ -209,7 +209,7 @@ class Space:
     def _best(
         self, key: Key, chosen: dict[Key, int], missing: set[Pair], refused: set[Pair], random_: random.Random
     ) -> int:
-        """The value of a field that makes the most missing pairs with what is chosen, and none that is refused."""
+        """The value of a field that adds the most missing pairs to the choices, and no refused one."""
         worth = {}
         for i in random_.sample(range(len(self.values[key])), len(self.values[key])):
             made = [frozenset(((key, i), other)) for other in chosen.items()]
@@ -217,7 +217,7 @@ class Space:
         return max(worth, key=lambda i: worth[i])
 
     def _value(self, key: Key, chosen: dict[Key, int], used: set[Choice]) -> Any:
-        """The value of a field as YAML would write it, with the options of the part in it; notes what was used."""
+        """The value of a field as in YAML, with the options of its part; records the choices used."""
         index = chosen.get(key, 0)
         used.add((key, index))
         value = self.values[key][index]
@@ -249,25 +249,25 @@ class Space:
                     self._add(below, found, needs if shared else (key, i))
 
     def _open(self, slot: Key, value: Any) -> list[tuple[Path, FieldInfo]]:
-        """The options of a part that are choices of their own, where it stands in this slot."""
+        """The options of a part that are separate choices in this slot."""
         if not isinstance(value, Options):
             return []
         first = self._opened.setdefault(value.part.family, slot) if len(slot) <= DEEP else None
         return list(leaves(value.part.Options)) if first == slot else []
 
     def _key(self, slot: Key, value: Options, path: Key) -> Key:
-        """Fields that a whole family shares are one choice, whichever of its parts stands in the slot."""
+        """Fields that a whole family shares are one choice for all its parts."""
         shared = path[0] in contract(value.part.family).Options.model_fields
         return (*slot, *(() if shared else (value.part.name,)), *path)
 
 
 def _read(field: FieldInfo) -> list[Any]:
-    """Values of a field, each part once: a default is written as YAML would, and is a part like the others."""
+    """Values of a field, each part once: a default is written as in YAML, and counts as a part like the others."""
     family = slot_family(field)
     found = [v if family is None or v is None else Slot(family).read(v) for v in values(field)]
     numbers = [v for v in found if isinstance(v, (int, float)) and not isinstance(v, bool)]
     lists = [v for v in found if isinstance(v, tuple)]
-    spared = [*(numbers[1:] if None in found else numbers[1:-1]), *lists[1:-1]]  # two of a kind stand for all
+    spared = [*(numbers[1:] if None in found else numbers[1:-1]), *lists[1:-1]]  # two parts of a kind stand for all
     kept = [v for v in found if not any(v is s for s in spared)]
     return [v for i, v in enumerate(kept) if v not in kept[:i]]
 
@@ -277,7 +277,7 @@ def _together(one: dict[Key, int], other: dict[Key, int]) -> bool:
 
 
 def told(row: Row, space: "Space") -> Iterator[str]:
-    """The choices of a row in words, those of first values left out."""
+    """The choices of a row in words, without first values."""
     for key, i in sorted(row.chosen):
         if i:
             yield f"{'.'.join(key)}={plain(space.values[key][i])}"

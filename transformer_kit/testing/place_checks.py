@@ -1,4 +1,4 @@
-"""Checks of a part by itself, where its contract says what goes in and what comes out."""
+"""Checks of a single part whose contract defines inputs and outputs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ HEADS = 4
 
 
 def alone(options: Options) -> Any:
-    """The part by itself, at the site of a model (of a head, for what acts in mixers), with strong weights."""
+    """The part alone, at the site of a model (of a head, for parts of mixers), with strong weights."""
     defaults = {"kernel": minimal(core.get("kernel", KERNEL)), "norm": minimal(next(sound("norm")))}
     site = Site(D_MODEL, VOCAB, MAX_SEQ_LEN, n_layers=LAYERS, n_heads=HEADS, defaults=defaults)
     part = options.part(options, site)
@@ -43,7 +43,7 @@ def alone(options: Options) -> Any:
 
 
 def each(part: Any) -> Iterator[tuple[str, Any]]:
-    """Every variant of a part by itself, but for those that its constructor refuses."""
+    """Every variant of a part alone, except those that its constructor refuses."""
     for what, options in variants(part):
         try:
             yield what, alone(options)
@@ -54,7 +54,7 @@ def each(part: Any) -> Iterator[tuple[str, Any]]:
 @check("activation", "norm", "ffn")
 @torch.no_grad()
 def tokens_independent(part: Any) -> None:
-    """Each token is transformed by itself, whatever stands around it and however many there are; the shape stays."""
+    """The output of a token depends on that token alone, not on others or their number; the shape stays."""
     x = _noise(ROWS, LENGTH, D_MODEL)
     for what, module in each(part):
         expected = _applied(module, x)
@@ -67,7 +67,7 @@ def tokens_independent(part: Any) -> None:
 
 
 def _applied(module: nn.Module, x: Tensor) -> Tensor:
-    """What a part makes of features, which a feed-forward does in the context of a pass."""
+    """Output of a part for features; a feed-forward gets the context of a pass."""
     y: Tensor = module(x, Context.of(x)) if isinstance(module, FFN) else module(x)
     return y
 
@@ -75,13 +75,13 @@ def _applied(module: nn.Module, x: Tensor) -> Tensor:
 @check("activation")
 @torch.no_grad()
 def elementwise(part: Any) -> None:
-    """Each number is transformed by itself, and not linearly."""
+    """It acts on each element alone, and is not linear."""
     x = _noise(ROWS, LENGTH, D_MODEL)
     for what, module in each(part):
         if not list(module.parameters()):
             agree(module(x.flip(-1)), module(x).flip(-1), f"{what}: channels in another order")
         assert not torch.allclose(module(-x), -module(x)) or not torch.allclose(module(2 * x), 2 * module(x)), (
-            f"{what}: linear, so it bends nothing"
+            f"{what}: linear, so it is no activation"
         )
 
 
@@ -99,7 +99,7 @@ def input_untouched(part: Any) -> None:
 @check("embedding")
 @torch.no_grad()
 def embeds_each_id(part: Any) -> None:
-    """Ids (B, T) become (B, T, D), each by itself, and `weight` is a table with a row for each id."""
+    """Ids (B, T) become (B, T, D), each alone, and `weight` has a row for each id."""
     ids = torch.arange(VOCAB).repeat(2)[None]
     for what, module in each(part):
         x = module(ids)
@@ -113,7 +113,7 @@ def embeds_each_id(part: Any) -> None:
 @check("head")
 @torch.no_grad()
 def reads_each_token(part: Any) -> None:
-    """x (B, T, D) becomes logits (B, T, V), each token by itself."""
+    """x (B, T, D) becomes logits (B, T, V), each token alone."""
     x, table = _noise(ROWS, LENGTH, D_MODEL), _noise(VOCAB, D_MODEL)
     for what, module in each(part):
         logits = module(x, table)
@@ -124,7 +124,7 @@ def reads_each_token(part: Any) -> None:
 @check("position")
 @torch.no_grad()
 def acts_in_its_place(part: Any) -> None:
-    """It acts where `acts` says, and does nothing elsewhere."""
+    """It acts at the place in `acts`, and is the identity elsewhere."""
     assert part.acts in PLACES, f"acts must be one of {', '.join(PLACES)}, got {part.acts!r}"
     x, (q, k) = _noise(ROWS, LENGTH, D_MODEL), _queries()
     for what, scheme in each(part):
@@ -142,7 +142,7 @@ def acts_in_its_place(part: Any) -> None:
 @check("position")
 @torch.no_grad()
 def shifts_as_promised(part: Any) -> None:
-    """When all positions grow alike, what it does to scores stays, if `shift_invariant`; else it does change."""
+    """Equal shifts of all positions keep the scores if `shift_invariant`; otherwise they change them."""
     x, (q, k) = _noise(ROWS, LENGTH, D_MODEL), _queries()
     for what, scheme in each(part):
         if not scheme.settled:
@@ -166,18 +166,18 @@ def shifts_as_promised(part: Any) -> None:
 @check("mixer")
 @torch.no_grad()
 def sees_the_past(part: Any) -> None:
-    """What came before changes the logits: tokens are mixed."""
+    """Earlier tokens change the logits: the mixer mixes tokens."""
     model = default(part).strong()
     ids = torch.zeros(1, LENGTH, dtype=torch.long)
     other = ids.clone()
     other[:, 0] = 1
     far = (model(ids).logits - model(other).logits)[:, 1:].abs().amax(-1)
-    assert (far > 1e-6).all(), f"tokens {(far <= 1e-6).nonzero()[:, 1].tolist()} do not see token 0"
+    assert (far > 1e-6).all(), f"tokens {(far <= 1e-6).nonzero()[:, 1].tolist()} do not attend to token 0"
 
 
 @check("mixer")
 def refuses_what_cannot_act(part: Any) -> None:
-    """A position scheme that acts where this mixer lets none act is an error at the door, not ignored."""
+    """The mixer refuses a position scheme that acts where it accepts none, instead of ignoring it."""
     assert part.accepts <= {"rotation", "bias"}, f"accepts names unknown places: {set(part.accepts)}"
     for scheme in sound("position"):
         if scheme.acts in ("rotation", "bias") and scheme.acts not in part.accepts:
@@ -194,7 +194,7 @@ def refuses_what_cannot_act(part: Any) -> None:
 @check("mixer")
 @torch.no_grad()
 def uses_what_it_accepts(part: Any) -> None:
-    """A scheme that acts where this mixer says it accepts one changes the logits."""
+    """A scheme that acts where this mixer accepts one changes the logits."""
     schemes = list(sound("position"))
     nothing = next(s for s in schemes if s.acts == "nowhere")
     for scheme in schemes:

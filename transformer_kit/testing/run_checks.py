@@ -1,4 +1,4 @@
-"""Checks of the parts around the model: text and tokens, optimizers and schedules, samplers, trackers."""
+"""Checks of parts outside the model: data and tokenizers, optimizers and schedules, samplers, trackers."""
 
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ VOCAB = 11
 
 @contextmanager
 def corpus() -> Iterator[Path]:
-    """A folder whose files, named as options are drawn, read as text and as JSON lines; and a `tokenizer.json`."""
+    """A folder with the files that options name, valid as text and as JSON lines; and a `tokenizer.json`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for i, file in enumerate(STRINGS):
@@ -50,7 +50,7 @@ def trained(options: Options, base: Path) -> Any:
 
 @check("tokenizer")
 def text_comes_back(part: Any) -> None:
-    """Any text is encoded into ids of the vocabulary, and decoded into itself; a batch as one by one."""
+    """Any text is encoded into ids of the vocabulary and decoded to itself; a batch equals single texts."""
     plain = {"add_special_tokens": False, "split_special_tokens": True}
     with corpus() as base:
         tokenizer = trained(minimal(part), base)
@@ -65,7 +65,7 @@ def text_comes_back(part: Any) -> None:
 
 @check("tokenizer")
 def special_tokens_are_read(part: Any) -> None:
-    """A special token spelled out is its one id; prefix and suffix surround every text; neither where told so."""
+    """A special token in the text is its single id; every text has prefix and suffix; both can be turned off."""
     with corpus() as base:
         tokenizer = trained(minimal(part), base)
         for text in (*TEXTS, *tokenizer.special_tokens.values()):
@@ -81,7 +81,7 @@ def special_tokens_are_read(part: Any) -> None:
 
 @check("tokenizer")
 def spans_lie_in_order(part: Any) -> None:
-    """Where characters of tokens are told, they go on from token to token, and the ids are those of `encode`."""
+    """Spans of tokens in the text are in order, with the ids of `encode`."""
     with corpus() as base:
         tokenizer = trained(minimal(part), base)
         for text, (ids, span) in zip(TEXTS, tokenizer.encode_spans(list(TEXTS)) or (), strict=False):
@@ -94,7 +94,7 @@ def spans_lie_in_order(part: Any) -> None:
 
 @check("tokenizer")
 def tokenizer_saved(part: Any) -> None:
-    """`save` writes tokenizer.json, and the fingerprint of the same training is the same."""
+    """`save` writes tokenizer.json, and equal training gives an equal fingerprint."""
     with corpus() as base:
         one, two = (trained(minimal(part), base) for _ in range(2))
         one.save(base)
@@ -104,7 +104,7 @@ def tokenizer_saved(part: Any) -> None:
 
 @check("dataset")
 def documents_repeat(part: Any) -> None:
-    """The documents come in the same order each time, and pieces put together are the documents."""
+    """Documents come in the same order each time, and their pieces, joined, are the documents."""
     with corpus() as base:
         one, two = (part(minimal(part), base) for _ in range(2))
         assert one.fingerprint == two.fingerprint, "the same corpus has another fingerprint"
@@ -128,7 +128,7 @@ def _joined(dataset: Any, count: int) -> list[str]:
 
 @check("schedule")
 def scales_within_bounds(part: Any) -> None:
-    """The factor lies in [0, 1] at every step of any run, and is not zero throughout."""
+    """The factor is in [0, 1] at every step of any run, and not always zero."""
     for what, options in variants(part):
         for steps in (1, 2, 5, 100):
             scales = [part(options).scale(step, steps) for step in range(steps + 1)]
@@ -138,7 +138,7 @@ def scales_within_bounds(part: Any) -> None:
 
 @check("sampler")
 def leaves_a_choice(part: Any) -> None:
-    """At least one token stays, what was excluded stays so, nothing becomes NaN, and the input is not overwritten."""
+    """At least one token stays, excluded tokens stay so, nothing becomes NaN, and the input is not overwritten."""
     logits = torch.randn(5, VOCAB, generator=torch.Generator().manual_seed(0)) * 3
     logits[1] = 0.0  # all alike
     logits[2, 1:] = float("-inf")  # one left
@@ -151,16 +151,16 @@ def leaves_a_choice(part: Any) -> None:
         assert found.shape == logits.shape, f"{what}: {tuple(logits.shape)} became {tuple(found.shape)}"
         assert not (found.isnan() | found.isposinf()).any(), f"{what}: NaN or infinity"
         assert found.isfinite().any(-1).all(), f"{what}: no token is left"
-        assert found[logits.isneginf()].isneginf().all(), f"{what}: brings back what was excluded"
+        assert found[logits.isneginf()].isneginf().all(), f"{what}: restores excluded tokens"
         for row in range(len(logits)):
             assert torch.equal(part(options).apply(logits[row : row + 1])[0], found[row]), f"{what}: rows interact"
 
 
 class Bowl(nn.Module):
-    """A quadratic with its least at zero: what every optimizer can walk down.
+    """A quadratic with its minimum at zero, for any optimizer.
 
-    Its parameters have the names and shapes of a small model's, since optimizers may choose by either: a table,
-    matrices, vectors, a number, and one that is frozen.
+    Its parameters have the names and shapes of a small model's, since optimizers may select by either: an embedding,
+    matrices, vectors, a scalar, and a frozen one.
     """
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class Bowl(nn.Module):
 
 @check("optimizer")
 def walks_downhill(part: Any) -> None:
-    """Steps lower a quadratic; every parameter that learns is in one group, and frozen ones stay."""
+    """Steps lower a quadratic; every trainable parameter is in one group, and frozen ones stay."""
     bowl = Bowl()
     optimizer = part(minimal(part, lr=0.01)).make(bowl)
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -202,7 +202,7 @@ def walks_downhill(part: Any) -> None:
 
 @check("optimizer")
 def resumes_exactly(part: Any) -> None:
-    """Saved and loaded in the middle, it goes on as if nothing had happened."""
+    """Saved and loaded between steps, it continues as without interruption."""
     straight, halved = Bowl(), Bowl()
     walk(straight, part(minimal(part, lr=0.01)).make(straight), 6)
     optimizer = part(minimal(part, lr=0.01)).make(halved)
@@ -224,7 +224,7 @@ def walk(bowl: Bowl, optimizer: Any, steps: int) -> None:
 
 @check("tracker")
 def writes_something(part: Any) -> None:
-    """What is logged lies in the run's folder after closing; rewinding before it goes on is allowed."""
+    """Logged records are in the run's folder after closing; rewinding before a new start is allowed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tracker = part(minimal(part), folder)
@@ -232,7 +232,7 @@ def writes_something(part: Any) -> None:
         tracker.log(2, {"loss": 2.0})
         tracker.close()
         written = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-        assert written, "nothing lies in the folder"
+        assert written, "nothing was written into the folder"
         again = part(minimal(part), folder)
         again.rewind(1)
         again.log(2, {"loss": 1.0})
@@ -241,7 +241,7 @@ def writes_something(part: Any) -> None:
 
 @check("objective")
 def counts_what_it_sums(part: Any) -> None:
-    """The loss is a finite sum over as many targets as it says, and each parameter that was used gets its gradient."""
+    """The loss is a finite sum over the number of targets it returns, and each used parameter gets its gradient."""
     model = plain_model()
     ids = tokens(model, length=LENGTH)
     divided = (torch.arange(LENGTH) // 5).expand_as(ids) - 1

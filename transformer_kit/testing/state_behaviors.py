@@ -1,6 +1,6 @@
-"""What a decode state must do in every model: rows selected, tokens dropped and rows begun again agree with a new run.
+"""Behaviors of every decode state: selected rows, truncation and reset rows agree with a new run.
 
-Each function takes a model, as those of `behaviors` do.
+Each function takes a model, like those of `behaviors`.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from transformer_kit.testing.carriers import LENGTH, agree, tokens
 
 @torch.no_grad()
 def rows_selected(model: Model) -> None:
-    """Rows that are selected, in another order or several times, go on as those rows would have."""
+    """Rows selected in another order, or several times, continue as those rows."""
     rows = torch.tensor([2, 0, 2, 1])
     for ids, segments in _texts(model):
         expected = model(ids, segments=segments).logits
@@ -31,13 +31,13 @@ def rows_selected(model: Model) -> None:
 
 @torch.no_grad()
 def tokens_forgotten(model: Model) -> None:
-    """After a draft is dropped by `truncate`, the text goes on as if it had never been read."""
+    """After `truncate` drops a draft, the sequence continues as if the draft had never been there."""
     for ids, segments in _texts(model):
         expected = model(ids, segments=segments).logits
         wrong = (ids + 1) % model.spec.model.vocab_size
         state = model.state(len(ids), LENGTH, rollback=4)
         prompt = 0
-        for accepted, draft in ((2, 4), (4, 3), (3, 1)):  # windows of the examples turn on the way
+        for accepted, draft in ((2, 4), (4, 3), (3, 1)):  # rolling caches of the examples wrap around on the way
             got = _read(model, ids, segments, state, prompt, prompt + accepted)
             agree(got, expected[:, prompt : prompt + accepted], f"logits after a draft was dropped at {prompt}")
             prompt += accepted
@@ -50,7 +50,7 @@ def tokens_forgotten(model: Model) -> None:
 
 @torch.no_grad()
 def rows_begun_again(model: Model) -> None:
-    """A row that is reset begins a new text, and the others go on; a state that is reset is as good as new."""
+    """A reset row starts a new sequence, and the others continue; a fully reset state equals a new one."""
     for ids, segments in _texts(model):
         whole, alone = model(ids, segments=segments).logits, model(ids).logits
         prompt, begun = LENGTH - 4, torch.tensor([False, True, False])
@@ -75,11 +75,11 @@ def _texts(model: Model) -> Iterator[tuple[Tensor, Tensor | None]]:
 
 
 def _read(model: Model, ids: Tensor, segments: Tensor | None, state: DecodeState, begin: int, end: int) -> Tensor:
-    """Logits of the tokens from `begin` to `end`, read at once."""
+    """Logits of the tokens from `begin` to `end`, in one pass."""
     part = None if segments is None else segments[:, begin:end]
     return model(ids[:, begin:end], segments=part, state=state).logits
 
 
 def _step(model: Model, ids: Tensor, state: DecodeState, begin: int) -> Tensor:
-    """Logits of the tokens from `begin` on, read one by one, in the segment that each row is in."""
+    """Logits of the tokens from `begin` on, one by one, in the current segment of each row."""
     return torch.cat([model(ids[:, t : t + 1], state=state).logits for t in range(begin, ids.shape[1])], dim=1)

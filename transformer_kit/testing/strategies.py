@@ -17,7 +17,7 @@ from transformer_kit.testing.carriers import D_MODEL, MAX_SEQ_LEN, VOCAB
 from transformer_kit.testing.values import bounds, lengths, sound, values
 
 REACH = 8
-"""How far above their least value whole numbers are drawn."""
+"""Range of whole numbers above their minimum."""
 
 
 @st.composite
@@ -34,7 +34,7 @@ def options_for(draw: st.DrawFn, part: Any, **given: Any) -> Options:
 
 @st.composite
 def specs(draw: st.DrawFn, max_layers: int = 3, **given: Any) -> Spec:
-    """Tiny valid specs: any parts, of any options, in stacks of unequal layers. Refused ones are not drawn.
+    """Tiny valid specs: any parts with any options, in stacks of unequal layers. Refused specs are not drawn.
 
     Keywords fix fields of the model, such as `position={"type": "rope"}`.
     """

@@ -1,11 +1,11 @@
-"""Small valid values for any option, read off its annotation, so that nothing about a part has to be listed by hand.
+"""Small valid values for any option, from its annotation, so that no part needs a list by hand.
 
-    values(field)                  a few values that the field takes, telling ones first
-    minimal(part)                  options with what is required filled in
-    changed(options, path, value)  the same options but for one, or None where they do not go together
+    values(field)                  a few valid values of the field, the most informative first
+    minimal(part)                  options with required fields filled in
+    changed(options, path, value)  the options with one change, or None if that is invalid
     variants(part)                 the minimal options, and every change of one of them
 
-A field whose values cannot be told from its type says so with pydantic's own `Field(examples=[...])`.
+A field whose type does not determine its values has pydantic's `Field(examples=[...])`.
 """
 
 import itertools
@@ -27,10 +27,10 @@ INTEGERS = (2, 1, 4, 6, 0)
 NUMBERS = (0.5, 2.0, 1.0, 0.25, 0.0)
 STRINGS = ("a", "b")
 SLOTTED = 3
-"""So many parts, and the last, are tried in a slot: each part's own checks put it into one."""
+"""Number of parts to try in a slot, with the last one: each part's own checks put it into one."""
 
 LEFT_OUT: dict[tuple[str, str], Exception] = {}
-"""Parts that are broken, so that they could not be put into others."""
+"""Broken parts, left out of other parts' slots."""
 
 Path = tuple[str, ...]
 N = TypeVar("N", int, float)
@@ -41,7 +41,7 @@ _inside: ContextVar[frozenset[tuple[str, str]]] = ContextVar(
 
 
 def values(field: FieldInfo) -> list[Any]:
-    """Values that `field` takes by itself, the default first where there is one."""
+    """Valid values of `field`, the default first if there is one."""
     if field.examples:
         found = list(field.examples)
     else:
@@ -53,7 +53,7 @@ def values(field: FieldInfo) -> list[Any]:
 def leaves(group: type[Group], above: Path = (), optional: bool = False) -> Iterator[tuple[Path, FieldInfo]]:
     """Every field of a group of options with its path; nested groups are entered, slots are not.
 
-    A group that may be left out counts as a field; with `optional`, the fields in it are there as well.
+    An optional group counts as a field; with `optional`, its fields are included too.
     """
     for name, field in group.model_fields.items():
         kinds = () if slot_family(field) else (field.annotation, *get_args(field.annotation))
@@ -65,9 +65,9 @@ def leaves(group: type[Group], above: Path = (), optional: bool = False) -> Iter
 
 
 def minimal(part: Any, **given: Any) -> Options:
-    """Options of `part` with `given`, and the first values that go together for what else is required.
+    """Options of `part` with `given`, and the first valid values of other required fields.
 
-    Raises ValueError when none do.
+    Raises ValueError without any.
     """
     token = _inside.set(_inside.get() | {(part.family, part.name)})
     try:
@@ -89,7 +89,7 @@ def changed(options: Options, path: Path, value: Any) -> Options | None:
 
 
 def placed(options: Options, path: Path, value: Any) -> dict[str, Any]:
-    """`options` as YAML would write them, with another value at `path`; a group that is left out is filled in."""
+    """`options` as in YAML, with another value at `path`; an omitted group is filled in."""
     page: dict[str, Any] = plain(options)
     here, fields = page, dict(leaves(type(options), optional=True))
     for i, name in enumerate(path[:-1], 1):
@@ -101,7 +101,7 @@ def placed(options: Options, path: Path, value: Any) -> dict[str, Any]:
 
 
 def variants(part: Any) -> Iterator[tuple[str, Options]]:
-    """The minimal options of a part, then each change of a single one, with what was changed in words."""
+    """The minimal options of a part, then each change of a single one, with the change in words."""
     base = minimal(part)
     yield "default", base
     for path, field in leaves(part.Options):
@@ -114,7 +114,7 @@ def variants(part: Any) -> Iterator[tuple[str, Options]]:
 
 
 def _is_anothers(value: Any, part: Any) -> bool:
-    """Whether a value is a part of a plugin, and `part` is none of that plugin: its faults are not `part`'s."""
+    """Whether a value is a part of another plugin than `part`, whose faults do not concern `part`."""
     held = value.part.name if isinstance(value, Options) and value.part else ""
     return "." in held and held.partition(".")[0] != part.name.partition(".")[0]
 
@@ -169,7 +169,7 @@ def _scalars(kind: Any, metadata: list[Any]) -> list[Any]:
 
 
 def _groups(kind: type[Group]) -> Iterator[Group]:
-    """Groups of options with what is required filled in."""
+    """Groups of options with required fields filled in."""
     required = {n: values(f) for n, f in kind.model_fields.items() if f.is_required()}
     for chosen in itertools.islice(itertools.product(*required.values()), 1000):
         with suppress(ValidationError):
@@ -177,7 +177,7 @@ def _groups(kind: type[Group]) -> Iterator[Group]:
 
 
 def bounds(metadata: list[Any]) -> tuple[float, float, int]:
-    """Least and greatest value and the step, from annotated_types; what lies strictly outside is moved inside."""
+    """Minimum, maximum and step from annotated_types; exclusive bounds are moved inside."""
     low, high, step = -math.inf, math.inf, 1
     for m in _flat(metadata):
         if isinstance(m, Ge):
@@ -194,7 +194,7 @@ def bounds(metadata: list[Any]) -> tuple[float, float, int]:
 
 
 def lengths(metadata: list[Any]) -> tuple[int, int]:
-    """Least and greatest length."""
+    """Minimum and maximum length."""
     flat = list(_flat(metadata))
     shortest = max((m.min_length for m in flat if isinstance(m, MinLen)), default=0)
     return shortest, min((m.max_length for m in flat if isinstance(m, MaxLen)), default=64)
@@ -232,7 +232,7 @@ def _slot(metadata: list[Any]) -> Slot | None:
 
 
 def sound(family: str) -> Iterator[Any]:
-    """The parts of a family that can be imported, the kit's own first. A broken one fails its own checks alone."""
+    """Importable parts of a family, the kit's own first. Broken ones fail their own checks alone."""
     for name in sorted(core.names(family), key=lambda name: ("." in name, name)):
         try:
             part = core.get(family, name)
@@ -243,7 +243,7 @@ def sound(family: str) -> Iterator[Any]:
 
 
 def _parts(family: str) -> Iterator[Options]:
-    """Minimal options of each part of a family that has some.
+    """Minimal options of each part of a family, where valid.
 
     A part that may hold its own kind, as a mixture holds feed-forwards, is not put into itself.
     """
@@ -252,7 +252,7 @@ def _parts(family: str) -> Iterator[Options]:
             continue
         try:
             options = minimal(part)
-        except ValueError:  # none that go together, where it would stand
+        except ValueError:  # no valid options at its site
             continue
         except Exception as error:
             LEFT_OUT[family, part.name] = error
