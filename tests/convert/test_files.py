@@ -33,8 +33,8 @@ INDICES = {
     "not JSON": (b"{", "cannot be read"),
     "no mapping": (b"[]", "must be a mapping, got list"),
     "too deep": (b"[" * 100_000, "cannot be read: nested too deeply: at most 60 levels"),
-    "no files": (b'{"weight_map": []}', "weight_map must give a file for each tensor"),
-    "no names": (b'{"weight_map": {"a": 1}}', "weight_map must give a file for each tensor"),
+    "no files": (b'{"weight_map": []}', "weight_map must map each tensor to a file"),
+    "no names": (b'{"weight_map": {"a": 1}}', "weight_map must map each tensor to a file"),
     "elsewhere": (b'{"weight_map": {"a": "/etc/hostname"}}', "names /etc/hostname, outside the folder"),
     "empty": (b'{"weight_map": {}}', "missing lm_head.weight"),
 }
@@ -161,7 +161,7 @@ def test_of_two_sets_of_weights_the_single_file_is_read(folder: Path, tmp_path: 
     for path in (tmp_path / "old").glob("model*"):
         path.rename(folder / path.name)
     came, loaded = import_folder(folder, tmp_path / "both"), load(folder)
-    said = "model.safetensors is read, as transformers does, and not the shards that model.safetensors.index.json names"
+    said = "reading model.safetensors, as transformers does, and not the shards in model.safetensors.index.json"
     assert came.notes == list(loaded.spec.notes) == [said]
     assert all((model.head.out.weight == 0.5).all() for model in (loaded, load(tmp_path / "both")))
 
@@ -335,7 +335,7 @@ def test_the_cache_of_the_hub(folder: Path, tmp_path: Path) -> None:
 
 def test_a_config_of_much_more_than_the_files_hold(folder: Path, tmp_path: Path) -> None:
     edit(folder, lambda config: config.update(intermediate_size=100_000))
-    told = "its files hold 8,376 weights, and 14,405,496 make the model that its config describes"
+    told = "its files hold 8,376 parameters, but its config describes 14,405,496"
     assert told in refused(folder, tmp_path / "out")
-    with pytest.raises(ConvertError, match="bring the files that are missing"):
+    with pytest.raises(ConvertError, match="add the missing files"):
         load(folder)

@@ -92,7 +92,7 @@ def test_round_trip_is_bit_equal(folder: Path, tmp_path: Path) -> None:
 
 SHORT = """\
 # From a Hugging Face folder: llama (LlamaForCausalLM).
-# 8,376 parameters. What is not written is the default.
+# 8,376 parameters. Omitted options have their defaults.
 kit: 1
 model:
   vocab_size: 40

@@ -1,4 +1,4 @@
-"""How many parameters a config describes, and whether files that hold its weights can be there at all."""
+"""The number of parameters that a config describes, and a check that the weight files can hold them."""
 
 import math
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from transformer_kit.model.build import assemble_distinct
 from transformer_kit.spec.schema import Spec
 
 SPARED = 1_000_000
-"""Parameters up to which every tensor that is missing is named, however many there are."""
+"""Largest number of missing parameters for which every missing tensor is named."""
 
 
 def parameters_of(spec: Spec, config: Mapping[str, Any], declaration: Declaration) -> int:
-    """Parameters of the model, counted on the layers that differ. Raises ConvertError where it cannot be built."""
+    """Number of parameters, counted on the distinct layers. Raises ConvertError if the model cannot be built."""
     with of_config(config, declaration):
         model, places = assemble_distinct(spec)
     repeated = sum((len(p) - 1) * _elements(layer) for layer, p in zip(model.blocks(), places, strict=True))
@@ -26,13 +26,13 @@ def parameters_of(spec: Spec, config: Mapping[str, Any], declaration: Declaratio
 
 
 def check_amount(weights: Weights, parameters: int) -> None:
-    """Raise ConvertError where most weights are missing: to name them would mean to build all of a model that may be
-    too large for it.
+    """Raise ConvertError if most weights are missing. To name them, the kit would have to build a model that may be too
+    large.
     """
     held = sum(math.prod(weights.shape(name)) for name in weights.names())
     if parameters > SPARED + 4 * held:
-        text = f"its files hold {held:,} weights, and {parameters:,} make the model that its config describes"
-        raise ConvertError(str(weights.folder), [f"{text}; bring the files that are missing"])
+        text = f"its files hold {held:,} parameters, but its config describes {parameters:,}"
+        raise ConvertError(str(weights.folder), [f"{text}; add the missing files"])
 
 
 def _elements(module: nn.Module) -> int:

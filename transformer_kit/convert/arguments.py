@@ -1,7 +1,7 @@
-"""What a declaration computes with: each value is checked here, in one way, before anything is done with it.
+"""Checks of the values that a declaration computes with.
 
-A value comes from a config or from a declaration, both of which others wrote. `checked(kind, value, where)` gives it
-back, or raises ConvertError which says what the kind must be.
+A value comes from a config or a declaration, which are both untrusted. `checked(kind, value, where)` returns the value,
+or raises ConvertError with the required kind.
 """
 
 import math
@@ -16,7 +16,7 @@ LARGEST = 1e18
 
 
 def checked(kind: str, value: Any, where: str) -> Any:
-    """`value`, when it is of the kind. Raises ConvertError."""
+    """Return `value` if it is of the kind. Raises ConvertError."""
     must, _ = KINDS[kind]
     if not is_a(kind, value):
         raise ConvertError("config.json", [f"{where}: must be {must}, got {shown(value)}"])
@@ -42,12 +42,12 @@ def _flag(value: Any) -> bool:
 
 
 def _short(value: Any, holds: Callable[[Any], bool]) -> bool:
-    """A list with an item for each of some layers."""
+    """Whether the value is a list of at most MAX_LAYERS items that all satisfy `holds`."""
     return isinstance(value, list) and len(value) <= MAX_LAYERS and all(map(holds, value))
 
 
 def _run(value: Any) -> bool:
-    """Words in turn, and how many times."""
+    """Whether the value is a list of words with a repeat count."""
     if not isinstance(value, list) or len(value) != 2 or not _whole(value[1]):
         return False
     words, times = value
@@ -59,10 +59,10 @@ def _runs(value: Any) -> bool:
 
 
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "number": ("a number that can be computed with", _number),
+    "number": ("a finite number", _number),
     "power": ("a number from -8 to 8", lambda value: _number(value) and abs(value) <= 8),
     "whole number": ("a whole number", _whole),
-    "count": ("a whole number from 1 on", lambda value: _whole(value) and value > 0),
+    "count": ("a whole number of at least 1", lambda value: _whole(value) and value > 0),
     "flag": ("true or false", _flag),
     "indices": ("a list of layers", lambda value: _short(value, _whole)),
     "flags": ("a list of 0 and 1, one for each layer", lambda value: _short(value, lambda v: v in (0, 1))),

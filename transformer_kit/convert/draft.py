@@ -1,4 +1,4 @@
-"""Folders that are written all or nothing."""
+"""Folders that are written completely or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from transformer_kit.model.drafts import draft_of
 
 
 def check_free(target: Path) -> None:
-    """Raise ConvertError when something is in the place of the folder to make."""
+    """Raise ConvertError if the target folder exists and is not empty."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConvertError(str(target), ["exists and is not empty; choose another folder"])
 
 
 @contextmanager
 def drafted(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, which gets its name at the end. After an error nothing is left of it, nor of the
-    folders that were made for it. Raises ConvertError when it cannot be made.
+    """A temporary folder that is renamed to `target` at the end. After an error nothing remains, created parent folders
+    included. Raises ConvertError if it cannot be made.
     """
     began = False
     try:

@@ -1,6 +1,6 @@
-"""A model as a Hugging Face folder: config.json, generation_config.json, sharded safetensors with an index, tokenizer.
+"""Export of a model as a Hugging Face folder: config.json, generation_config.json, sharded safetensors, tokenizer.
 
-The family is found by the declarations: the first whose config, read back, gives the same mathematics.
+The family is the first declaration whose config, imported again, gives the same model.
 """
 
 import json
@@ -37,22 +37,22 @@ from transformer_kit.spec.errors import SpecError
 from transformer_kit.spec.schema import Spec
 
 SHARD = 5 * 10**9
-"""Bytes of a file of weights, at most, unless one tensor is larger."""
+"""Maximum bytes of a weights file, unless a single tensor is larger."""
 KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 @dataclass(frozen=True)
 class Match:
-    """A family that expresses a model exactly."""
+    """A family that represents the model exactly."""
 
     declaration: Declaration
     config: dict[str, Any]
     comparison: Comparison = field(default_factory=lambda: Comparison(None, "not asked for"))
-    """With `transformers`."""
+    """Result of comparing logits with `transformers`."""
 
 
 def match(model: Model, family: str | Declaration | None = None) -> Match:
-    """The family that computes what the model computes. Raises ConvertError, saying how near the nearest come."""
+    """The family that represents the model exactly. Raises ConvertError with the nearest families."""
     page = plain(model.spec)
     twin = assemble(model.spec)
     sized = with_widths(page, twin)
@@ -74,7 +74,7 @@ def match(model: Model, family: str | Declaration | None = None) -> Match:
 
 
 def _ordered(family: str | Declaration | None) -> list[Declaration]:
-    """Distinct declarations, plainest first; the one that is asked for alone."""
+    """The distinct declarations, by rank, or only the requested one."""
     if isinstance(family, Declaration):
         return [family]
     known = declarations()
@@ -94,11 +94,11 @@ def export(
     beside: Path | None = None,
     compare: bool = False,
 ) -> Match:
-    """Write the model's Hugging Face folder, all or nothing. Raises ConvertError.
+    """Write the model as a Hugging Face folder, completely or not at all. Raises ConvertError.
 
-    What is written is read again by the import, and must give the same tensors, bit for bit. What the folder
-    `beside` says of the tokenizer and of generating goes along unchanged. To `compare` is to let `transformers` read
-    it as well, and to refuse when its logits are others.
+    The import reads the folder again and must give the same tensors, bit for bit. Tokenizer and generation files of
+    the folder `beside` are copied unchanged. With `compare`, `transformers` loads the folder too, and different logits
+    are an error.
     """
     target = Path(folder)
     check_free(target)
@@ -117,8 +117,8 @@ def export(
 
 
 def _ids(model: Model, tokenizer: Tokenizer | None, beside: Path | None) -> token_ids.TokenIds:
-    """Every id by its use: as it came in, else the tokenizer's end; null where nobody names one, so that the class's
-    own default does not count.
+    """The special token ids: those of the imported folder, else the tokenizer's EOS. An unknown id is null, so that the
+    class's default does not apply.
     """
     said = {} if beside is None else token_ids.configured(beside)
     ids = {name: said.get(name) for name in token_ids.NAMES}
@@ -126,7 +126,7 @@ def _ids(model: Model, tokenizer: Tokenizer | None, beside: Path | None) -> toke
         ids[token_ids.EOS] = None if tokenizer is None else tokenizer.end_of_text
     pad = ids["pad_token_id"]
     if not isinstance(pad, int) or pad >= model.spec.model.vocab_size:
-        ids["pad_token_id"] = None  # no class can be made with a row of its table that is not there
+        ids["pad_token_id"] = None  # the class rejects a padding index outside its table
     return ids
 
 
@@ -140,7 +140,7 @@ def _write(
         "torch_dtype": kind,
         **ids,
         **found.config,
-        **{name: value for name, value in ids.items() if value is not None},  # where null, a class may need a number
+        **{name: value for name, value in ids.items() if value is not None},  # a null id may need the class's own value
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     (folder / GENERATION).write_text(json.dumps({"do_sample": False, **ids}, indent=2) + "\n", "utf-8")
@@ -150,7 +150,7 @@ def _write(
 
 
 def _theirs(model: Model, found: Match) -> Iterator[tuple[str, Tensor]]:
-    """Their tensors, one group at a time."""
+    """Yield the checkpoint tensors, one group at a time."""
     ours = model.state_dict()
     shapes = {name: tuple(t.shape) for name, t in ours.items()}
     made = moves(found.declaration, shapes, len(model.blocks()))
@@ -170,7 +170,7 @@ def _together(
     names = [n for m in group for n in m.ours]
     if len({ours[n].dtype for n in names}) > 1:
         one = ", ".join(group[0].theirs)
-        raise ConvertError("export", [f"{', '.join(names)} are of several types, and {one} would hold them in one"])
+        raise ConvertError("export", [f"{', '.join(names)} are of several types, and {one} must have one type"])
     parts = [outward(m.own(ours), m.ops, [shape[0] for shape in m.own_shapes(shapes)], values) for m in group]
     if group[0].part is None:
         return parts[0]
@@ -203,7 +203,7 @@ def _write_weights(tensors: Iterator[tuple[str, Tensor]], folder: Path, limit: i
 def _shard(tensors: dict[str, Tensor], folder: Path, number: int) -> list[str]:
     path = folder / f"part-{number}"
     save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod((folder / CONFIG).stat().st_mode)  # safetensors lets nobody but the owner read, else
+    path.chmod((folder / CONFIG).stat().st_mode)  # safetensors restricts reading to the owner
     return list(tensors)
 
 
@@ -211,4 +211,4 @@ def _verify(model: Model, declaration: Declaration, folder: Path) -> None:
     again = translated(Weights(folder), model, declaration, read_config(folder))
     wrong = [name for name, tensor in model.state_dict().items() if not torch.equal(again[name], tensor.cpu())]
     if wrong:
-        raise ConvertError("export", [f"{name} does not come back as it went out" for name in wrong])
+        raise ConvertError("export", [f"{name} differs after reading the folder again" for name in wrong])

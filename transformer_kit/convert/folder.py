@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a model in memory: config.json, safetensors (one file or shards with an index)."""
+"""Load a Hugging Face folder as a model: config.json, safetensors (one file or shards with an index)."""
 
 import math
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None, *, weights: bool = False) -> Spec:
-    """The spec that a config describes; for one whose `weights` are to be read, too. Raises ConvertError."""
+    """The spec of a config. With `weights`, quantized weights are an error. Raises ConvertError."""
     declaration = declaration_of(config) if declaration is None else declaration
     page = page_of(config, declaration, quantized(config) if weights else [])
     with of_config(config, declaration):
@@ -52,21 +52,21 @@ def spec_of(config: Mapping[str, Any], declaration: Declaration | None = None, *
 def model_of(
     config: Mapping[str, Any], declaration: Declaration, kernel: str | Options = KERNEL, *, weights: bool = False
 ) -> Model:
-    """The model that a config describes, without memory for its weights. Raises ConvertError."""
+    """The model of a config, without memory for its weights. Raises ConvertError."""
     spec = spec_of(config, declaration, weights=weights)
     with of_config(config, declaration):
         return assemble(spec, kernel)
 
 
 def quantized(config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with weights that are quantized."""
+    """An error message if the weights are quantized."""
     how = config.get(QUANTISED)
     if not how:
         return []
     method = how.get("quant_method", "by an unnamed method") if isinstance(how, dict) else how
     return [
-        f"{QUANTISED}: quantized weights ({method!s:.40}) cannot be read; take the folder in its original precision, "
-        "or with --spec-only its config alone"
+        f"{QUANTISED}: quantized weights ({method!s:.40}) cannot be read; use the folder in its original precision, "
+        "or import its config alone with --spec-only"
     ]
 
 
@@ -99,8 +99,8 @@ def translated(
     config: Mapping[str, Any],
     dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
-    """Our tensors, made from theirs, in `dtype` where one is given. Raises ConvertError with all that is missing,
-    left over, misshapen or NaN.
+    """The kit tensors, made from the checkpoint tensors and converted to `dtype` if given. Raises ConvertError with all
+    tensors that are missing, left over, misshapen or NaN.
     """
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found, problems = matched(weights, model, declaration)
@@ -123,7 +123,7 @@ def translated(
 
 
 def matched(weights: Weights, model: Model, declaration: Declaration) -> tuple[list[Move], list[str]]:
-    """The moves that make a model of these weights, and what is missing or left over."""
+    """The moves that fill the model from these weights, and messages about missing or unused tensors."""
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found = alternatives(declaration, shapes, len(model.spec.model.layers.blocks), weights.names())
     return found, _mismatches(weights, found, shapes, declaration)
@@ -136,8 +136,8 @@ def applied(
     values: Mapping[str, Any],
     types: Mapping[str, torch.dtype],
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What one move makes of each of ours, and what is wrong with it; `values` are those of the config's flat keys,
-    `types` ours.
+    """The kit tensors of one move, and messages about errors. `values` belong to the config's flat keys, `types` to the
+    kit tensors.
     """
     wanted = dict(zip(move.ours, move.own_shapes(shapes), strict=True))
     try:
@@ -161,13 +161,13 @@ def faults(
     values: Mapping[str, Any],
     types: Mapping[str, torch.dtype],
 ) -> list[str]:
-    """What is wrong with the tensors that are there; none is kept."""
+    """Messages about errors in the tensors that exist."""
     there = [move for move in found if weights.usable(move.theirs)]
     return [problem for move in there for problem in applied(weights, move, shapes, values, types)[1]]
 
 
 def _finite(tensor: Tensor) -> bool:
-    """One pass, nothing allocated: a sum is finite only if everything is. It may overflow; then the extremes tell."""
+    """Whether all values are finite, in one pass without allocation. If the sum overflows, the extremes decide."""
     if not tensor.is_floating_point() or not tensor.numel() or bool(torch.isfinite(tensor.sum())):
         return True
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
@@ -185,7 +185,7 @@ def _mismatches(
     problems += [f"no tensor is declared to give {name}" for name in sorted(set(shapes) - made)]
     fixed = {n: v for n, v in constants(declaration, layers).items() if n in weights}
     other = {n for n, v in fixed.items() if not torch.isclose(weights.get(n).float(), torch.tensor(v), rtol=1e-2).all()}
-    problems += [f"{n} holds something else than {fixed[n]}, which the kit has no part for" for n in sorted(other)]
+    problems += [f"{n} must hold the constant {fixed[n]}; the kit has no part for other values" for n in sorted(other)]
     left = weights.names() - wanted - set(fixed)
     left = {
         n

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a kit folder, on disk: a short spec, streamed weights, the tokenizer."""
+"""Import of a Hugging Face folder as a kit folder: a short spec, streamed weights, the tokenizer."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ from transformer_kit.spec.yaml import dump
 
 @dataclass(frozen=True)
 class Imported:
-    """What came in."""
+    """Result of an import."""
 
     spec: Spec
     family: str
     tensors: int
-    """How many of ours were written; 0 for the spec alone."""
+    """Number of tensors written; 0 with `spec_only`."""
     tokenizer: bool
-    """Whether one came with it."""
+    """Whether the folder has a tokenizer."""
     left: list[str]
-    """Names of the files that were not taken."""
+    """Names of the files that were not copied."""
     notes: list[str]
-    """What to know: of two sets of weights, of several types, of what is missing."""
+    """Notes: two sets of weights, several dtypes, missing files."""
 
 
 def import_folder(
@@ -51,9 +51,10 @@ def import_folder(
     pad_vocab: bool = False,
     declaration: Declaration | None = None,
 ) -> Imported:
-    """Make the kit folder `out` from the Hugging Face folder `source`, all or nothing. With `spec_only` from its
-    config alone; with `pad_vocab` the model gets rows for ids that only the tokenizer has. Raises ConvertError with
-    everything that is wrong.
+    """Make the kit folder `out` from the Hugging Face folder `source`, completely or not at all.
+
+    `spec_only` reads only the config. `pad_vocab` adds rows for ids that only the tokenizer has. Raises ConvertError
+    with everything that is wrong.
     """
     source, target = Path(source), Path(out)
     check_free(target)
@@ -81,25 +82,25 @@ def import_folder(
 
 
 def text_of(spec: Spec, config: Mapping[str, Any], parameters: int) -> str:
-    """The spec as YAML, with lines on where it comes from and how large it is."""
+    """The spec as YAML, with comments on its origin and its size."""
     named = config.get("architectures")
     classes = ", ".join(map(str, named)) if isinstance(named, list) and named else "no class named"
     head = [
         f"From a Hugging Face folder: {config.get('model_type')} ({classes:.120}).",
-        f"{parameters:,} parameters. What is not written is the default.",
+        f"{parameters:,} parameters. Omitted options have their defaults.",
     ]
     return "".join(f"# {_one_line(line)}\n" for line in head) + dump(brief.page(spec))
 
 
 def _one_line(text: str) -> str:
-    """What a comment may hold: a config could name a class that ends the line and goes on as a spec."""
+    """The text on one printable line, because a class name in a config could contain a line break and YAML."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _weights(
     weights: Weights, path: Path, spec: Spec, whole: Spec, declaration: Declaration, config: Mapping[str, Any]
 ) -> int:
-    """Write the weights of `whole`, which are those of `spec` and perhaps more rows of the vocabulary; how many."""
+    """Write the weights of `whole`: those of `spec`, perhaps with more vocabulary rows. Return their number."""
     model = assemble(spec)
     padded = shapes_of(assemble(whole))
     found, problems = matched(weights, model, declaration)
@@ -131,7 +132,7 @@ def _stream(
     folder: Path,
     wrong: Callable[[], list[str]],
 ) -> Iterator[tuple[str, int | None, Tensor]]:
-    """Ours by name and expert, one after another; at the first that is wrong ConvertError with all that is."""
+    """Yield kit tensors by name and expert. The first wrong one raises ConvertError with all problems."""
     for move in moves:
         tensors, problems = apply(move)
         if problems:
@@ -140,7 +141,7 @@ def _stream(
 
 
 def _missing_rows(source: Path, spec: Spec, pad: bool) -> int:
-    """How many ids the tokenizer has beyond the model's. ConvertError when its file is none, or `pad` is not wanted."""
+    """Number of tokenizer ids beyond the vocabulary. Raises ConvertError for an invalid tokenizer, or without `pad`."""
     if not (source / CORE).is_file():
         return 0
     from transformer_kit.data.tokenizer_file import load_tokenizer
@@ -153,7 +154,7 @@ def _missing_rows(source: Path, spec: Spec, pad: bool) -> int:
             str(source / CORE),
             [
                 f"has {tokenizer.vocab_size} ids, more than the model's vocab_size ({spec.model.vocab_size}); "
-                f"--pad-vocab gives the model {rows} more rows, --spec-only takes the shape alone"
+                f"--pad-vocab gives the model {rows} more rows, --spec-only imports the spec alone"
             ],
         )
     return rows

@@ -1,18 +1,18 @@
-"""Operations on the layout of weights: a closed set, each with its inverse, between their tensors and ours.
+"""Operations on the layout of weights, from checkpoint tensors (theirs) to kit tensors (ours), each with an inverse.
 
-transpose              the last two dimensions change places
-{split: n}             one of theirs is several of ours: its rows are n groups, each holding rows of every one of
-                       ours in turn. n = 1 is plain concatenation, n = heads is [q k v] head by head, n = kv heads
+transpose              swap the last two dimensions
+{split: n}             one of theirs is several of ours: its rows are n groups, and each group holds rows of every one
+                       of ours in turn. n = 1 is plain concatenation, n = heads is [q k v] head by head, n = kv heads
                        is [q..q k v], n = each is row by row. `n` may be a key of the config
-{concat: n}            n of theirs, equally many rows each, lie below one another in one of ours
+{concat: n}            n of theirs with equally many rows are concatenated along the rows of one of ours
 stack                  several of theirs are the rows of one of ours
-row                    theirs is a matrix of one row, which is ours
-{halves: n}            the rows of theirs are n heads whose channels turn in pairs of neighbors; in ours a pair is a
-                       channel of the head's first half and one of its second
-{fold: n}              the rows of theirs are those of n experts, one below another
-unstack                theirs holds one tensor for each expert, as ours; what follows is of one expert
+row                    theirs is a matrix with one row, ours is that row
+{halves: n}            the rows of theirs are n heads with interleaved rotary pairs; ours pairs a channel of the
+                       head's first half with one of its second half
+{fold: n}              the rows of theirs are those of n experts, concatenated
+unstack                theirs stacks all experts, as ours does; the following operations apply to one expert
 
-Bits are moved and never changed, so that what came in goes out equal.
+Operations move bits and never change them, so export restores the imported file exactly.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,21 +26,21 @@ from transformer_kit.convert.arguments import checked
 
 Op = str | dict[str, Any]
 Change = Callable[[list[Tensor], int, Sequence[int]], list[Tensor]]
-"""Of tensors, the operation's number, and the rows of ours."""
+"""A function of the tensors, the operation's argument, and the numbers of rows of our tensors."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One way in, and the same way out."""
+    """An import function and its inverse."""
 
     inward: Change
     outward: Change
     counted: bool = False
-    """Whether it takes a number."""
+    """Whether the operation takes an argument."""
 
 
 def inward(tensors: list[Tensor], ops: Sequence[Op], rows: Sequence[int], config: Mapping[str, Any]) -> list[Tensor]:
-    """Ours from theirs; `rows` are the sizes of ours' first dimension. Raises ValueError when they do not fit."""
+    """Our tensors from theirs. `rows` are the first dimensions of ours. Raises ValueError when they do not fit."""
     for op in ops:
         name, number = _read(op, rows, config)
         tensors = OPERATIONS[name].inward(tensors, number, rows)
@@ -48,7 +48,7 @@ def inward(tensors: list[Tensor], ops: Sequence[Op], rows: Sequence[int], config
 
 
 def outward(tensors: list[Tensor], ops: Sequence[Op], rows: Sequence[int], config: Mapping[str, Any]) -> list[Tensor]:
-    """Theirs from ours: `inward`, undone."""
+    """Their tensors from ours: the inverse of `inward`."""
     for op in reversed(ops):
         name, number = _read(op, rows, config)
         tensors = OPERATIONS[name].outward(tensors, number, rows)
@@ -96,11 +96,11 @@ OPERATIONS = {
     ),
 }
 ACROSS = {"fold": True, "unstack": False}
-"""How one of theirs holds all experts, of which one is read at a time; whether these operations take a number."""
+"""Operations on tensors with all experts, read one expert at a time, and whether they take an argument."""
 
 
 def _read(op: Op, rows: Sequence[int], config: Mapping[str, Any]) -> tuple[str, int]:
-    """An operation's name and its number."""
+    """An operation's name and its argument."""
     if isinstance(op, str):
         return op, 0
     ((name, argument),) = op.items()
@@ -113,5 +113,5 @@ def _read(op: Op, rows: Sequence[int], config: Mapping[str, Any]) -> tuple[str, 
 
 
 def unfold(tensor: Tensor, count: int, index: int) -> Tensor:
-    """One of `count` tensors that lie below one another."""
+    """One of `count` tensors that are concatenated along the rows."""
     return tensor.unflatten(0, (count, -1))[index]

@@ -1,4 +1,4 @@
-"""Why a family does not compute a model: the first thing in which it differs, and the line of the spec that says it."""
+"""Why a family cannot represent a model: the first difference, and the line of the spec that causes it."""
 
 import re
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ from transformer_kit.spec.schema import Spec
 from transformer_kit.spec.tree import at
 
 SHOWN = 2
-"""Families that a refusal names."""
+"""Number of families in an error message."""
 _NUMBER = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True)
 class Miss:
-    """A family that is not it."""
+    """A family that does not represent the model."""
 
     family: str
     where: str
-    """Dotted place in the model or in its spec."""
+    """Dotted path in the model or in its spec."""
     text: str
     distance: tuple[bool, int]
-    """How far off: whether no config of the family comes near, and in how many things the nearest differs."""
+    """Whether no config of the family comes near, and the number of differences of the nearest one."""
 
 
 def differing(ours: Model, theirs: Model, declaration: Declaration) -> Miss | None:
-    """How a model of the family differs, what is so in every layer counting once; None when it does not."""
+    """The difference from a model of the family, or None. A difference in every layer counts once."""
     found = differences(ours, theirs)
     if not found:
         return None
@@ -41,7 +41,7 @@ def differing(ours: Model, theirs: Model, declaration: Declaration) -> Miss | No
 
 
 def inexpressible(page: Mapping[str, Any], declaration: Declaration, error: Exception) -> Miss:
-    """What of the spec no config of the family can say; the error that trying it ended in, where that is not known."""
+    """The part of the spec that no config of the family can represent, or the error from trying."""
     model = page["model"]
     found = unlike(declaration.model, model, "model")
     for i, block in enumerate(model["layers"]["blocks"]):
@@ -51,7 +51,7 @@ def inexpressible(page: Mapping[str, Any], declaration: Declaration, error: Exce
 
 
 def refusal(what: str, misses: list[Miss], spec: Spec) -> ConvertError:
-    """The error that says `what` and the nearest few, each with its place in a spec that was read from a file."""
+    """The error with `what` and the nearest families, each with its location in the spec's file."""
     nearest = sorted(misses, key=lambda miss: miss.distance)[:SHOWN]
     found = [Problem(_mark(miss.where.split("."), spec), f"{miss.family}: {miss.text}") for miss in nearest]
     if not all(problem.mark.line for problem in found):
@@ -61,7 +61,7 @@ def refusal(what: str, misses: list[Miss], spec: Spec) -> ConvertError:
 
 
 def _mark(names: list[str], spec: Spec) -> Mark:
-    """Where the spec says what stands at a place of the model."""
+    """Location in the spec of a path in the model."""
     if spec._source is None:
         return Mark("")
     tree = spec._source.tree
@@ -69,13 +69,13 @@ def _mark(names: list[str], spec: Spec) -> Mark:
     if path[:1] == ["layers"]:
         path = ["layers", *(path[1:] if path[1:2] == ["blocks"] else ["blocks", *path[1:]])]
         if len(path) > 3 and "norm" in str(path[3]) and at(tree, ("model", *path[:4])) is None:
-            path = ["norm", *path[4:]]  # which is what the norms of blocks are, where they say nothing
+            path = ["norm", *path[4:]]  # the default of the blocks' norms
     mark: Mark = spec._source.mark(_written(tree, ["model", *path]))
     return mark
 
 
 def _written(tree: Any, path: list[Any]) -> tuple[Any, ...]:
-    """The path as far as the spec has it; options may stand one level deeper than a module keeps them."""
+    """The path as the spec has it; options may be nested one level deeper than in the module."""
     here: list[Any] = []
     for key in path:
         inside = at(tree, tuple(here))

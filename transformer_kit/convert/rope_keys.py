@@ -3,10 +3,10 @@
     new: rope_parameters: {rope_type: yarn, rope_theta: 1e6, factor: 4}, or one such mapping for each kind of layer
     old: rope_theta: 1e6, rope_scaling: {type: yarn, factor: 4}, partial_rotary_factor: 0.5
 
-Where both are there, they rank as in `transformers` 5: a `rope_scaling` that is not empty replaces `rope_parameters`,
-and `rope_type` ranks before `type`; theta and partial_rotary_factor are read outside where the mapping has none.
-With kinds of layers the keys read `rope.sliding_attention.theta`; those of `full_attention` are the model's own,
-`rope.theta`. How a class reads them is declared: see `schema.Rotary`.
+If both exist, they rank as in `transformers` 5. A `rope_scaling` that is not empty replaces `rope_parameters`, and
+`rope_type` ranks before `type`. theta and partial_rotary_factor outside the mapping apply if the mapping has none.
+With kinds of layers the keys are `rope.sliding_attention.theta`; those of `full_attention` are the model's own,
+`rope.theta`. The declaration says how a class reads them: see `schema.Rotary`.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ OUTSIDE = {"rope_theta": "theta", "partial_rotary_factor": "partial_rotary_facto
 OLD_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 MAIN, LOCAL = "full_attention", "sliding_attention"
 OPEN = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "alpha", "llama_4_scaling_beta")
-"""Keys that may be null, which is as if they were absent; `factor` is another, for longrope."""
+"""Keys for which null means absent; for longrope `factor` is another."""
 
 
 def flat(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> dict[str, Any]:
-    """The config with rotary settings under flat keys; everything else as it was. Raises ConvertError.
+    """The config with flat keys for rotary settings, and everything else unchanged. Raises ConvertError.
 
-    Keys outside the mappings stay when they are `known`, or say something else than the mappings do.
+    Keys outside the mappings stay if they are `known`, or if they differ from the mappings.
     """
     settings = {key: value for key, (value, _) in _read(config, rotary).items()}
     out = {k: v for k, v in config.items() if k not in (NEW, OLD)}
@@ -37,21 +37,21 @@ def flat(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> di
 
 
 def spelled(config: Mapping[str, Any], rotary: Rotary) -> dict[str, str]:
-    """Flat keys as the config has them: `rope.factor` is its `rope_scaling.factor`."""
+    """The config's spelling of each flat key: `rope.factor` is its `rope_scaling.factor`."""
     return {key: where for key, (_, where) in _read(config, rotary).items()}
 
 
 def outside(key: str) -> str:
-    """A flat key that no mapping has, as it is spelled outside of them."""
+    """The spelling outside the mappings of a flat key."""
     *_, last = key.split(".")
     return _LONG.get(last, last)
 
 
 def _read(config: Mapping[str, Any], rotary: Rotary) -> dict[str, tuple[Any, str]]:
-    """Flat keys, each with its value and its place in the config."""
+    """Flat keys, each with its value and its location in the config."""
     new, old = _mapping(config, NEW), _mapping(config, OLD)
     if old and rotary.new_alone:
-        raise _wrong(f"{OLD}: is passed over by the family's class; write {NEW}")
+        raise _wrong(f"{OLD}: the family's class ignores it; write {NEW}")
     given = rotary.absent if new is None else new
     if rotary.kinds:
         return _of_kinds(given, old or {}, rotary)
@@ -66,19 +66,19 @@ def _of_kinds(given: Mapping[str, Any], old: Mapping[str, Any], rotary: Rotary) 
         if key not in rotary.kinds:
             raise _wrong(f"{NEW}.{key}: the family has settings for each kind of layers, {', '.join(rotary.kinds)}")
     if old and not rotary.laid_on and _main(old) != _main(given.get(MAIN) or {}):
-        raise _wrong(f"{OLD}: the family's class would take it for all kinds of layers, which {NEW} has; leave it out")
+        raise _wrong(f"{OLD}: the family's class would apply it to all kinds of layers in {NEW}; remove it")
     for kind in rotary.kinds:
         own = given.get(kind) or {}
         if not isinstance(own, dict):
             raise _wrong(f"{NEW}.{kind}: must be a mapping, got {own!r:.60}")
         laid = old if kind in rotary.laid_on else {}
         if "type" in laid and "rope_type" not in laid and laid["type"] != own.get("rope_type", "default"):
-            raise _wrong(f"{OLD}.type: {laid['type']!r:.60} is passed over by the family's class; write rope_type")
+            raise _wrong(f"{OLD}.type: {laid['type']!r:.60} is ignored by the family's class; write rope_type")
         prefix = "rope" if kind == MAIN else f"rope.{kind}"
-        _settings(laid, OLD, prefix)  # which says where a null stands
+        _settings(laid, OLD, prefix)  # reports the location of a null
         read = _settings({**own, **laid}, f"{NEW}.{kind}", prefix)
         if read.get(f"{prefix}.truncate", (True, ""))[0] is not True:
-            raise _wrong(f"{NEW}.{kind}.truncate: is passed over by transformers within a kind of layers; leave it out")
+            raise _wrong(f"{NEW}.{kind}.truncate: transformers ignores it within a kind of layers; remove it")
         found |= {k: (v, f"{OLD}.{where.rsplit('.', 1)[-1]}" if where.rsplit(".", 1)[-1] in laid else where)
                   for k, (v, where) in read.items()}  # fmt: skip
     return found
@@ -100,16 +100,16 @@ def _wrong(problem: str) -> ConvertError:
 
 
 def _settings(given: Mapping[str, Any], where: str, prefix: str) -> dict[str, tuple[Any, str]]:
-    """What one mapping says."""
+    """The settings in one mapping."""
     word = "rope_type" if "rope_type" in given else "type"
     kind = given.get(word, "default")
     taken = {k: v for k, v in given.items() if k not in ("rope_type", "type")}
     optional = (*OPEN, *(["factor"] if kind == "longrope" else []))
     for key, value in {word: kind, **taken}.items():
         if value is None and key not in optional:
-            raise _wrong(f"{where}.{key}: must have a value, or be left out; got None")
+            raise _wrong(f"{where}.{key}: must have a value, got null; give one or remove the key")
     named = {key: (_SHORT.get(key, key), value) for key, value in taken.items() if value is not None}
-    if kind == "proportional" and "partial_rotary_factor" in named:  # of the pairs that turn, not of the channels
+    if kind == "proportional" and "partial_rotary_factor" in named:  # share of the rotated pairs, not of the channels
         named["partial_rotary_factor"] = ("share", taken["partial_rotary_factor"])
     if kind == "yarn" and taken.get("mscale") and taken.get("mscale_all_dim"):  # either alone has no effect on angles
         named |= {key: (f"yarn_{key}", taken[key]) for key in ("mscale", "mscale_all_dim")}
@@ -129,10 +129,10 @@ _LONG = {
 
 
 def nested(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> dict[str, Any]:
-    """A config with flat keys as both spellings write it, so that old and new readers understand it.
+    """The config in both spellings, so that old and new readers understand it.
 
-    Outside of the mappings stands what is `known` there. With `rope_scaling: null` the old spelling of the scaling is
-    not written.
+    Only `known` keys are written outside the mappings. With `rope_scaling: null` the old spelling of the scaling is
+    omitted.
     """
     out = {k: v for k, v in config.items() if not k.startswith("rope.") and k != OLD}
     parameters: dict[str, Any] = {}
@@ -152,14 +152,14 @@ def nested(config: Mapping[str, Any], rotary: Rotary, known: frozenset[str]) -> 
     old = {k: v for k, v in _old(main).items() if k not in config and k in known | scaling}
     if not rotary.kinds:
         return {**out, NEW: main, **old}
-    old.pop("partial_rotary_factor", None)  # which readers would give to all kinds
+    old.pop("partial_rotary_factor", None)  # readers would apply it to all kinds
     if "rope_local_base_freq" in known and "rope_theta" in kinds.get(LOCAL, {}):
         old["rope_local_base_freq"] = kinds[LOCAL]["rope_theta"]
     return {**out, NEW: {MAIN: main, **kinds}, **(old if rotary.laid_on == [MAIN] else {})}
 
 
 def _old(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The old spelling, where there was one; the scaling with its theta, for readers that take it alone."""
+    """The old spelling, if there was one. The scaling includes theta, for readers that use the scaling alone."""
     out: dict[str, Any] = {k: parameters[k] for k in OUTSIDE if k in parameters}
     kind = parameters.get("rope_type", "default")
     if kind not in OLD_TYPES:

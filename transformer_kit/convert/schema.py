@@ -1,7 +1,7 @@
-"""What a declaration's file may hold, checked when it is read, each fault with its place in the file.
+"""Schema of a declaration's file; each error has its location in the file.
 
-A spec is checked piece by piece: the spec itself, each case under `when`, each rule of tensors and of `derived`, each
-variable. So a word that is wrong deep inside is told like one at the top, and all are told at once.
+A declaration is checked piece by piece: the page itself, each case under `when`, each rule of tensors and of `derived`,
+each variable. So a nested error is reported like one at the top, and all errors are reported at once.
 """
 
 import re
@@ -33,14 +33,14 @@ def _wrong(text: str) -> PydanticCustomError:
 
 def _name(value: str) -> str:
     if found := _PLACEHOLDER.search(value):
-        raise _wrong(f"stands for nothing here: {found[0]}; {{i}} is the layer, {{e}} the expert")
+        raise _wrong(f"{found[0]} is no placeholder; {{i}} is the layer, {{e}} the expert")
     return value
 
 
 def _operation(value: Any) -> Any:
     counted = isinstance(value, Mapping)
     if not isinstance(value, str) and not (counted and len(value) == 1):
-        raise _wrong(f"must be an operation, or a mapping of one to its number, got {shown(value)}")
+        raise _wrong(f"must be an operation, or a mapping from one operation to its number, got {shown(value)}")
     name = next(iter(value)) if counted else value
     takes = ACROSS | {known: operation.counted for known, operation in OPERATIONS.items()}
     if name not in takes:
@@ -70,18 +70,18 @@ Cases = dict[str, Template]
 
 
 class Rule(Group):
-    """How some tensors of theirs are some of ours."""
+    """Mapping from some checkpoint tensors to some kit tensors."""
 
     theirs: Annotated[list[Name], MinLen(1)]
-    """Names, with {i} for the layer and {e} for the expert."""
+    """Names of checkpoint tensors, with {i} for the layer and {e} for the expert."""
     ours: Annotated[list[Name], MinLen(1)]
-    """Names, likewise."""
+    """Names of kit tensors, with the same placeholders."""
     ops: list[Annotated[Any, AfterValidator(_operation)]] = []
-    """Operations of `layout`, from theirs to ours."""
+    """Operations of `layout`, applied from `theirs` to `ours`."""
 
 
 class Change(Group):
-    """What is other about the rule of an included fragment."""
+    """Changes to the rule of an included fragment."""
 
     theirs: Annotated[list[Name], MinLen(1)] | None = None
     ours: Annotated[list[Name], MinLen(1)] | None = None
@@ -89,7 +89,7 @@ class Change(Group):
 
 
 class Case(Group):
-    """What the value of a key adds."""
+    """Additions for one value of a key."""
 
     model: Template = {}
     block: Template = {}
@@ -98,7 +98,7 @@ class Case(Group):
 
 
 class Variable(Group):
-    """A value that a key gives."""
+    """A value that comes from a config key."""
 
     key: str = Field(alias="$")
     map: Template | None = None
@@ -111,14 +111,14 @@ class Variable(Group):
     def _one_way(self) -> Self:
         ways = [way for way in ("map", "times", "unless") if getattr(self, way) is not None]
         if len(ways) > 1 or (self.map is not None and self.fn is not None):
-            raise ValueError(f"a variable has one of map, times and unless, and fn beside the latter two, got {ways}")
+            raise ValueError(f"a variable must have one of map, times and unless, and fn never with map, got {ways}")
         if self.power != 1 and self.times is None:
-            raise ValueError("power belongs to times, which is not given")
+            raise ValueError("power needs times; give times or remove power")
         return self
 
 
 class Derived(Group):
-    """A list over the layers, computed from keys."""
+    """A per-layer list, computed from keys."""
 
     first: Any = None
     every: Any = None
@@ -146,16 +146,16 @@ class Derived(Group):
 
 
 class Rotary(Group):
-    """How the class reads rotary settings."""
+    """How the family's class reads rotary settings."""
 
     kinds: list[str] = []
-    """Kinds of layers that have settings of their own in `rope_parameters`; none where all layers have the same."""
+    """Kinds of layers with their own settings in `rope_parameters`; empty if all layers share them."""
     laid_on: list[str] = []
-    """Kinds whose settings `rope_scaling` changes key by key. Without kinds it stands in place of `rope_parameters`."""
+    """Kinds whose settings `rope_scaling` overrides key by key. Without kinds it replaces `rope_parameters`."""
     new_alone: bool = False
-    """Whether the class passes over `rope_scaling`."""
+    """Whether the class ignores `rope_scaling`."""
     absent: Template = {}
-    """What `rope_parameters` are when they are null or not there."""
+    """Value of `rope_parameters` when they are null or absent."""
 
 
 class Page(Group):
@@ -168,55 +168,55 @@ class Page(Group):
     classes: list[str] = []
     """Values of `architectures`."""
     rank: int = 100
-    """Order in which families are tried going out; plain ones first."""
+    """Order in which export tries families; plain ones first."""
     attention: str = "eager"
-    """The attention of `transformers` that an export is compared with; some classes get one kind wrong."""
+    """The `transformers` attention implementation to compare an export with; some classes get one of them wrong."""
     include: Annotated[list[Annotated[str, AfterValidator(_fragment)]], MaxLen(16)] = []
-    """Fragments that this one starts from."""
+    """Included fragments, which this file extends."""
     prefix: str = ""
-    """What the names of tensors start with, except in files of a model saved without its head."""
+    """Prefix of tensor names, absent in files of a model saved without its head."""
     count: str = "num_hidden_layers"
     """The key that gives the number of layers."""
     nested: list[str] = []
-    """Keys that hold a mapping, whose entries read `key.inner` here."""
+    """Keys with a mapping, whose entries are written `key.inner` here."""
     overrides: str = ""
-    """The key of a mapping from a layer's index to values that some keys have there."""
+    """The key of a mapping from a layer's index to key values of that layer."""
     defaults: dict[str, Any] = {}
-    """What a key means when it is absent."""
+    """Values of absent keys."""
     rope: Rotary = Rotary()
-    """How rotary settings are read, whose flat keys begin with `rope.`."""
+    """How rotary settings are read. Their flat keys begin with `rope.`."""
     derived: dict[str, Template] = {}
-    """Lists over the layers, computed from keys."""
+    """Per-layer lists, computed from keys."""
     last: dict[str, str] = {}
-    """What the last layer is in a list, whatever the list says."""
+    """The last layer's word in a list, whatever the list says."""
     model: Template = {}
     """Template of the spec's `model`, without its layers."""
     block: Template = {}
     """Template of every layer."""
     when: dict[str, Cases] = {}
-    """Additions by the value of a key, of `model`, `block` and `tensors`."""
+    """Additions to `model`, `block` and `tensors`, by the value of a key."""
     each: dict[str, Cases] = {}
     """Additions to single layers, by the values of a list."""
     only: dict[str, list[Any]] = {}
-    """Keys which must have one of these values."""
+    """Keys that must have one of these values."""
     never: list[Template] = []
-    """Values of keys which the class cannot compute together."""
+    """Combinations of values that the class cannot compute."""
     needs: list[str] = []
-    """Keys without which the shape is not known: nobody means a class's own default."""
+    """Required keys, whose default in the class is never meant."""
     inert: list[str] = []
     """Keys that do not change logits."""
     write: dict[str, Any] = {}
-    """Keys going out where nothing else gives them a value."""
+    """Keys that export writes where nothing else gives them a value."""
     tensors: dict[Name, Any] = {}
-    """Our tensors by theirs: a name for a name, or a rule under a name of its own; null takes an included one away."""
+    """Kit tensors by checkpoint tensors: a name for a name, or a labeled rule. null removes an included rule."""
     constants: dict[str, float] = {}
-    """Tensors of theirs that hold one number, which is ours by nature; {i} stands for the layer."""
+    """Checkpoint tensors with one constant value, which the kit implies; {i} is the layer."""
     ignore: list[str] = []
-    """Patterns of tensors that are not weights, such as stored masks."""
+    """Patterns of checkpoint tensors that are not weights, such as stored masks."""
 
 
 def check(page: dict[str, Any], start: Mark) -> None:
-    """Raise SpecError with everything that is wrong with the spec of a declaration or a fragment."""
+    """Raise SpecError with everything that is wrong with a declaration or a fragment."""
     found: list[Problem] = []
     for piece, kind, path in _pieces(page):
         mark = find(page, path) or replace(start, path=".".join(map(str, path)))
@@ -233,7 +233,7 @@ def check(page: dict[str, Any], start: Mark) -> None:
 
 
 def _pieces(page: dict[str, Any]) -> Iterator[tuple[Any, type[Group], tuple[Any, ...]]]:
-    """Everything that is checked by itself."""
+    """Yield each piece to check, with its schema and its path."""
     yield page, Page, ()
     for path, case in _cases(page):
         yield case, Case, path
@@ -250,7 +250,7 @@ def _cases(page: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
 
 
 def _inside(holder: Any, key: str) -> list[tuple[tuple[Any, ...], Any]]:
-    """Members of what stands under a key, by their paths."""
+    """Members of the value under a key, with their paths."""
     inner = holder.get(key) if isinstance(holder, Mapping) else None
     return [((key, *at), value) for at, value in _members(inner)]
 
@@ -272,7 +272,7 @@ def _variables(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, .
 
 
 def _unknown(page: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Keys of templates of `model` that no model has."""
+    """Unknown keys in templates of `model`."""
     known = [name for name in ModelSpec.model_fields if name != "layers"]
     for path, holder in [((), page), *_cases(page)]:
         for at, _ in _inside(holder, "model"):

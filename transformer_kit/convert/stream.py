@@ -1,8 +1,8 @@
-"""Writes a safetensors file piece by piece, so that memory stays near the largest two of them.
+"""Write a safetensors file piece by piece, with memory for about the two largest pieces.
 
-A piece is a tensor, or one expert of a tensor that holds all experts of a mixture.
+A piece is a tensor, or one expert of a stacked tensor.
 
-The format: eight bytes with the length of a JSON header, the header, the bytes of all tensors in its order.
+The format: eight bytes with the length of a JSON header, the header, and the bytes of all tensors in its order.
 """
 
 import json
@@ -27,13 +27,13 @@ NAMES = {
 
 Entry = tuple[str, torch.dtype, tuple[int, ...]]
 Piece = tuple[str, int | None, Tensor]
-"""The name of a tensor, which expert of it this is or None for all of it, and the values."""
+"""Tensor name, expert index (None for the whole tensor), and values."""
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, torch uses one thread. A second one would share its core with the writer, and the first wait for it: to
-    look at weights then took ten times as long, and more than to write them.
+    """Context in which torch uses one thread. A second thread would compete with the writer for its core: checking
+    weights then took ten times as long.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 
 def write(path: Path, entries: list[Entry], pieces: Iterable[Piece], metadata: dict[str, str]) -> None:
-    """Write the tensors that `entries` describe, whose pieces come in any order, and bring them to disk."""
+    """Write the tensors that `entries` describe, and flush them to disk. The pieces may come in any order."""
     header: dict[str, object] = {"__metadata__": metadata}
     begins: dict[str, int] = {}
     end = 0
@@ -63,7 +63,7 @@ def write(path: Path, entries: list[Entry], pieces: Iterable[Piece], metadata: d
         pending: Future[None] = writer.submit(put, 0, len(text).to_bytes(8, "little") + text)
         for name, expert, tensor in pieces:
             place = 8 + len(text) + begins[name] + (0 if expert is None else expert * tensor.nbytes)
-            pending.result()  # one is written while the next is read, and no more than these two are held
+            pending.result()  # one piece is written while the next is read
             pending = writer.submit(put, place, tensor.contiguous().flatten().view(torch.uint8).numpy().data)
             left -= tensor.nbytes
         pending.result()

@@ -1,11 +1,11 @@
-"""Templates: values with variables, filled from a config on the way in, solved for it on the way out.
+"""Templates: values with variables. Import fills them from a config; export solves them for the config's keys.
 
-$key                                   the value of a key; an entry whose key is null is left out
-$key?                                  likewise; going out, a case that has it may be meant though it is not given
-{$: key, map: {silu: silu, relu: relu}}     by a table, which must be one to one to go out
-{$: key, fn: rsqrt}                    by a function that has an inverse
+$key                                   the value of a key; an entry whose key is null is omitted
+$key?                                  likewise; in export, a case with it may match where the value is absent
+{$: key, map: {silu: silu, relu: relu}}     by a table, which must be one-to-one for export
+{$: key, fn: rsqrt}                    by an invertible function
 {$: key, times: other, power: -1}      times the value of another key, to a power (1 when not given); then `fn`
-{$: key, unless: other}                left out where another key, or what another variable gives, has the same value
+{$: key, unless: other}                omitted where another key, or another variable, has the same value
 $each                                  inside `each`: the layer's own value in the list
 """
 
@@ -28,21 +28,21 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] 
 
 
 class Absent(Exception):
-    """A variable's key is null or missing, so that the entry that uses it is left out."""
+    """A variable's key is null or missing, so its entry is omitted."""
 
 
 def is_variable(value: Any) -> bool:
-    """Whether a template's value stands for a key."""
+    """Whether a template's value is a variable."""
     return (isinstance(value, str) and value.startswith("$")) or (isinstance(value, Mapping) and "$" in value)
 
 
 def key_of(value: Any) -> str:
-    """The key that a variable stands for."""
+    """The key of a variable."""
     return str(value["$"] if isinstance(value, Mapping) else value[1:]).removesuffix("?")
 
 
 def filled(template: Any, config: Mapping[str, Any], used: set[str]) -> Any:
-    """The template with its variables' values; `used` collects their keys. Raises ConvertError for a wrong value."""
+    """The template with the values of its variables; adds their keys to `used`. Raises ConvertError for a bad value."""
     if is_variable(template):
         return _value(template, config, used)
     if isinstance(template, Mapping):
@@ -82,12 +82,12 @@ def _value(variable: Any, config: Mapping[str, Any], used: set[str]) -> Any:
         result = None
     if not is_a("number", result):
         given = [f"{k}: {shown(config.get(k))}" for k in keys_of(variable)]
-        raise ConvertError("config.json", [f"{', '.join(given)}: must be a number that can be computed with"])
+        raise ConvertError("config.json", [f"{', '.join(given)}: must be a finite number"])
     return result
 
 
 def _computed(variable: Any, value: Any, config: Mapping[str, Any]) -> Any:
-    """The number, or what is none: a complex one, as a root of what is below zero."""
+    """The computed number. The result may be complex, such as a root of a negative number."""
     number = checked("number", value, key_of(variable))
     if "times" in variable:
         other = checked("number", config[variable["times"]], variable["times"])
@@ -96,7 +96,7 @@ def _computed(variable: Any, value: Any, config: Mapping[str, Any]) -> Any:
 
 
 def _other(variable: Any, value: Any, config: Mapping[str, Any], used: set[str]) -> Any:
-    """What `value` is compared with: itself where that is absent, nothing where it cannot be computed."""
+    """The value to compare `value` with: itself if absent, None if it cannot be computed."""
     try:
         return filled({"": _as_variable(variable)}, config, used).get("", value)
     except ConvertError:
@@ -115,7 +115,7 @@ def _mapped(table: Mapping[str, Any], key: str, value: Any) -> Any:
 
 
 def spelled(value: Any) -> str:
-    """A config's value as declarations spell it."""
+    """A config's value in a declaration's spelling."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -132,9 +132,9 @@ def unspelled(word: str) -> Any:
 
 
 def solved(template: Any, value: Any, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Keys of the config that make `template` say `value`; what cannot be solved is left out.
+    """Config keys for which `template` gives `value`; unsolvable ones are omitted.
 
-    `known` holds keys that are solved already.
+    `known` contains the keys solved so far.
     """
     if is_variable(template):
         found = _inverse(template, value, known or {})
@@ -142,7 +142,7 @@ def solved(template: Any, value: Any, known: Mapping[str, Any] | None = None) ->
     out: dict[str, Any] = {}
     if isinstance(template, Mapping) and isinstance(value, Mapping):
         if template.get("type", value.get("type")) != value.get("type"):
-            return {}  # another part, whose options mean other things
+            return {}  # another part, with other options
         for key, inner in template.items():
             if key in value:
                 out |= solved(inner, value[key], known)
@@ -169,12 +169,12 @@ def _inverse(variable: Any, value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def whole(number: float) -> float:
-    """The whole number that is meant, if one is."""
+    """The nearest integer if the number is one up to rounding, else the number."""
     return round(number) if abs(number - round(number)) < 1e-6 * abs(number) else number
 
 
 def holds(template: Any, value: Any) -> bool:
-    """Whether everything the template says outright is so in `value`; variables may be anything that is given."""
+    """Whether the template's constants match `value`. A variable matches any value that is given."""
     if is_variable(template):
         return value is not None or (template.endswith("?") if isinstance(template, str) else "unless" in template)
     if isinstance(template, Mapping):
@@ -187,7 +187,7 @@ def holds(template: Any, value: Any) -> bool:
 
 
 def unlike(template: Any, value: Any, where: str) -> list[tuple[str, str]]:
-    """What the template says outright and is not so in `value`: places, and what is there."""
+    """Mismatches between the template's constants and `value`: (location, message)."""
     if is_variable(template):
         return []
     if isinstance(template, Mapping) and isinstance(value, Mapping):
@@ -201,21 +201,21 @@ def unlike(template: Any, value: Any, where: str) -> list[tuple[str, str]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal, numbers to rounding."""
+    """Whether two values are equal, floats up to rounding."""
     if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
         return math.isclose(a, b, rel_tol=1e-9)
     return bool(a == b)
 
 
 def size(template: Any) -> int:
-    """How much a template says: of several that hold, the one that says most is meant."""
+    """Number of entries in a template. Among matching templates, the largest is the most specific."""
     if is_variable(template) or not isinstance(template, Mapping):
         return 1
     return 1 + sum(size(v) for v in template.values())
 
 
 def keys_of(template: Any) -> Iterator[str]:
-    """Every key that a template reads: those of `leaves`, and what these are multiplied with."""
+    """Every key that a template reads: the keys of `leaves`, and their factors."""
     if isinstance(template, Mapping) and "$" in template:
         yield key_of(template)
         for word in ("times", "unless"):

@@ -1,4 +1,4 @@
-"""Tensors that files store more than once and the model holds once: a tied head, a head under an old and a new name."""
+"""Tensors that files store several times and the model once: a tied head, or a head under an old and a new name."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,16 @@ from transformer_kit.convert.weights import Weights
 from transformer_kit.model.model import Model
 
 HEAD, TABLE = "head.out.weight", "embedding.table.weight"
-"""Our names of the two tensors that a tied model stores once."""
+"""Kit names of the two tensors that a tied model stores once."""
 
 
 def twice(declaration: Declaration) -> set[str]:
-    """Names of theirs that may stand beside others for the same tensor."""
+    """Checkpoint names that may coexist for the same tensor."""
     return {name for names in _alike(declaration, tied=True) for name in names}
 
 
 def apart(weights: Weights, declaration: Declaration, model: Model) -> list[str]:
-    """What is one tensor in the model, and stored more than once with different values."""
+    """Messages about tensors that are one in the model and differ in the files."""
     tied = HEAD not in model.state_dict()
     problems = []
     for names in _alike(declaration, tied):
@@ -28,7 +28,7 @@ def apart(weights: Weights, declaration: Declaration, model: Model) -> list[str]
 
 
 def _alike(declaration: Declaration, tied: bool) -> list[list[str]]:
-    """Groups of names for one tensor of ours."""
+    """Groups of checkpoint names for one kit tensor."""
     groups: dict[str, list[str]] = {}
     for theirs, ours in declaration.tensors.items():
         if isinstance(ours, str):
@@ -37,7 +37,7 @@ def _alike(declaration: Declaration, tied: bool) -> list[list[str]]:
 
 
 def _equal(weights: Weights, one: str, other: str) -> bool:
-    """Whether two tensors hold the same, in types that may differ."""
+    """Whether two tensors have equal values, possibly in different dtypes."""
     if not weights.usable([one, other]):
         return False
     kind = torch.promote_types(weights.dtype(one), weights.dtype(other))
@@ -47,5 +47,5 @@ def _equal(weights: Weights, one: str, other: str) -> bool:
 def _said(one: str, other: str, declaration: Declaration, tied: bool) -> str:
     ours: Mapping[str, object] = declaration.tensors
     if tied and ours[one] == TABLE and ours[other] == HEAD:
-        return f"the config says that {other} is the embedding's table {one}, and the two differ"
+        return f"the config ties {other} to the embedding table {one}, and the two differ"
     return f"{one} and {other} are two names of one tensor, and the two differ"

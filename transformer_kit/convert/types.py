@@ -1,4 +1,4 @@
-"""Which type each weight comes in with: its own, unless those that meet in products have several."""
+"""The dtype of each imported weight: its own, unless weights that share a product have several."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +13,14 @@ from transformer_kit.model.types import together, widest, words
 
 NAMED = {words([t]): t for t in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
 KEYS = ("dtype", "torch_dtype")
-"""Keys of a config that name the type of its weights, the newer first."""
+"""Config keys for the dtype of the weights, newest first."""
 
 
 def types_of(
     weights: Weights, found: list[Move], model: nn.Module, config: Mapping[str, Any]
 ) -> dict[str, torch.dtype]:
-    """The type of each of our tensors: its own, where those that meet in products have one. Where they have several, it
-    is the type that the config names, or else the widest of them, and `weights` gets a note.
+    """The dtype of each kit tensor: its own, if the weights that share a product have one dtype. Otherwise it is the
+    config's dtype, else the widest of them, and `weights` gets a note.
     """
     bound = set(together(model))
     there = [move for move in found if weights.usable(move.theirs)]

@@ -1,4 +1,4 @@
-"""More rows for the vocabulary, where a tokenizer has ids beyond the embedding table."""
+"""Extra vocabulary rows for tokenizer ids beyond the embedding table."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def with_rows(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The tensor in its new shape; each new row is the mean of those there, so no new id is ever the likeliest."""
+    """The tensor in its new shape. A new row is the mean of the existing rows, so no new id is ever the likeliest."""
     if tuple(tensor.shape) == shape:
         return tensor
     mean = tensor.float().mean(dim=0, keepdim=True).to(tensor.dtype)

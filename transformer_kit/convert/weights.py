@@ -1,4 +1,4 @@
-"""The tensors of a Hugging Face folder, opened and not yet read: one file of safetensors, or shards with an index."""
+"""The tensors of a Hugging Face folder, opened lazily: one safetensors file, or shards with an index."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,35 +17,35 @@ from transformer_kit.convert.layout import unfold
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {name: dtype for dtype, name in stream.NAMES.items()}
 MAX_INDEX = 32 * 2**20
-"""Bytes of an index."""
+"""Maximum bytes of an index."""
 FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of weights; narrower ones need scales, which no part reads."""
+"""Supported dtypes of weights; narrower ones need scales, which the kit does not read."""
 
 
 class Weights:
-    """The tensors of a folder, opened and not yet read. A file is opened once, however many tensors it holds.
+    """The tensors of a folder, opened lazily. Each file is opened once.
 
-    Where no name starts with `prefix`, as in files of a model saved without its head, every name gets it.
+    If no name starts with `prefix`, as in a model saved without its head, every name gets the prefix.
     """
 
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self.folder = folder
         self.notes: list[str] = []
-        """What to know of them: of two sets in one folder, of several types."""
+        """Notes: two sets of weights in one folder, several dtypes."""
         shards = self._shards()
         self.read = [*sorted(shards), INDEX]
-        """Names of the files that hold them."""
+        """Names of the files that hold the tensors."""
         names = [name for file in shards.values() for name in file.keys()]  # noqa: SIM118 - not a dict
         added = "" if any(name.startswith(prefix) for name in names) else prefix
         self._places = {added + name: (file, name) for file in shards.values() for name in file.keys()}  # noqa: SIM118
 
     def _shards(self) -> dict[str, Any]:
-        """The files that hold the tensors, opened: the one of all, or, where there is none, those of the index."""
+        """The opened files: the single file if it exists, else the shards of the index."""
         one, index = self.folder / ONE, self.folder / INDEX
         listed = _index(index) if index.is_file() else {}
         if one.is_file() and ONE not in listed.values():
             if index.is_file():
-                self.notes.append(f"{ONE} is read, as transformers does, and not the shards that {INDEX} names")
+                self.notes.append(f"reading {ONE}, as transformers does, and not the shards in {INDEX}")
             return {ONE: _opened(one)}
         if not index.is_file():
             raise ConvertError(str(self.folder), [_no_weights(self.folder)])
@@ -69,7 +69,7 @@ class Weights:
         return set(self._places)
 
     def get(self, name: str, part: tuple[int, int, bool] | None = None) -> Tensor:
-        """A tensor, or one of those stacked in it."""
+        """A tensor, or one part of a stacked tensor."""
         if part is None:
             file, stored = self._places[name]
             tensor: Tensor = file.get_tensor(stored)
@@ -87,24 +87,24 @@ class Weights:
         return file.get_slice(stored)
 
     def kind(self, name: str) -> str:
-        """A tensor's type as the file spells it, without reading it."""
+        """A tensor's dtype in the file's spelling, without reading the tensor."""
         return str(self._slice(name).get_dtype())
 
     def dtype(self, name: str) -> torch.dtype:
-        """A tensor's type, without reading it."""
+        """A tensor's dtype, without reading the tensor."""
         return DTYPES[self.kind(name)]
 
     def usable(self, names: Iterable[str]) -> bool:
-        """Whether all of these are there and can be weights."""
+        """Whether all of these tensors exist and have a supported dtype."""
         return all(name in self and self.kind(name) in FLOATS for name in names)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, without reading it."""
+        """A tensor's shape, without reading the tensor."""
         return tuple(self._slice(name).get_shape())
 
 
 def _check_index(folder: Path, listed: dict[str, str], held: dict[str, set[str]]) -> None:
-    """Raise ConvertError where the index places a tensor elsewhere than it lies."""
+    """Raise ConvertError if the index and the files disagree on a tensor's location."""
     problems = [
         f"{name} is not in {shard}, where {INDEX} places it"
         for name, shard in listed.items()
@@ -121,7 +121,7 @@ def _check_index(folder: Path, listed: dict[str, str], held: dict[str, set[str]]
 
 
 def _all_opened(folder: Path, shards: list[str]) -> dict[str, Any]:
-    """The shards, opened. Raises ConvertError with every one that cannot be read."""
+    """The opened shards. Raises ConvertError with every unreadable one."""
     opened: dict[str, Any] = {}
     problems: list[str] = []
     for shard in shards:
@@ -147,7 +147,7 @@ def _index(path: Path) -> dict[str, str]:
     with of_file():
         listed = untrusted.mapping(path, MAX_INDEX).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
-        raise ConvertError(str(path), ["weight_map must give a file for each tensor"])
+        raise ConvertError(str(path), ["weight_map must map each tensor to a file"])
     return listed
 
 
@@ -155,6 +155,6 @@ def _no_weights(folder: Path) -> str:
     pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
     if pickled:
         return (
-            f"{pickled[0]} is a pickle, which can run code and is never read; convert it to safetensors at its source"
+            f"{pickled[0]} is a pickle, which can run code, so the kit never reads it; convert it to safetensors first"
         )
     return f"holds neither {ONE} nor {INDEX}"

@@ -1,4 +1,4 @@
-"""A spec with the widths that it leaves to its parts, read off the model that was built of it."""
+"""A spec with explicit widths, read from the built model."""
 
 import copy
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from transformer_kit.model.model import Model
 
 
 def with_widths(page: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """The canonical page of `model`, each d_ff written: classes elsewhere have other rules for one that is not."""
+    """The canonical spec of `model` with every d_ff explicit, because other classes have other default widths."""
     full = copy.deepcopy(dict(page))
     for block, layer in zip(full["model"]["layers"]["blocks"], model.blocks(), strict=True):
         _write(block.get("ffn"), getattr(layer, "ffn", None))
