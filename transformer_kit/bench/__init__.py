@@ -1,1 +1,1 @@
-"""Measures a model against what else one would use, in one run: `kit bench`."""
+"""Compares a model with other implementations, in one run: `kit bench`."""

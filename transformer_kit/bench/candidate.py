@@ -1,4 +1,4 @@
-"""What is measured: a module and three ways to use it, each the best that its own documentation offers."""
+"""A candidate of a comparison: a module and three ways to use it, each the best that its documentation offers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ class Candidate:
     loss: Callable[[Tensor, Tensor], Tensor]
     """(tokens, targets) -> mean cross-entropy, for training."""
     prefill: Callable[[Tensor], Any]
-    """tokens -> logits of what follows a prompt."""
+    """tokens -> logits of the next token after a prompt."""
     decode: Callable[[Tensor, int], Iterator[Any]]
-    """(tokens, count) -> `count` ids after a prompt, the likeliest each time, one step at a time."""
+    """(tokens, count) -> `count` ids after a prompt, greedy, one step at a time."""
     compiled: Callable[[Tensor, int], Iterator[Any]] | None = None
-    """`decode`, compiled its own way; where there is none, its layers are compiled."""
+    """`decode`, compiled in its own way; None compiles its layers."""
     optimizer_in_backward: bool = False
     """Whether the optimizer steps in the backward pass, without clipping."""
     cached: bool = True
-    """Whether autocast keeps the weights that it casts until the end of a pass in training, as it does by default."""
+    """Whether autocast caches cast weights until the end of a training pass, as it does by default."""

@@ -1,4 +1,4 @@
-"""How fast the work could be: its arithmetic at the machine's peak, its bytes at the machine's bandwidth."""
+"""Lower bound of the time: FLOPs at the machine's peak, bytes at the machine's bandwidth."""
 
 from dataclasses import dataclass
 
@@ -14,22 +14,22 @@ from transformer_kit.spec.schema import Spec
 
 @dataclass(frozen=True)
 class Demand:
-    """What one round of a work takes, whoever does it."""
+    """Cost of one round, for any candidate."""
 
     flops: float
-    """Arithmetic; a multiplication and an addition are two."""
+    """A multiply-add counts as two."""
     bytes: float
-    """What must be read from memory at least: each weight once, in decoding once for each step, and the past."""
+    """Least bytes to load: each weight once (in decoding, once for each step), and the cache."""
     tokens: int
-    """Tokens that come out of it, or go in."""
+    """Tokens processed or generated."""
 
     def seconds(self, peak: float, bandwidth: float) -> float:
-        """The least time it can take."""
+        """Lower bound of the time."""
         return max(self.flops / peak, self.bytes / bandwidth)
 
 
 def demand(work: str, spec: Spec, setting: Setting) -> Demand:
-    """What one round takes of the model of `spec`."""
+    """Cost of one round for the model of `spec`."""
     costs = card(spec, batch=setting.batch, seq=setting.seq, dtype="float32")
     tokens = setting.batch * setting.seq
     if work == "train":
@@ -46,7 +46,7 @@ def demand(work: str, spec: Spec, setting: Setting) -> Demand:
 
 
 def read_weights(model: Model) -> float:
-    """Bytes of the weights that one token reads: all but tables it reads one row of, and experts it does not visit."""
+    """Bytes of the weights that one token uses: all except other embedding rows and inactive experts."""
     size = model.embedding.weight.element_size()
     active = count.parameters(model).active * size
     tables: list[torch.Tensor] = list(model.position.parameters())

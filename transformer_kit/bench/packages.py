@@ -63,7 +63,7 @@ class _Static:
 
 
 def litgpt(spec: Spec, config: dict[str, Any]) -> Candidate:
-    """LitGPT, which turns positions where GPT-2 learns them."""
+    """LitGPT, which uses rotary positions where GPT-2 uses learned ones."""
     lit, shape = _package("litgpt.model", "litgpt"), shape_of(config)
     model = lit.GPT(_litgpt_config(lit, shape))
     if shape.tied:

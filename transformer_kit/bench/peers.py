@@ -1,4 +1,4 @@
-"""Who is measured: the kit, two modules written by hand, and well-known packages where they are installed."""
+"""The candidates: the kit, two modules written by hand, and well-known packages where they are installed."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,9 +25,9 @@ KIT, INT8, LEAN = "transformer_kit", "int8", "lean"
 
 
 def kit(spec: Spec, config: dict[str, Any], name: str = KIT) -> Candidate:
-    """The kit's own model: as commands use it, generating with int8 weights, or training in as little memory as it can.
+    """The kit's own model: as commands use it, with int8 weights, or training in as little memory as possible.
 
-    It is prepared for inference when it first reads a prompt, for as many sequences.
+    It is prepared for inference at its first prompt, for that batch size.
     """
     device = torch.get_default_device()
     model = transformed(
@@ -88,13 +88,13 @@ PEERS: dict[str, Callable[[Spec, dict[str, Any]], Candidate]] = {
 
 
 def candidate(name: str, spec: Spec) -> Candidate:
-    """A candidate by name, without dropout. Raises NoPeer when there is none of this model."""
+    """A candidate by name, without dropout. Raises NoPeer when it does not support this model."""
     spec = undropped(spec)
     return kit(spec, {}) if name == KIT else PEERS[name](spec, config_of(spec))
 
 
 def undropped(spec: Spec) -> Spec:
-    """The model of a spec without dropout, which peers do not agree on."""
+    """The model of a spec without dropout, which peers implement differently."""
     page = Spec(kit=spec.kit, plugins=spec.plugins, model=spec.model.model_copy(update={"dropout": 0.0}))
     page._source = spec._source
     return page

@@ -1,7 +1,7 @@
-"""The model as one writes it by hand when it need be nothing else: GPT-2 and Llama in one module, no options beyond.
+"""A model written by hand without options: GPT-2 and Llama in one module.
 
-Fused q/k/v and gate/up, torch's fused attention, keys and values in tensors made once. What the kit's models are held
-against; nothing else uses it.
+Fused q/k/v and gate/up, torch's fused attention, a preallocated KV cache. It is the baseline for the kit's models;
+nothing else uses it.
 """
 
 from collections.abc import Iterator
@@ -113,7 +113,7 @@ class Plain(nn.Module):
         return F.cross_entropy(self(tokens).flatten(0, 1), targets.flatten())
 
     def decode(self, tokens: Tensor, count: int) -> Iterator[Tensor]:
-        """`count` ids after the prompt, the likeliest each time: (B, 1)."""
+        """`count` ids after the prompt, greedy: (B, 1)."""
         shape, start = self.shape, 0
         sizes = (2, len(tokens), shape.kv_heads, tokens.shape[1] + count, shape.d_model // shape.heads)
         caches = [self.head.weight.new_zeros(sizes) for _ in self.blocks]

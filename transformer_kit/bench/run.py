@@ -1,4 +1,4 @@
-"""One comparison from beginning to end: candidates, machine, rounds, ratios."""
+"""One complete comparison: candidates, machine, rounds, ratios."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,14 +17,14 @@ from transformer_kit.bench.worker import STATUS, Task, Worker
 from transformer_kit.spec.read import read
 
 PROMPT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
-"""Settings of the C library by which memory that is freed is given back at once: what is held is what is in use."""
+"""Settings of the C library that return freed memory at once, so that held memory is memory in use."""
 STEPS = 2
-"""Steps whose memory is measured: the second holds what the optimizer made in the first."""
+"""Steps whose memory is measured: in the second, the optimizer's state exists."""
 
 
 @dataclass
 class Row:
-    """What was measured of a candidate."""
+    """Measurements of a candidate."""
 
     name: str
     parameters: int
@@ -36,7 +36,7 @@ class Row:
     ratio_of_minima: float
     tokens_per_second: float | None
     share: float | None
-    """Of the machine's limit: the median, over the rounds, of the least possible time divided by the time it took."""
+    """Share of the machine's limit: median over the rounds of the least possible time divided by the measured time."""
 
 
 @dataclass
@@ -56,20 +56,20 @@ class Result:
     peak_flops: float | None
     bandwidth: float | None
     limit: float | None
-    """Seconds that a round takes at least on this machine, as fast as it was in half of the rounds."""
+    """Least seconds of a round on this machine, at the median of its measured speeds."""
     rows: list[Row]
     absent: dict[str, str] = field(default_factory=dict)
-    """Peers that were not measured, and why."""
+    """Peers that were not measured, with reasons."""
 
     def data(self) -> dict[str, Any]:
-        """As mappings and lists."""
+        """The result as mappings and lists."""
         return asdict(self)
 
 
 def compare(
     work: str, spec: str, sets: Sequence[str], setting: Setting, against: Sequence[str], threads: int | None = None
 ) -> Result:
-    """Measure the kit's model of `spec` and the peers in `against`. Raises ValueError for a peer that is not known."""
+    """Compare the kit's model of `spec` with the peers in `against`. Raises ValueError for an unknown peer."""
     unknown = [name for name in against if name not in PEERS]
     longest = read(spec, list(sets)).model.max_seq_len
     length = setting.seq + (setting.new + 1 if work == "decode" else 0)
@@ -102,7 +102,7 @@ def _timed(work: str, spec: str, sets: list[str], setting: Setting, against: Seq
 
 
 class _Capacity:
-    """What the machine can do, measured before each round: it may be slow by the minute."""
+    """Speed of the machine, measured before each round, since it may change from minute to minute."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -110,7 +110,7 @@ class _Capacity:
         """FLOP/s, and bytes read per second, of each round."""
 
     def measure(self, turn: int) -> None:
-        """Before a round of this number."""
+        """Measure before the round of this number."""
         if turn < 0:
             return
         peak = machine.matmul_peak(self.setting.device, self.setting.dtype)
@@ -120,18 +120,18 @@ class _Capacity:
 
 
 class _Measured(NamedTuple):
-    """Of each candidate, by its name."""
+    """Measurements by candidate name."""
 
     values: dict[str, list[float]]
     """Seconds of the rounds, or bytes."""
     parameters: dict[str, int]
     absent: dict[str, str]
     speeds: dict[str, list[tuple[float, float]]]
-    """What the machine could do before each of the rounds."""
+    """Machine speed before each of the rounds."""
 
 
 def _in_turns(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:
-    """All processes at once, of which one works at a time."""
+    """All processes exist at the same time, and work one at a time."""
     counts, absent, ready = {}, {}, {}
     with ExitStack() as stack:
         for worker in [stack.enter_context(Worker(task)) for task in tasks]:
@@ -146,7 +146,7 @@ def _in_turns(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measu
 
 
 def _one_by_one(tasks: Sequence[Task], rounds: int, capacity: _Capacity) -> _Measured:
-    """Each process when the one before has ended: a device is quiet, and has no memory for all of them."""
+    """Each process starts after the one before has ended: a device stays idle, and has memory for one alone."""
     found = _Measured({}, {}, {}, {})
     for task in tasks:
         one = _in_turns([task], rounds, capacity)
@@ -176,7 +176,7 @@ def _memory(spec: str, sets: list[str], setting: Setting, against: Sequence[str]
 
 
 def _row(name: str, size: int, seconds: dict[str, list[float]], needed: Demand | None, limits: Sequence[float]) -> Row:
-    """`limits` are those of the rounds, for what is fast or slow by the minute is so for both."""
+    """`limits` are those of the rounds, so that changes of machine speed affect both alike."""
     own, kit = seconds[name], seconds[KIT]
     median = middle(own)
     return Row(

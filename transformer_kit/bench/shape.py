@@ -1,4 +1,4 @@
-"""The sizes of a model as its peers understand them, read from the Hugging Face configuration that it leaves as."""
+"""The sizes of a model for its peers, from the Hugging Face configuration of its export."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,18 +9,18 @@ from transformer_kit.spec.schema import Spec
 
 
 class NoPeer(ValueError):
-    """A peer has no model of this shape, or is not installed; says why."""
+    """A peer does not support this shape, or is not installed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder of the two plainest families. Letters as in `registry.contracts`."""
+    """A decoder of the GPT-2 or the Llama family. Letters as in `registry.contracts`."""
 
     family: str
-    """`gpt2`: LayerNorm, learned positions, GELU, biases; `llama`: RMSNorm, rotary positions, SwiGLU, none."""
+    """`gpt2`: LayerNorm, learned positions, GELU, biases; `llama`: RMSNorm, rotary positions, SwiGLU, no biases."""
     vocab: int
     seq: int
-    """Tokens of the longest sequence."""
+    """Longest sequence in tokens."""
     layers: int
     d_model: int
     d_ff: int

@@ -1,4 +1,4 @@
-"""A comparison as text and as a table of Markdown."""
+"""A comparison as text and as a Markdown table."""
 
 from transformer_kit.bench.run import Result, Row
 from transformer_kit.cost.show import amount, size

@@ -1,6 +1,6 @@
-"""Fair timing on a machine that is never quiet: candidates take turns, round by round.
+"""Fair timing on a machine with other load: candidates take turns, round by round.
 
-What slows a round slows everyone in it, so the ratio of medians is fair where absolute times are not.
+Other load in a round slows all candidates, so the ratio of medians is fair where absolute times are not.
 """
 
 import statistics
@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 Timed = Callable[[int], float]
-"""Does the work of a round once and returns the seconds that count."""
+"""Does the work of a round once and returns its time in seconds."""
 
 
 def interleaved(
     work: Mapping[str, Timed], rounds: int, warmup: int = 2, before: Callable[[int], object] | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of each round for each candidate; who begins changes from round to round. Warm-up rounds do not count.
+    """Seconds of each round for each candidate; who begins changes from round to round. Warm-up rounds are dropped.
 
-    What is to be done `before` a round is told its number, which is negative where it does not count.
+    `before` is called with the number of each round, which is negative for a warm-up round.
     """
     names = list(work)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -34,7 +34,7 @@ def interleaved(
 
 
 def clock(device: torch.device) -> float:
-    """Seconds now, once the device has done all it was given."""
+    """Time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,6 +1,6 @@
-"""The model of tutorials: each head its own module with a mask of its own, outputs concatenated, no memory of the past.
+"""The model of tutorials: each head is a module with its own mask, outputs are concatenated, and there is no cache.
 
-GPT-2's mathematics, so that it has the same parameters as the others.
+It computes GPT-2, with the same parameters as the other candidates.
 """
 
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class Tutorial(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
     def decode(self, tokens: Tensor, count: int) -> Iterator[Tensor]:
-        """`count` ids after the prompt, each after reading all anew: (B, 1)."""
+        """`count` ids after the prompt, each from a full forward pass: (B, 1)."""
         for _ in range(count):
             chosen = self(tokens)[:, -1:].argmax(dim=-1)
             yield chosen

@@ -1,4 +1,4 @@
-"""The work that is measured: a training step, reading a prompt, writing token by token."""
+"""The measured work: a training step, a prompt, or decoding token by token."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from transformer_kit.transform.pipeline import transformed
 
 @dataclass(frozen=True)
 class Setting:
-    """How it is measured, the same for all candidates."""
+    """Settings of a measurement, the same for all candidates."""
 
     batch: int
     seq: int
     """Tokens of a training sequence, or of a prompt."""
     new: int
-    """Tokens that are written in a round of decoding."""
+    """Tokens to generate in a round of decoding."""
     device: torch.device
     dtype: torch.dtype
     rounds: int
@@ -70,9 +70,9 @@ def prefill(candidate: Candidate, setting: Setting) -> Timed:
 
 
 def decode(candidate: Candidate, setting: Setting) -> Timed:
-    """Writing `new` tokens for each row after a prompt.
+    """Decoding of `new` tokens for each row after a prompt.
 
-    Reading the prompt, with the first token, does not count, nor does what a candidate prepares once for many prompts.
+    The time excludes the prompt with its first token, and preparation that a candidate does once for many prompts.
     """
     _placed(candidate, setting, setting.dtype).eval()
     written = candidate.decode
@@ -97,7 +97,7 @@ WORK: Mapping[str, Callable[[Candidate, Setting], Timed]] = {"train": train, "pr
 
 
 def _placed(candidate: Candidate, setting: Setting, dtype: torch.dtype) -> Any:
-    """The module where it is measured, with small weights: numbers far from any real model may be slow."""
+    """The module on its device, with small weights: denormal or huge numbers may be slow."""
     module = candidate.module.to(device=setting.device, dtype=dtype)
     draw = torch.Generator(setting.device).manual_seed(0)
     with torch.no_grad():
@@ -108,7 +108,7 @@ def _placed(candidate: Candidate, setting: Setting, dtype: torch.dtype) -> Any:
 
 
 def _compile(candidate: Candidate) -> None:
-    """Compile what repeats: each module of the longest list of them."""
+    """Compile the repeated layers: each module of the longest list of modules."""
     lists = [m for m in candidate.module.modules() if isinstance(m, nn.ModuleList)]
     for module in max(lists, key=len):
         module.compile()

@@ -1,9 +1,9 @@
-"""A candidate in a process of its own, which does a round of work when told to: none pays for another's memory.
+"""A candidate in a process of its own, which runs a round on request, so that memory is not shared.
 
     python -m transformer_kit.bench.worker '{"candidate": ..., "spec": ..., "setting": {...}, ...}'
 
-says how many parameters there are, then reads a number from each line, does that round, and answers with the seconds
-that count and the bytes that it held at most so far. Answers are lines of JSON.
+It prints the number of parameters. Then it reads a round number from each line, runs that round, and answers with its
+seconds and the peak of its memory so far in bytes. Answers are lines of JSON.
 """
 
 import json
@@ -27,13 +27,13 @@ from transformer_kit.spec.read import read
 from transformer_kit.train.allocator import keep_freed
 
 STATUS = Path("/proc/self/status")
-"""Where Linux says how much memory a process takes."""
+"""Where Linux reports the memory of a process."""
 LAST = 2000
-"""Characters of a dead process's last words."""
+"""Characters of a dead process's last output."""
 
 
 class Task(NamedTuple):
-    """What a process is to do."""
+    """The job of a process."""
 
     candidate: str
     work: str
@@ -60,10 +60,10 @@ class Worker:
     """A candidate's process, from outside. It starts at once; `parameters` waits until it is ready."""
 
     def __init__(self, task: Task, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` holds variables beside those of this process."""
+        """`environment` holds variables in addition to those of this process."""
         self.name = task.candidate
         self.peak = 0
-        """Bytes that the process held at most so far, beyond what libraries take."""
+        """Peak bytes of the process so far, without those of libraries."""
         self._words = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
         command = [sys.executable, "-m", __name__, task.line()]
         self._process = subprocess.Popen(
@@ -84,16 +84,16 @@ class Worker:
         self._words.close()
 
     def parameters(self) -> int:
-        """Distinct parameters, once it is ready; to be asked first. Raises NoPeer; ChildProcessError when it died."""
+        """Distinct parameters, once it is ready; call this first. Raises NoPeer; ChildProcessError when it died."""
         answer = self._answer()
         if "absent" in answer:
             raise NoPeer(answer["absent"])
         return int(answer["parameters"])
 
     def turn(self, turn: int) -> float:
-        """Do a round; the seconds that count. ChildProcessError when the process dies of it."""
+        """Run a round and return its seconds. ChildProcessError when the process dies."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # who is dead does not answer either, and that says why
+        with suppress(BrokenPipeError):  # a dead process does not answer either; its exit says why
             self._process.stdin.write(f"{turn}\n")
             self._process.stdin.flush()
         answer = self._answer()
@@ -113,7 +113,7 @@ class Worker:
 
 
 def _serve(task: Task) -> None:
-    """Answer in place of standard output, which anyone may print to."""
+    """Answer on a separate stream, since libraries may print to standard output."""
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
         torch.set_num_threads(task.threads)
@@ -133,7 +133,7 @@ def _serve(task: Task) -> None:
 
 
 def _made(task: Task) -> Candidate:
-    """The candidate where it is measured. The kit's trains as `kit train` does, which keeps what is freed."""
+    """The candidate on its device. The kit's trains as `kit train` does, which keeps freed memory."""
     asked = task.setting
     if task.candidate == INT8:
         if task.work == "train" or asked.device.type != "cpu" or asked.compile:
@@ -149,12 +149,12 @@ def _made(task: Task) -> Candidate:
 
 
 def _load_optimizer() -> None:
-    """What torch imports with its first optimizer is large, and nobody's."""
+    """Import the modules that torch imports with its first optimizer, so that they count for no candidate."""
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True).step()
 
 
 def _held(device: torch.device, *, peak: bool) -> int:
-    """Bytes of memory in use, now or at most so far; 0 where the system does not tell."""
+    """Bytes of memory in use, now or at the peak; 0 where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
     field = "VmHWM:" if peak else "VmRSS:"

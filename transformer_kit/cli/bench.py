@@ -1,4 +1,4 @@
-"""`kit bench`: the model of a spec against what else one would use, in one run."""
+"""`kit bench`: compares the model of a spec with other implementations in one run."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -28,21 +28,21 @@ def bench(
     sets: Sets = None,
     against: Annotated[
         str,
-        typer.Option(metavar="PEER,...", help="Peers, by comma: plain, tutorial, int8, lean or a package."),
+        typer.Option(metavar="PEER,...", help="Peers, comma-separated: plain, tutorial, int8, lean or a package."),
     ] = "plain,transformers,litgpt,x-transformers",
     batch: Annotated[int, typer.Option(min=1, help="Rows.")] = 1,
-    seq: Annotated[int, typer.Option(min=1, help="Tokens of a row, or of the prompt.")] = 256,
-    new: Annotated[int, typer.Option(min=1, help="Tokens written after the prompt.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; two come before.")] = 7,
+    seq: Annotated[int, typer.Option(min=1, help="Tokens of a sequence, or of the prompt.")] = 256,
+    new: Annotated[int, typer.Option(min=1, help="Tokens to generate after the prompt.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds; two warm-up rounds come before.")] = 7,
     device: Annotated[str, typer.Option(help="Where.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="What is multiplied: float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice when not given.")] = None,
+    dtype: Annotated[str, typer.Option(help="Type of products: float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: torch's own choice.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the models' layers.")] = False,
     json: Json = False,
 ) -> None:
-    """Measure a model against its peers, in turns, a process each: time, share of the machine's limit, memory.
+    """Compare a model with its peers, in turns, a process each: time, share of the machine's limit, memory.
 
-    Peers have the same shape, sizes, optimizer and threads; fresh weights, random tokens, no dropout.
+    Peers have the same shape, sizes, optimizer and threads; initial weights, random tokens, no dropout.
 
     Example: `kit bench train gpt2-124m --batch 2 --seq 512 --against plain,transformers`
     """

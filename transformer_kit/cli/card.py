@@ -1,4 +1,4 @@
-"""One part in words: options with types and defaults, papers, capabilities, and an example that a spec may copy."""
+"""The card of a part: options with types and defaults, papers, capabilities, and an example to copy into a spec."""
 
 import inspect
 import re
@@ -18,11 +18,11 @@ _LIMITS = {
     "exclusiveMaximum": "<",
 }
 _UNLIMITED = 1e6
-"""Bounds beyond this only keep absurd specs out; they are not worth a word."""
+"""Larger bounds only exclude absurd values; the card omits them."""
 
 
 def describe(family: str, name: str) -> dict[str, Any]:
-    """Everything worth knowing about a part. Raises RegistryError when there is none."""
+    """The card of a part. Raises RegistryError for an unknown part."""
     part = core.get(family, name)
     schema = part.Options.model_json_schema()
     module = inspect.getmodule(part)
@@ -42,7 +42,7 @@ def describe(family: str, name: str) -> dict[str, Any]:
 
 
 def _capabilities(part: type[Part]) -> dict[str, Any]:
-    """What the part declares of the things that its contract asks."""
+    """Class attributes of the part that its contract declares."""
     contract = next(c for c in part.__mro__ if "family" in c.__dict__)
     declared = {key: kind for cls in reversed(contract.__mro__) for key, kind in _class_variables(cls).items()}
     asked = [key for key in declared if key not in ("family", "name", "identity")]
@@ -53,13 +53,13 @@ def _capabilities(part: type[Part]) -> dict[str, Any]:
 
 
 def _class_variables(cls: type) -> dict[str, Any]:
-    """What a contract declares for a class as a whole, nothing for classes from elsewhere."""
+    """Class attributes that a contract declares; none for classes outside the registry."""
     origins: dict[str, Any] = {key: typing.get_origin(kind) for key, kind in inspect.get_annotations(cls).items()}
     return {k: o for k, o in origins.items() if o is ClassVar} if issubclass(cls, Part) else {}
 
 
 def _options(schema: dict[str, Any], prefix: str = "", groups: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """One entry for each option; those of a group follow it, with dotted names."""
+    """One entry for each option; fields of a group follow it, with dotted names."""
     groups = schema.get("$defs", {}) if groups is None else groups
     found = []
     for name, option in schema.get("properties", {}).items():

@@ -1,4 +1,4 @@
-"""`kit list` and `kit show`: the parts there are, and one of them in full."""
+"""`kit list` and `kit show`: all parts, and one part in full."""
 
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ def list_parts(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the parts that a spec may name, family by family, and the specs that come with the kit.
+    """List the parts that a spec may name, family by family, and the shipped specs.
 
     Example: `kit list position`
     """
@@ -48,7 +48,7 @@ def _known(family: str) -> str:
 
 
 def usable_plugins() -> tuple[list[str], list[str]]:
-    """Plugins that can be used, and why others cannot."""
+    """Usable plugins, and faults of the others."""
     found = {name: plugins.problem(name) for name in plugins.namespaces()}
     problems = [text for text in found.values() if text is not None]
     families = core.families()
@@ -73,7 +73,7 @@ def _section(family: str) -> dict[str, Any]:
 
 
 def _heading(page: str) -> str:
-    """The comment that a spec begins with: its first line."""
+    """The first line of a spec, which is a comment."""
     first = page.split("\n", 1)[0]
     return first.lstrip("# ") if first.startswith("#") else ""
 
@@ -144,7 +144,7 @@ def _yaml(value: Any) -> str:
 
 
 def _places(word: str) -> str:
-    """The parts of this name, or else those that it is another word for."""
+    """The parts of this name, or else those that have it as a synonym."""
     found = {f: meaning(word, core.names(f)) for f in core.families()}
     exact = [f"{f}/{word}" for f, names in found.items() if word in names]
     near = exact or [f"{f}/{name}" for f, names in found.items() for name in names]

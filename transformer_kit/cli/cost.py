@@ -1,4 +1,4 @@
-"""`kit build`: assembles a model without memory for its weights, and prints what it is and what it costs."""
+"""`kit build`: assembles a model on the meta device, and prints its cost report."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,19 +19,19 @@ _UNITS |= {f"{unit}i": 1024**i for i, unit in enumerate("KMGT", 1)}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?")
 
 
-Batch = Annotated[int | None, typer.Option(help="Sequences in one forward pass; a run's own, or 1, else.")]
-Seq = Annotated[int | None, typer.Option(help="Tokens of a sequence; a run's own, or max_seq_len, else.")]
+Batch = Annotated[int | None, typer.Option(help="Sequences in one forward pass; default: the run's, or 1.")]
+Seq = Annotated[int | None, typer.Option(help="Tokens of a sequence; default: the run's, or max_seq_len.")]
 Dtype = Annotated[str, typer.Option(help="Type of weights and activations.")]
-Optimizer = Annotated[str | None, typer.Option(help="The optimizer whose state is counted; a run's own else.")]
+Optimizer = Annotated[str | None, typer.Option(help="The optimizer whose state is counted; default: the run's.")]
 Checkpointing = Annotated[
     bool, typer.Option("--activation-checkpointing", help="Layers recompute activations in the backward pass.")
 ]
 InBackward = Annotated[
-    bool, typer.Option("--optimizer-in-backward", help="The optimizer steps in the backward pass, and gradients go.")
+    bool, typer.Option("--optimizer-in-backward", help="The optimizer steps in the backward pass and frees gradients.")
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(help="What training multiplies, of float32 weights: float32 or bfloat16; a run's own else."),
+    typer.Option(help="Type of products in training with float32 weights: float32 or bfloat16; default: the run's."),
 ]
 Fits = Annotated[
     str | None,
@@ -39,10 +39,10 @@ Fits = Annotated[
 ]
 Purpose = Annotated[
     str | None,
-    typer.Option("--for", metavar="train|decode", help="What the card is about, and what --fits makes room for."),
+    typer.Option("--for", metavar="train|decode", help="What to report, and what --fits makes room for."),
 ]
 Signal = Annotated[
-    bool, typer.Option("--signal", help="Measure activations and gradients of fresh weights, stage by stage.")
+    bool, typer.Option("--signal", help="Measure activations and gradients at initialization, stage by stage.")
 ]
 
 
@@ -63,9 +63,9 @@ def build(
 ) -> None:
     """Show what a model costs: parameters, arithmetic, memory in training and in decoding, counted on the model.
 
-    Nothing is allocated, so the largest model is shown on the smallest machine. With --fits, the card is that of the
-    largest batch that fits; of the longest context, when --batch is given; with --batch and --seq, the command ends
-    with exit code 4 when these do not fit.
+    Nothing is allocated, so a small machine can show the largest model. With --fits, the report is that of the largest
+    batch that fits, or with --batch of the longest context; with --batch and --seq, exit code 4 says that these do
+    not fit.
 
     Example: `kit build llama-3-8b --seq 2048 --activation-checkpointing --fits 160GiB`
     """
@@ -87,7 +87,7 @@ def build(
 
 
 def _fit(page: "Spec", limit: int, purpose: str, batch: int | None, seq: int | None, chosen: dict[str, Any]) -> "Fit":
-    """The largest size that fits, of what is not given."""
+    """The largest value that fits of batch or context, whichever is not given."""
     from transformer_kit.cost import fits
     from transformer_kit.cost.plan import planned
 
@@ -114,7 +114,7 @@ def _print(found: "Card", fit: "Fit | None", notes: list[str], json: bool) -> No
 
 
 def _in_words(fit: "Fit") -> str:
-    """What fits, and what the next size would take."""
+    """The size that fits, and the bytes of the next larger one."""
     from transformer_kit.cost.show import rows_of, size
 
     what = "a training step takes" if fit.purpose == "train" else "weights and decode state take"
@@ -137,7 +137,7 @@ def _purpose(text: str | None, precision: str | None) -> str:
     if text not in PURPOSES:
         raise typer.BadParameter(f"--for must be {' or '.join(PURPOSES)}, got '{text}'")
     if text == "decode" and precision is not None:
-        raise typer.BadParameter("--precision is of training; with --for decode, --dtype says what weights are in")
+        raise typer.BadParameter("--precision is for training; with --for decode, set the type of weights by --dtype")
     return text
 
 

@@ -1,4 +1,4 @@
-"""`kit doctor`: what this machine can do, what will be slow on it, and what to do about that."""
+"""`kit doctor`: features and speed of this machine, and advice about what is slow."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +12,9 @@ _WIDE = 24
 
 
 def doctor(json: Json = False) -> None:
-    """Say what this machine has and measure how fast it is: kernels, compiler, precision, threads, plugins.
+    """Show what this machine has and how fast it is: kernels, compiler, precision, threads, plugins.
 
-    Takes about two seconds after torch is loaded. The end says in words what will be slow and what to do.
+    Takes about two seconds after torch is loaded. It ends with advice about what is slow.
 
     Example: `kit doctor`
     """
@@ -28,12 +28,12 @@ def doctor(json: Json = False) -> None:
         for i, (name, value) in enumerate(_rows(title, values)):
             say(f"{title if i == 0 else '':<14}{name:<{_WIDE}}{value}".rstrip())
     say()
-    for sentence in found["advice"] or ["nothing here is slower than it has to be"]:
+    for sentence in found["advice"] or ["no setting makes this machine slower"]:
         say(f"- {harmless(sentence)}")
 
 
 def _plugins() -> dict[str, Any]:
-    """Plugins that work, and what is wrong with the others, each of whose parts is imported to see."""
+    """Valid plugins, and faults of the others; imports each part to find them."""
     sound, problems = usable_plugins()
     with core.activate(frozenset(sound)):
         for entry in plugins.all_entries():
@@ -67,6 +67,6 @@ def _rows(title: str, values: Any) -> Iterator[tuple[str, str]]:
 
 
 def _said(value: Any) -> str:
-    if isinstance(value, bool):  # asked first: 1 is equal to True, and a number of threads may be 1
+    if isinstance(value, bool):  # first, since 1 is equal to True, and a number of threads may be 1
         return "yes" if value else "no"
     return "none" if value is None else str(value)

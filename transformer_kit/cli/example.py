@@ -1,7 +1,6 @@
-"""A part as a spec writes it: what it requires, the simple options, and the parts around it that it needs.
+"""An example of a part in a spec: its required options, its simple options, and the parts around it that it needs.
 
-Laid on the kit's quickstart by `extends`, the example is a spec that passes `kit check`; files that it names are the
-reader's own.
+Merged onto the kit's quickstart by `extends`, the example passes `kit check`; files that it names are the reader's own.
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from transformer_kit.spec.schema import RunSpec
 
 BASE = "quickstart"
 LENGTHS = (None, 16, 8, 32, 64)
-"""Lengths of lists that an example tries; the first is what the option itself gives as an example."""
+"""Lengths of lists to try; the first is that of the option's own example."""
 
 
 def inline(value: Any) -> str:
@@ -26,7 +25,7 @@ def inline(value: Any) -> str:
 
 
 def example(family: str, name: str) -> str:
-    """The part in the first place where one may stand; one that passes, where there is one."""
+    """The part in the first slot where it is valid; an example that passes, if there is one."""
     first: dict[str, Any] | None = None
     for page in _pages(family, name):
         first = first or page
@@ -36,9 +35,9 @@ def example(family: str, name: str) -> str:
 
 
 def written_out(family: str, name: str, length: int | None = None) -> dict[str, Any]:
-    """A mapping that describes the part: what it requires, and the simple options that have a default.
+    """A mapping for the part: its required options, and the simple options that have a default.
 
-    Lists have `length` items, where it is given.
+    Lists have `length` items if it is given.
     """
     schema = core.get(family, name).Options.model_json_schema()
     options: dict[str, Any] = {"type": name}
@@ -51,7 +50,7 @@ def written_out(family: str, name: str, length: int | None = None) -> dict[str, 
 
 
 def places(family: str, inside: tuple[str, ...] = ()) -> list[str]:
-    """Paths, from the top of a spec, where a part of this family may be named; not into parts of families `inside`."""
+    """Paths, from the top of a spec, of slots for a part of this family, outside of families in `inside`."""
     found = slots(RunSpec, "", family)
     for holder in core.families():
         if holder not in (family, *inside):
@@ -61,7 +60,7 @@ def places(family: str, inside: tuple[str, ...] = ()) -> list[str]:
 
 
 def slots(group: type[Group], prefix: str, family: str) -> list[str]:
-    """Paths inside a group of options, groups in it included, where a part of this family may be named."""
+    """Paths inside a group of options, nested groups included, of slots for a part of this family."""
     found = []
     for name, field in group.model_fields.items():
         path = f"{prefix}{name}".replace("layers.blocks", "layers.block")
@@ -82,9 +81,9 @@ def _pages(family: str, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _around(family: str, written: Any, inside: tuple[str, ...], whole: bool) -> Iterator[dict[str, Any]]:
-    """Specs with a part where the spec itself, or a part of the spec, holds one of its family.
+    """Specs with the part in a slot of the spec itself, or of another part.
 
-    A part around it that requires more is left to the spec, or else, when `whole`, written out.
+    Required options of an enclosing part are left to the spec, or written out if `whole`.
     """
     for path in slots(RunSpec, "", family):
         yield _nested(path.split("."), written)
@@ -118,7 +117,7 @@ def _held(holder: str, name: str, family: str) -> list[str]:
 
 
 def _passes(page: dict[str, Any]) -> bool:
-    """Whether a model can be assembled of the spec; files that it names need not be there."""
+    """Whether the spec's model can be assembled; files that it names may be missing."""
     from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.errors import SpecError
     from transformer_kit.spec.read import read
@@ -131,7 +130,7 @@ def _passes(page: dict[str, Any]) -> bool:
 
 
 def _text(page: dict[str, Any]) -> str:
-    """The spec on as many lines as lead to the part."""
+    """The spec in YAML, one line for each level down to the part."""
     lines, value, depth = [], page, 0
     while len(value) == 1:
         (key,) = value
@@ -143,7 +142,7 @@ def _text(page: dict[str, Any]) -> str:
 
 
 def _sample(option: dict[str, Any], groups: dict[str, Any], length: int | None) -> Any:
-    """A value that an option without default may have."""
+    """A possible value of an option without default."""
     if "$ref" in option:
         inner = groups[option["$ref"].rpartition("/")[2]].get("properties", {})
         return {key: _sample(o, groups, length) for key, o in inner.items() if "default" not in o}

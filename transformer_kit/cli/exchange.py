@@ -1,4 +1,4 @@
-"""`kit import` and `kit export`: models in from Hugging Face folders, and out to them."""
+"""`kit import` and `kit export`: conversion from and to Hugging Face folders."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ def import_model(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     spec_only: Annotated[bool, typer.Option("--spec-only", help="Read config.json alone; no weights.")] = False,
     pad_vocab: Annotated[
-        bool, typer.Option("--pad-vocab", help="Give the model rows for ids that only the tokenizer has.")
+        bool, typer.Option("--pad-vocab", help="Add rows to the vocabulary for ids that only the tokenizer has.")
     ] = False,
     family: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A declaration of a family that the kit does not know.")
@@ -65,7 +65,7 @@ def export_model(
         str | None,
         typer.Option(
             metavar="MODEL_TYPE|FILE",
-            help="Take this family, or the one that FILE.yaml declares; the first that fits, else.",
+            help="This family, or the one that FILE.yaml declares; default: the first that fits.",
         ),
     ] = None,
     compare: Annotated[
@@ -74,13 +74,13 @@ def export_model(
     ] = True,
     dtype: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="float32, bfloat16 or float16; the type the weights have, else."),
+        typer.Option(metavar="TYPE", help="float32, bfloat16 or float16; default: the type of the weights."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a Hugging Face folder from a kit folder, of the first family that computes exactly the same.
+    """Make a Hugging Face folder from a kit folder, in the first family with exactly the same computation.
 
-    What is written is read again and compared; with transformers installed, its logits are compared as well.
+    The new files are loaded again and compared; with transformers installed, logits are compared as well.
     A run's weights are float32, also where it started from others: `--dtype bfloat16` halves the folder.
     Example: `kit export runs/quickstart exported`
     """
@@ -98,7 +98,7 @@ def export_model(
 
 
 def _exported(folder: Path, out: Path, family: str | None, compare: bool, dtype: str | None) -> "tuple[Match, str]":
-    """Export, and say in which type; what no class computes is a fault of the spec, with its lines."""
+    """Export, and return the type; a model that no class computes is a fault of the spec, with its lines."""
     from transformer_kit.cli.where import placed
     from transformer_kit.convert.errors import ConvertError
     from transformer_kit.convert.export import export

@@ -1,14 +1,14 @@
-"""What a person is told when something goes wrong, and what the process returns.
+"""Messages and exit codes for failures.
 
-    0  good
-    1  the run failed on its way: the loss is not a number any more
+    0  success
+    1  the run failed: the loss is no longer a finite number
     2  the spec or the command is wrong
     3  the environment: a package is missing, a file cannot be read or written, the disk is full
     4  it does not fit
 
-An error of the user's, of the machine's or of the data's is one message on stderr. With --json every command prints an
-object, `kit train` one on each line; what is wrong is its `errors`, a list of objects with the keys file, line, column,
-path, via and text. Anything else is a fault of the kit and shows where.
+An error in the user's input, the machine or the data is one message on stderr. With --json every command prints an
+object, `kit train` one on each line; its `errors` is a list of objects with the keys file, line, column, path, via and
+text. Any other exception is a bug of the kit and shows its traceback.
 """
 
 from dataclasses import asdict, dataclass
@@ -33,14 +33,14 @@ CODES = {
     "builtins.ImportError": ENVIRONMENT,
     "builtins.MemoryError": FIT,
 }
-"""Exit code of each family of errors, by full name: importing the classes would import torch."""
+"""Exit code of each error class, by full name: importing the classes would import torch."""
 
 _MISTAKEN = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""What a wrong path looks like: the command's fault, not the machine's."""
+"""Errors of a wrong path: the command's fault, not the machine's."""
 
 
 class NotFitting(Exception):
-    """What was asked for does not fit into the memory there is."""
+    """The request does not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class Failure:
     problems: list[Problem]
 
     def data(self) -> list[dict[str, Any]]:
-        """The problems as JSON has them."""
+        """The problems in JSON form."""
         return [entry(p) for p in self.problems]
 
 
 def entry(problem: Problem) -> dict[str, Any]:
-    """One problem as JSON has it; line and column are 0 where a file has none."""
+    """One problem in JSON form; line and column are 0 where a file has none."""
     values = {**asdict(problem.mark), "text": problem.text}
     return {key: readable(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def failure(error: BaseException) -> Failure | None:
-    """What to say about `error`; None when it is a fault of the kit."""
+    """The message for `error`; None for a bug of the kit."""
     if isinstance(error, SpecError):
         return Failure(_code(error, USAGE), error.problems)
     if isinstance(error, NotFitting) or "can't allocate memory" in str(error):
@@ -77,7 +77,7 @@ def failure(error: BaseException) -> Failure | None:
 
 
 def _code(error: BaseException, otherwise: int) -> int:
-    """The environment's code when an error was raised because of it."""
+    """The environment's exit code when such an error caused this one."""
     cause: BaseException | None = error
     seen: set[int] = set()
     while cause is not None and otherwise == USAGE and id(cause) not in seen:

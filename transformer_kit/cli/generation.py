@@ -1,4 +1,4 @@
-"""`kit generate`: a trained folder continues a prompt."""
+"""`kit generate`: continues a prompt with a trained model."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ SAMPLERS = {
     "top_p": ("top_p", "p"),
     "min_p": ("min_p", "p"),
 }
-"""This command's own words for samplers: option, and the sampler with the one option that it sets. In order."""
+"""Options for samplers, each with the sampler and the option that it sets, in order."""
 
 
 Folder = Annotated[
@@ -38,22 +38,22 @@ Folder = Annotated[
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to continue; - reads standard input.")]
 Count = Annotated[
     int | None,
-    typer.Option(help="How far, in tokens; the folder's max_new_tokens else, or 128, or as far as it reaches."),
+    typer.Option(help="Number of new tokens; default: the folder's max_new_tokens, or 128, or as many as fit."),
 ]
-Temperature = Annotated[float | None, typer.Option(help="Divides the logits: below 1 is safer; 0 is --greedy.")]
-TopK = Annotated[int | None, typer.Option(help="Choose among the K likeliest; 0 for all.")]
-TopP = Annotated[float | None, typer.Option(help="Choose among the likeliest that hold P together.")]
-MinP = Annotated[float | None, typer.Option(help="Leave out what is below P of the likeliest.")]
-Greedy = Annotated[bool, typer.Option("--greedy", help="Always take the likeliest.")]
+Temperature = Annotated[float | None, typer.Option(help="Divides the logits: below 1 is less random; 0 is --greedy.")]
+TopK = Annotated[int | None, typer.Option(help="Keep the K most likely tokens; 0 keeps all.")]
+TopP = Annotated[float | None, typer.Option(help="Keep the most likely tokens with total probability P.")]
+MinP = Annotated[float | None, typer.Option(help="Drop tokens less likely than P times the most likely one.")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="Always choose the most likely token.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
-Add = Annotated[bool, typer.Option(help="Put before and after the prompt what the tokenizer adds, such as a BOS.")]
-Split = Annotated[
-    bool, typer.Option("--split-special-tokens", help="Special tokens that the prompt spells out stay text.")
+Add = Annotated[
+    bool, typer.Option(help="Add the tokenizer's special tokens, such as a BOS, before and after the prompt.")
 ]
-Stream = Annotated[bool, typer.Option(help="Print the text while it comes.")]
-Device = Annotated[str, typer.Option(help="Where: auto, cpu, cuda, cuda:1 and so on.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as saved when not given.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the steps: a GPU writes long texts faster.")]
+Split = Annotated[bool, typer.Option("--split-special-tokens", help="Encode special tokens in the prompt as text.")]
+Stream = Annotated[bool, typer.Option(help="Print the text as it is generated.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 and so on.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the steps: long texts are faster on a GPU.")]
 Int8 = Annotated[bool, typer.Option("--int8", help="Quantize weights to int8: on a CPU, about twice as fast.")]
 
 
@@ -78,8 +78,8 @@ def generate(
 ) -> None:
     """Continue a prompt with a trained model.
 
-    How tokens are chosen is said by these options, else by the folder's generation_config.json, else it is a
-    temperature of 0.8. Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
+    Samplers are set by these options, else by the folder's generation_config.json; the default is temperature 0.8.
+    Example: `kit generate runs/quickstart "def main(" --temperature 0.7 --seed 1`
     """
     flags = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     given = {key: value for key, value in flags.items() if value is not None}
@@ -101,22 +101,22 @@ def generate(
 
 @dataclass(frozen=True)
 class _Used:
-    """What a text is written with."""
+    """Settings of a generation."""
 
     model: "Model"
     tokenizer: "Tokenizer"
     samplers: list[Any]
-    """As a spec writes them."""
+    """The samplers in the form of a spec."""
     asked: "Defaults"
 
     def complete(self, prompt: str, settings: dict[str, Any]) -> "Iterator[str]":
-        """What continues the prompt."""
+        """The continuation of the prompt."""
         from transformer_kit.generate.text import complete
 
         return complete(self.model, self.tokenizer, prompt, samplers=self.samplers, **settings)
 
     def notes(self, prompt: str, settings: dict[str, Any]) -> "Iterator[str]":
-        """What is not as the folder or the command asks."""
+        """Notes where settings differ from the folder's or the command's."""
         from transformer_kit.generate import sliding
         from transformer_kit.generate.text import far
 
@@ -130,7 +130,7 @@ class _Used:
             yield cropped
 
     def data(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
+        """The settings in JSON form."""
         chosen = [plain(sampler) for sampler in self.samplers]
         return {"samplers": chosen, "eos_token_ids": self.tokenizer.ends}
 
@@ -149,7 +149,7 @@ def _used(folder: Path, where: tuple[str, str | None], flags: dict[str, float], 
 
 
 def _notes(tokenizer: "Tokenizer", text: str, add_special_tokens: bool, split_special_tokens: bool) -> "Iterator[str]":
-    """What about the ids of the prompt is easily not meant."""
+    """Notes about likely mistakes with special tokens in the prompt."""
     from transformer_kit.generate.text import spelled
 
     found = [] if split_special_tokens else spelled(tokenizer, text)
@@ -161,13 +161,13 @@ def _notes(tokenizer: "Tokenizer", text: str, add_special_tokens: bool, split_sp
         )
     first = tokenizer.special_tokens.get(tokenizer.prefix[0]) if tokenizer.prefix and add_special_tokens else None
     if first in found and text.startswith(str(first)):
-        yield f"the tokenizer puts {first} first, so it stands there twice; --no-add-special-tokens leaves it out"
+        yield f"the tokenizer adds {first} too, so the prompt has it twice; --no-add-special-tokens adds none"
 
 
 def _check(flags: dict[str, float], greedy: bool) -> None:
     """Raise BadParameter for flags that no sampler takes."""
     if greedy and flags:
-        raise typer.BadParameter(f"--greedy leaves nothing to choose, so it goes without {_option(next(iter(flags)))}")
+        raise typer.BadParameter(f"--greedy uses no sampler; leave out {_option(next(iter(flags)))}")
     for flag, value in flags.items():
         if not _is_off(flag, value):
             _sampler(flag, value)

@@ -1,4 +1,4 @@
-"""What a mistyped option may mean: another option of the command, or a value of the spec, which `--set` replaces."""
+"""Hints for an unknown option: a similar option of the command, or a value of the spec for `--set`."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ EXTRA = {
     "generate": "; put a prompt of several words in quotes",
     "list": "; `kit show FAMILY/NAME` shows one part",
 }
-"""What words too many mean, by command."""
+"""Hint for an extra argument, by command."""
 
 
 def hint(error: Any) -> None:
-    """Say in the parser's error about an unknown option, or words too many, what they may mean."""
+    """Add a hint to the parser's error about an unknown option or an extra argument."""
     option = getattr(error, "option_name", None)
     context = getattr(error, "ctx", None)
     if str(getattr(error, "message", "")).startswith("Got unexpected extra argument") and context is not None:
@@ -35,7 +35,7 @@ def _extra(context: Any) -> str:
 
 
 def _path(word: str) -> str | None:
-    """Where a spec has a value of this name."""
+    """Path of a value of this name in the spec."""
     from transformer_kit.spec.explain import within
     from transformer_kit.spec.schema import RunSpec
 

@@ -1,4 +1,4 @@
-"""`kit`: the commands, and the one place where their failures become messages and exit codes."""
+"""`kit`: the commands, and the conversion of their failures to messages and exit codes."""
 
 import sys
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from transformer_kit.cli.output import console, fail, is_terminal, lose_nothing,
 
 
 class Kit(TyperGroup):
-    """Turns what commands raise into one message and an exit code."""
+    """Turns exceptions of commands into one message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that `ctx` names."""
+        """Run the command of `ctx`."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -41,7 +41,7 @@ class Kit(TyperGroup):
             raise typer.Exit(failed.code) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first word names; other words for one are suggested."""
+        """The command of the first argument; similar names are suggested."""
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
             near = likely(args[0], self.list_commands(ctx))
             if near:
@@ -49,7 +49,7 @@ class Kit(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Note, before anything can be wrong, whether errors are to be JSON."""
+        """Note early whether errors are to be JSON."""
         words = args[: args.index("--")] if "--" in args else args
         ctx.obj = "--json" in words
         return super().parse_args(ctx, args)
@@ -60,26 +60,26 @@ app = typer.Typer(
     name="kit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich" if is_terminal() else None,  # boxes and colors are for a person
+    rich_markup_mode="rich" if is_terminal() else None,  # boxes and colors are for a terminal
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 good, 1 the run failed, 2 the spec or the command is wrong, 3 the environment, "
-    "4 it does not fit. With --json each command prints one object on stdout, and kit train one on each line; what is "
-    "wrong is its `errors`, a list of objects with the keys file, line, column, path, via and text.",
+    epilog="Exit codes: 0 success, 1 the run failed, 2 the spec or the command is wrong, 3 the environment, "
+    "4 it does not fit. With --json each command prints one object on stdout, and kit train one on each line; its "
+    "`errors` is a list of objects with the keys file, line, column, path, via and text.",
 )
 
 for name, command, summary in (
-    ("list", catalogue.list_parts, "List the parts and specs there are."),
+    ("list", catalogue.list_parts, "List all parts and specs."),
     ("show", catalogue.show, "Show one part in full."),
-    ("check", pages.check, "Say what is wrong with a spec."),
-    ("explain", pages.explain, "Say where a value comes from."),
-    ("build", cost.build, "Show what a model is and what it costs."),
+    ("check", pages.check, "Check specs and list their faults."),
+    ("explain", pages.explain, "Show where a value comes from."),
+    ("build", cost.build, "Show the parts and the cost of a model."),
     ("new", start.new, "Start a spec or a plugin."),
     ("train", training.train, "Train a model."),
     ("generate", generation.generate, "Continue a prompt."),
-    ("bench", bench.bench, "Measure a model against its peers."),
-    ("import", exchange.import_model, "Bring in a Hugging Face folder."),
-    ("export", exchange.export_model, "Write a Hugging Face folder."),
-    ("doctor", doctor.doctor, "Say what this machine can do, and what will be slow."),
+    ("bench", bench.bench, "Compare a model with its peers."),
+    ("import", exchange.import_model, "Convert from a Hugging Face folder."),
+    ("export", exchange.export_model, "Convert to a Hugging Face folder."),
+    ("doctor", doctor.doctor, "Show features and speed of this machine."),
     ("schema", pages.schema, "Print the JSON schema of specs."),
 ):
     app.command(name, short_help=summary)(command)
@@ -94,7 +94,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def kit(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Transformers from one page of YAML: every word names an interchangeable part.
@@ -105,6 +105,6 @@ def kit(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one command line and leave the process with its exit code."""
+    """Run one command line and exit with its code."""
     lose_nothing(sys.stdout, sys.stderr)
     app(args=args, prog_name="kit")

@@ -1,15 +1,15 @@
-"""Completion of names. Reads folders and entry points, never imports a part: the shell waits for it."""
+"""Completion of names. Lists folders and entry points, and never imports a part, so that the shell stays fast."""
 
 from registry import core
 
 
 def families(incomplete: str) -> list[str]:
-    """Families, and what else `kit list` can list."""
+    """Families, and the other arguments of `kit list`."""
     return [name for name in [*core.families(), "models", "runs"] if name.startswith(incomplete)]
 
 
 def parts(incomplete: str) -> list[str]:
-    """`family/name` of every part; the families alone until one is chosen."""
+    """`family/name` of every part; the families alone until one is typed."""
     family, slash, start = incomplete.partition("/")
     if not slash:
         found = [f for f in core.families() if f.startswith(family)]
@@ -20,19 +20,19 @@ def parts(incomplete: str) -> list[str]:
 
 
 def specs(incomplete: str) -> list[str]:
-    """Specs that come with the kit, and the specs in the folder that is being typed."""
+    """Shipped specs, and the specs in the folder of the typed path."""
     return [name for kind in ("models", "runs") for name in _shipped(kind) if name.startswith(incomplete)] + _files(
         incomplete, ("*/", "*.yaml", "*.yml")
     )
 
 
 def runs(incomplete: str) -> list[str]:
-    """Runs that come with the kit, and the specs in the folder that is being typed."""
+    """Shipped runs, and the specs in the folder of the typed path."""
     return [n for n in _shipped("runs") if n.startswith(incomplete)] + _files(incomplete, ("*/", "*.yaml", "*.yml"))
 
 
 def folders(incomplete: str) -> list[str]:
-    """Folders, from what is being typed."""
+    """Folders that begin with the typed path."""
     return _files(incomplete, ("*/",))
 
 

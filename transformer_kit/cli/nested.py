@@ -1,4 +1,4 @@
-"""A value as YAML of many lines, each default marked by a comment."""
+"""A value as YAML in several lines, with a comment at each default."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,16 +8,16 @@ from transformer_kit.cli.example import inline
 DEFAULT = "# default"
 
 Line = tuple[str, bool]
-"""What stands on a line, and whether it is a default."""
+"""Text of a line, and whether it is a default."""
 
 
 def nested(key: str, value: Any, defaults: Sequence[str] = ()) -> list[str]:
-    """`key: value` in as many lines as it takes; `defaults` are dotted paths below `value`.
+    """`key: value` in as many lines as needed; `defaults` are dotted paths below `value`.
 
     A part that is a default as a whole is named without its options.
     """
     lines = list(_lines(key, value, "", frozenset(defaults), False))
-    if not key:  # what stands inside, without a head
+    if not key:  # the content, without its key
         lines = [(text.removeprefix("  "), default) for text, default in lines[1:]]
     width = max(len(text) for text, _ in lines)
     return [f"{text.ljust(width)}  {DEFAULT}" if default else text for text, default in lines]

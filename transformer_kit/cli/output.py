@@ -1,4 +1,4 @@
-"""What commands print: aligned and colored for a person, plain lines for a pipe, JSON for a program."""
+"""Output of commands: aligned and colored on a terminal, plain lines in a pipe, JSON for a program."""
 
 import codecs
 import json
@@ -19,16 +19,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A console that adds nothing of its own: no highlighting, no wrapping of long lines."""
+    """A console without highlighting and without wrapping of long lines."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def lose_nothing(*streams: Any) -> None:
-    """Let what is redirected be UTF-8, whatever the locale; a terminal that lacks a character shows ? instead of it.
+    """Use UTF-8 for redirected output in every locale; a terminal shows ? for characters that it lacks.
 
-    Bytes of a file's name that are no UTF-8 come out as they are, other lone surrogates as an escape.
+    Bytes of a file's name that are not UTF-8 are written unchanged, other lone surrogates as an escape.
     """
     codecs.register_error("kit", _bytes_or_escape)
     for stream in streams:
@@ -46,7 +46,7 @@ def _bytes_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def is_terminal() -> bool:
-    """Whether a person reads stdout; a pipe gets plain text, and rich is not even imported."""
+    """Whether stdout is a terminal; a pipe gets plain text, without importing rich."""
     return sys.stdout.isatty()
 
 
@@ -59,23 +59,23 @@ def say(text: str = "", style: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """One line on stderr that is worth reading and no error."""
+    """A note in one line on stderr."""
     console(stderr=True).print(harmless(f"note: {text}"), style="yellow")
 
 
 def emit(value: Any, *, line: bool = False) -> None:
-    """`value` as JSON on stdout; on one `line`, at once, when it is one of a stream."""
+    """`value` as JSON on stdout; on one `line`, flushed, when it is one of a stream."""
     text = json.dumps(_finite(value), ensure_ascii=False, indent=None if line else 2)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # a lone surrogate, or a terminal that lacks a character
+    except UnicodeEncodeError:  # a lone surrogate, or a character that the terminal lacks
         text = json.dumps(_finite(value), indent=None if line else 2)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def rows(lines: Sequence[Sequence[str]], styles: Sequence[str] = ("bold", "", "dim")) -> None:
-    """A table without borders: the last column wraps on a terminal and is left alone in a pipe."""
+    """A table without borders: the last column wraps on a terminal, not in a pipe."""
     if not lines:
         return
     if not is_terminal():
@@ -96,7 +96,7 @@ def rows(lines: Sequence[Sequence[str]], styles: Sequence[str] = ("bold", "", "d
 
 
 def fail(failed: Failure, *, as_json: bool) -> None:
-    """Say what went wrong: on stderr, or as JSON on stdout."""
+    """Print an error: on stderr, or as JSON on stdout."""
     if as_json:
         emit({"errors": failed.data()}, line=True)  # events may come before it
         return
@@ -110,12 +110,12 @@ def fail(failed: Failure, *, as_json: bool) -> None:
 
 
 def harmless(text: str) -> str:
-    """Text without control characters, which could do things to a terminal, except newlines and tabs."""
+    """Text without control characters, which could affect a terminal, except newlines and tabs."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null instead."""
+    """Replace NaN and infinity, which JSON lacks, by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

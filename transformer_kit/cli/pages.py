@@ -1,4 +1,4 @@
-"""`kit check`, `kit explain` and `kit schema`: what is wrong with a spec, where a value comes from, what may stand."""
+"""`kit check`, `kit explain` and `kit schema`: faults of a spec, origins of its values, and its JSON schema."""
 
 import json as codec
 from pathlib import Path
@@ -41,9 +41,9 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Read specs and assemble their models, without memory for weights; print everything that is wrong.
+    """Check specs by assembling their models on the meta device; print all faults.
 
-    Of a run, its data and its tokenizer are looked at too, and whether its options can work on this model.
+    For a run, it also checks data and tokenizer, and whether its options work with the model.
 
     Example: `kit check my-model.yaml --set model.d_model=64`
     """
@@ -87,7 +87,7 @@ def _from(source: Path, spec: str, sets: list[str]) -> "Spec":
 
 
 def _assembled(page: "Spec", folder: Path, source: Path | None) -> "Model":
-    """Assemble the model; of a run, look at what else there is: data, tokenizer, what learns, where it starts."""
+    """Assemble the model; for a run, also check data, tokenizer, freeze patterns and the start."""
     from transformer_kit.cost.quick import uncompiled
     from transformer_kit.model.build import assemble_distinct
     from transformer_kit.spec.schema import RunSpec
@@ -109,12 +109,14 @@ def explain(
     spec: SpecArgument,
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[PATH]", help="A value's place, as in model.layers.0.ffn.d_ff; the whole spec else."),
+        typer.Argument(
+            metavar="[PATH]", help="Path of a value, as in model.layers.0.ffn.d_ff; default: the whole spec."
+        ),
     ] = None,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Say what a value is, where it comes from, and what it is for.
+    """Show a value, its origin, and its meaning.
 
     Example: `kit explain llama-3-8b model.layers.0.ffn.d_ff`
     """

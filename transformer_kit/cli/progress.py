@@ -1,4 +1,4 @@
-"""What a run looks like: a bar for a person, plain lines for a log, one JSON object for each event for a program."""
+"""Progress of a run: a bar on a terminal, plain lines in a log, one JSON object for each event for a program."""
 
 import time
 from dataclasses import asdict
@@ -18,7 +18,7 @@ INTERVAL = 5.0
 
 
 def reporter(*, as_json: bool) -> "Lines | Events":
-    """The reporter that suits who reads."""
+    """The reporter for the kind of output."""
     if as_json:
         return Events()
     return Bar(console()) if is_terminal() else Lines(console())
@@ -56,21 +56,21 @@ class Lines:
         self._print(f"step {step}  validation loss {loss:.4f}  {bits_per_byte:.4f} bits per byte", "bold")
 
     def sample(self, step: int, text: str) -> None:
-        self._print(f"step {step}  the model writes:")
+        self._print(f"step {step}  sample:")
         self._print("\n".join(f"  | {line}" for line in text.splitlines()), "cyan")
 
     def checkpoint(self, step: int, folder: Path) -> None:
         self._print(f"step {step}  saved {folder}", "dim")
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Nothing to close."""
 
     def _print(self, text: str, style: str = "") -> None:
         self.out.print(Text(harmless(text), style))
 
 
 class Bar(Lines):
-    """A bar that moves, and above it what else there is to say."""
+    """A bar, with other messages above it."""
 
     def __init__(self, out: Console) -> None:
         super().__init__(out)
@@ -93,12 +93,12 @@ class Bar(Lines):
         self._bar.update(self._task, completed=progress.step, figures=_figures(progress), left=left)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._bar.stop()
 
 
 class Events:
-    """JSON lines: `event` says what each is."""
+    """JSON lines: `event` names the kind of each."""
 
     def tokenizing(self, done: int) -> None:
         self._emit("tokenizing", bytes=done)
@@ -125,18 +125,18 @@ class Events:
         self._emit("checkpoint", step=step, folder=str(folder))
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Nothing to close."""
 
     def _emit(self, event: str, **values: Any) -> None:
         emit({"event": event, **values}, line=True)
 
 
 def _headline(plan: Plan) -> list[str]:
-    learning = "" if plan.learning == plan.parameters else f", of which {plan.learning:,} learn"
-    goes_on = f", going on from step {plan.start}" if plan.start else ""
+    learning = "" if plan.learning == plan.parameters else f", {plan.learning:,} trainable"
+    goes_on = f", resuming from step {plan.start}" if plan.start else ""
     return [
         f"{plan.parameters:,} parameters{learning}; {plan.device}, {plan.precision}",
-        f"{plan.steps:,} steps of {plan.tokens_per_step:,} tokens{goes_on}; everything goes into {plan.folder}",
+        f"{plan.steps:,} steps of {plan.tokens_per_step:,} tokens{goes_on}; output in {plan.folder}",
     ]
 
 

@@ -18,7 +18,7 @@ _PLUGIN = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Kind(StrEnum):
-    """What can be started."""
+    """Kinds of files to start."""
 
     model = "model"
     run = "run"
@@ -27,13 +27,13 @@ class Kind(StrEnum):
 
 def new(
     kind: Annotated[Kind, typer.Argument(metavar="model|run|plugin", help="What to start.", show_default=False)],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name: of the file, or of the plugin's namespace.")],
-    folder: Annotated[Path, typer.Option("--in", metavar="DIR", help="The folder to write into.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the file, or namespace of the plugin.")],
+    folder: Annotated[Path, typer.Option("--in", metavar="DIR", help="Folder to write into.")] = Path(),
     json: Json = False,
 ) -> None:
     """Write a commented file to start from: a model spec, a run config, or a plugin with one part and its test.
 
-    A spec gets the JSON schema of specs beside it, so that editors complete it. Nothing else that exists is replaced.
+    The folder of a spec also gets the JSON schema of specs, for completion in editors. No other file is replaced.
 
     Example: `kit new run my-run`, then `kit check my-run.yaml` and `kit train my-run.yaml`
     """
@@ -77,7 +77,7 @@ def _is_titled(path: Path, title: object) -> bool:
 
 def _plugin(name: str, folder: Path) -> tuple[list[Path], str]:
     if not _PLUGIN.fullmatch(name):
-        raise typer.BadParameter(f"a namespace is of small letters, digits and '_', as in 'acme', got '{name}'")
+        raise typer.BadParameter(f"a namespace must have lowercase letters, digits and '_', as in 'acme', got '{name}'")
     import shutil
     import tempfile
 
@@ -117,7 +117,7 @@ def _refuse(path: Path) -> None:
 
 
 def write(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write a file, whole or not at all. Raises OSError, FileExistsError without `replace`."""
+    """Write a file atomically. Raises OSError, FileExistsError without `replace`."""
     if not replace:
         _refuse(path)
     import tempfile

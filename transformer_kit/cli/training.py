@@ -1,4 +1,4 @@
-"""`kit train`: a run config becomes a trained model."""
+"""`kit train`: trains a model from a run config."""
 
 import shlex
 import signal
@@ -23,9 +23,11 @@ def train(
     ],
     sets: Sets = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the run; runs/NAME of the spec when not given.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run; default: runs/NAME of the spec.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
+    ] = False,
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="DIR", help="Start from this trained folder.", autocompletion=names.folders),
@@ -35,23 +37,23 @@ def train(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Train a model; checkpoints, metrics, samples, a plot of the loss and the model go into one folder.
+    """Train a model; checkpoints, metrics, samples, a plot of the loss and the model are written into one folder.
 
-    Ctrl-C saves and stops; --resume goes on as if nothing had happened. With --json each event is a line of JSON.
+    Ctrl-C saves and stops; --resume continues as without interruption. With --json each event is a line of JSON.
 
     Example: `kit train quickstart --set train.steps=100 --out runs/first`
     """
     if resume and source is not None:
-        raise typer.BadParameter("--resume goes on with what the run started from; leave --from out")
+        raise typer.BadParameter("--resume keeps the start of the run; leave --from out")
     if allow_partial and source is None:
-        raise typer.BadParameter("--allow-partial says what may be left out of a trained folder; name it by --from")
+        raise typer.BadParameter("--allow-partial requires a trained folder; give it by --from")
     folder = out or Path("runs") / Path(run).stem
     again = _again(run, sets or [], folder)
     try:
         spec, result = _run(run, sets or [], folder, resume, source, allow_partial, json)
     except KeyboardInterrupt:
         saved = folder.joinpath("checkpoints").is_dir()
-        hint = f"; what was saved goes on with: {again}" if saved else ", before anything was saved"
+        hint = f"; resume from the last checkpoint with: {again}" if saved else ", before the first checkpoint"
         console(stderr=True).print(f"stopped at once{hint}")
         raise typer.Exit(INTERRUPTED) from None
     emit({"event": "end", **_data(result)}, line=True) if json else _tell(spec, result, again)
@@ -81,7 +83,7 @@ def _run(
 
 
 def _trained(folder: Path, resume: bool, source: Path | None) -> "Path | dict[str, object] | None":
-    """The spec whose model is trained where the run's own config describes none."""
+    """The spec whose model is trained when the run config has none of its own."""
     from transformer_kit.train.source import page_in, page_of_run
 
     if resume:
@@ -106,7 +108,9 @@ def _data(result: "Result") -> dict[str, object]:
 def _tell(spec: "RunSpec", result: "Result", again: str) -> None:
     layout = result.layout
     if result.interrupted is not None:
-        say(f"stopped by {result.interrupted} after step {result.step}, and saved; go on with: {again}", "bold")
+        say(
+            f"stopped by {result.interrupted} after step {result.step}, with a checkpoint; resume with: {again}", "bold"
+        )
         return
     losses = [
         f"{n} {x:.4f}" for n, x in (("loss", result.loss), ("validation", result.validation_loss)) if x is not None
@@ -118,6 +122,6 @@ def _tell(spec: "RunSpec", result: "Result", again: str) -> None:
 
 
 def _again(run: str, sets: list[str], folder: Path) -> str:
-    """The command that goes on with the run."""
+    """The command that resumes the run."""
     changes = [word for change in sets for word in ("--set", change)]
     return shlex.join(["kit", "train", run, *changes, "--out", str(folder), "--resume"])

@@ -1,4 +1,4 @@
-"""Where a command computes, and in what type."""
+"""Device and dtype of a command."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def placed(device: str, dtype: str | None) -> "tuple[torch.device, torch.dtype | None]":
-    """What `--device` and `--dtype` name. Raises BadParameter for what is not there."""
+    """Device and dtype from `--device` and `--dtype`. Raises BadParameter for unknown or missing ones."""
     import torch
 
     from transformer_kit.spec.schema import Hardware
