@@ -222,7 +222,7 @@ def test_the_bar_shows_and_stops() -> None:
     text = out.export_text()
     for shown in ("5/10", "loss 1.2500", "1,234 tokens/s", "MFU 50%", "1 min 05 s left", "validation loss 1.5000"):
         assert shown in text
-    assert "500 learn" in text
+    assert "500 trainable" in text
     assert "resuming from step 2" in text
     assert "a\N{REPLACEMENT CHARACTER}[31mb" in text
     bar.close()

@@ -25,9 +25,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the run; default: runs/NAME of the spec.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint.")] = False,
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="DIR", help="Start from this trained folder.", autocompletion=names.folders),
@@ -108,9 +106,7 @@ def _data(result: "Result") -> dict[str, object]:
 def _tell(spec: "RunSpec", result: "Result", again: str) -> None:
     layout = result.layout
     if result.interrupted is not None:
-        say(
-            f"stopped by {result.interrupted} after step {result.step}, with a checkpoint; resume with: {again}", "bold"
-        )
+        say(f"stopped by {result.interrupted} after step {result.step}, saved; resume with: {again}", "bold")
         return
     losses = [
         f"{n} {x:.4f}" for n, x in (("loss", result.loss), ("validation", result.validation_loss)) if x is not None
