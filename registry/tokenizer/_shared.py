@@ -154,9 +154,9 @@ def write(folder: Path, core: tokenizers.Tokenizer, end_of_text: str | None, *, 
         **({"split_special_tokens": True} if splits else {}),
     }
     for name, text in (("tokenizer.json", core.to_str()), ("tokenizer_config.json", json.dumps(config, indent=2))):
-        beside = folder / f".{name}.{os.getpid()}"
-        beside.write_text(text + "\n", "utf-8")
-        beside.replace(folder / name)
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.write_text(text + "\n", "utf-8")
+        temporary.replace(folder / name)
 
 
 def digest(core: tokenizers.Tokenizer) -> str:
@@ -241,8 +241,8 @@ def _add_named(path: Path, core: tokenizers.Tokenizer) -> str | None:
     """
     files = (path.with_name("special_tokens_map.json"), path.with_name("tokenizer_config.json"))
     said: dict[str, Any] = {}
-    for beside in files:
-        said |= _page(beside)[1] if beside.is_file() else {}
+    for file in files:
+        said |= _page(file)[1] if file.is_file() else {}
     listed = said.get("added_tokens_decoder")
     for token in listed.values() if isinstance(listed, dict) else ():
         made = _added_token(token)
