@@ -36,6 +36,12 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "an id below 0": (lambda m: m(TOKENS - 2), "token ids must be .* got -1"),
     "more than it takes": (lambda m: m(TOKENS.repeat(1, 2)), r"at most max_seq_len \(4\) tokens, where .* got 6"),
     "more than it takes, in pieces": (lambda m: _twice(m), "at most max_seq_len .* 'learned' ends, got 6"),
+    "a segment that comes back": (
+        lambda m: m(TOKENS, segments=torch.tensor([[0, 1, 0], [0, 0, 0]])),
+        r"each segment must be one run of tokens, got \[0, 1, 0\]",
+    ),
+    "segments below -1": (lambda m: m(TOKENS, segments=TOKENS - 3), r"segments must be -1 \(padding\) or more, got -2"),
+    "segments that are true or false": (lambda m: m(TOKENS, segments=TOKENS > 2), "segments must be int64 or int32"),
     "segments of other tokens": (lambda m: m(TOKENS, segments=TOKENS[:, 1:]), r"segments must be .* got \(2, 2\)"),
     "a state of other rows": (lambda m: m(TOKENS, state=m.state(3)), "decode state is for 3 rows, got 2"),
     "targets of other tokens": (lambda m: m(TOKENS, TOKENS[:, 1:]), r"targets must be .* \(2, 3\), got \(2, 2\)"),

@@ -132,6 +132,9 @@ def flat(config: Mapping[str, Any], declaration: Declaration) -> dict[str, Any]:
 def values_of(config: Mapping[str, Any], declaration: Declaration, used: set[str] | None = None) -> dict[str, Any]:
     """The value of every flat key, with defaults for absent keys. Keys that defaults read are added to `used`."""
     values = {k: v for k, v in declaration.defaults.items() if not is_variable(v)} | flat(config, declaration)
+    for key, default in declaration.defaults.items():
+        if isinstance(default, bool) and values[key] is None and "null" not in declaration.when.get(key, {}):
+            values[key] = False  # classes test such a key for truth
     open_ = {k: v for k, v in declaration.defaults.items() if is_variable(v) and values.get(k) is None}
     for _ in open_:  # a default may depend on another default
         before = dict(values)
