@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import tokenizers
 from registry.contracts import Dataset, Tokenizer
 from registry.options import plain
 from registry.tokenizer._shared import MAX_IDS, FileTokenizer
+from registry.untrusted import FileError
 from transformer_kit.data import token_ids
 from transformer_kit.data.cache import cache_folder, writing
 from transformer_kit.data.pieces import cut
@@ -26,6 +28,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_dir() and not os.path.lexists(file):
+        raise FileError(path, "has no tokenizer.json; copy the one that the model was trained with into the folder")
     tokenizer = FileTokenizer(FileTokenizer.Options())
     ends = token_ids.ends(file.parent)
     tokenizer.read(file, ends=[i for i in ends if i < MAX_IDS])

@@ -16,7 +16,7 @@ from transformer_kit.spec.layers import KEYS, MAX_LAYERS
 from transformer_kit.spec.schema import ModelSpec, RunSpec, Spec
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-TITLE = "Page of the transformer kit"
+TITLE = "Spec of the transformer kit"
 
 Schema = dict[str, Any]
 
