@@ -123,7 +123,7 @@ def test_no_whole_checkpoint_is_an_error(spec: Callable[..., RunSpec], tmp_path:
     run(spec(train={"steps": 3}), tmp_path / "out")
     for _, path in checkpoint.found(tmp_path / "out/checkpoints"):
         _harmed(path)
-    with pytest.raises(CheckpointError, match="none of 1 checkpoints is whole"):
+    with pytest.raises(CheckpointError, match="none of 1 checkpoints is complete"):
         run(spec(train={"steps": 3}), tmp_path / "out", resume=True)
 
 

@@ -78,7 +78,8 @@ def _of_kinds(given: Mapping[str, Any], old: Mapping[str, Any], rotary: Rotary) 
         _settings(laid, OLD, prefix)  # reports the location of a null
         read = _settings({**own, **laid}, f"{NEW}.{kind}", prefix)
         if read.get(f"{prefix}.truncate", (True, ""))[0] is not True:
-            raise _wrong(f"{NEW}.{kind}.truncate: transformers ignores it within a kind of layers; remove it")
+            place = OLD if "truncate" in laid else f"{NEW}.{kind}"
+            raise _wrong(f"{place}.truncate: transformers ignores it within a kind of layers; remove it")
         found |= {k: (v, f"{OLD}.{where.rsplit('.', 1)[-1]}" if where.rsplit(".", 1)[-1] in laid else where)
                   for k, (v, where) in read.items()}  # fmt: skip
     return found
