@@ -130,7 +130,7 @@ def test_heads_that_write_and_share(head: type[_Written], size: int, monkeypatch
     model.head = head()
     pairs = [_gradients(model, 1.7 * _loss(model, how, monkeypatch)) for how in (size, None)]
     for found, expected in zip(*pairs, strict=True):
-        torch.testing.assert_close(found, expected, rtol=2e-5, atol=3e-5)
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("head", [{"type": "lm", "bias": True}, OTHERS[2]], ids=str)

@@ -20,7 +20,7 @@ from transformer_kit.transform.packed_linear import PackedLinear, Packer, packer
 from transformer_kit.transform.prepare import prepare_for_inference
 
 PROMPT = 5
-ROUNDED, REROUTED = 0.1, 0.2
+ROUNDED, REROUTED = 0.04, 0.2
 
 
 @check(MODEL)
