@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from registry.state import DecodeState
 from transformer_kit import Model, Spec, build
 from transformer_kit.model.loss import IGNORE
 
@@ -20,6 +21,13 @@ def tiny(position: str) -> Model:
 @pytest.fixture(scope="module")
 def model() -> Model:
     return tiny("learned")
+
+
+def _held(model: Model) -> DecodeState:
+    """A state with two tokens of each row, in segments 0 and 1."""
+    state = model.state(2)
+    model(TOKENS[:, :2], segments=torch.tensor([[0, 1], [0, 1]]), state=state)
+    return state
 
 
 WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
@@ -38,6 +46,10 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "more than it takes, in pieces": (lambda m: _twice(m), "at most max_seq_len .* 'learned' ends, got 6"),
     "a segment that comes back": (
         lambda m: m(TOKENS, segments=torch.tensor([[0, 1, 0], [0, 0, 0]])),
+        r"each segment must be one run of tokens, got \[0, 1, 0\]",
+    ),
+    "a segment that comes back in a later pass": (
+        lambda m: m(TOKENS[:, :1], segments=TOKENS[:, :1] * 0, state=_held(m)),
         r"each segment must be one run of tokens, got \[0, 1, 0\]",
     ),
     "segments below -1": (lambda m: m(TOKENS, segments=TOKENS - 3), r"segments must be -1 \(padding\) or more, got -2"),

@@ -1,5 +1,6 @@
 """Chunked cross-entropy: the value and every gradient of the plain way, for any head."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,15 @@ OTHERS = [
     {"type": "transformed", "tied": True},
 ]
 HEADS = [*LINEAR, *OTHERS]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Several threads add in another order each time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _model(head: Any = "lm", ffn: Any = "mlp") -> Model:

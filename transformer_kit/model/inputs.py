@@ -6,7 +6,7 @@ from torch import Tensor
 from registry.state import DecodeState
 from transformer_kit.model.lengths import check_length
 from transformer_kit.model.loss import IGNORE
-from transformer_kit.spec.errors import shown
+from transformer_kit.model.packing import check_segments
 from transformer_kit.spec.schema import ModelSpec
 
 
@@ -21,7 +21,7 @@ def check(
         if given is not None and given.shape != tokens.shape:
             raise ValueError(f"{name} must be of the shape of tokens, {(*tokens.shape,)}, got {(*given.shape,)}")
     if segments is not None:
-        _check_segments(segments)
+        check_segments(segments, state)
     length = tokens.shape[1] + (0 if state is None else state.length)
     if length > model.max_seq_len:
         check_length(model, length, state)
@@ -41,23 +41,6 @@ def _check_kinds(tokens: Tensor, segments: Tensor | None, state: DecodeState | N
         raise ValueError(f"segments must be a tensor (B, T), got {type(segments).__name__} {segments!r:.60}")
     if state is not None and not isinstance(state, DecodeState):
         raise ValueError(f"state must be what `model.state(batch)` makes, got {type(state).__name__} {state!r:.60}")
-
-
-def _check_segments(segments: Tensor) -> None:
-    """Values on a CPU alone, as `_check_ids`: -1 for padding, else the document, each of which is one run of tokens."""
-    if segments.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"segments must be int64 or int32, got {str(segments.dtype).removeprefix('torch.')}")
-    if segments.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return
-    if int(segments.min()) < -1:
-        raise ValueError(f"segments must be -1 (padding) or more, got {int(segments.min())}")
-    for row in segments:
-        runs = row.unique_consecutive()
-        runs = runs[runs >= 0]
-        if len(runs) != len(runs.unique()):
-            raise ValueError(
-                f"each segment must be one run of tokens, got {shown(row.tolist())}; give each document its own id"
-            )
 
 
 def _check_ids(what: str, ids: Tensor, size: int, ignored: int | None = None) -> None:
